@@ -1,0 +1,1 @@
+"""Floor 0: pure values. No input or output, no clock, no trio."""

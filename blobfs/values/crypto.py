@@ -1,0 +1,130 @@
+"""Sealing and opening of blobs and documents. docs/FORMAT.md has the recipe and test vectors.
+
+Every opening either returns exactly what a device of this account sealed under this id, or raises; no byte of an
+unauthenticated frame leaves this room.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from blobfs.errors import CorruptBlob, CorruptDocument
+from blobfs.values import framing
+from blobfs.values.documents import DocId, Document, decode, encode
+from blobfs.values.extents import FRAME, BlobId
+from blobfs.values.keys import Keys, derive
+from blobfs.values.revisions import Revision
+
+DOCUMENT_MAGIC: Final = b"BLFD\x01"
+_NONCE: Final = 12
+_FRAME_NONCE: Final = struct.Struct(">3xQB")
+
+# --- blobs ------------------------------------------------------------------------------------------------
+
+
+def blob_id(keys: Keys, plaintext: bytes | memoryview) -> BlobId:
+    """HMAC-SHA256(blob-id key, preamble ‖ plaintext), in hex: the preamble holds the format and its parameters."""
+    mac = hmac.new(keys.blob_id, framing.preamble(len(plaintext)), "sha256")
+    mac.update(plaintext)
+    return BlobId(mac.hexdigest())
+
+
+def seal_blob(keys: Keys, name: BlobId, plaintext: bytes | memoryview) -> Iterator[bytes]:
+    """The blob `name` of these bytes, piece by piece: the preamble, then each frame.
+
+    `name` must be `blob_id(keys, plaintext)`: the key of a blob is used for one plaintext only, which makes the
+    counted nonces safe.
+    """
+    head = framing.preamble(len(plaintext))
+    cipher, view = _blob_cipher(keys, name), memoryview(plaintext)
+    last = framing.frame_count(len(plaintext)) - 1
+    yield head
+    for index in range(last + 1):
+        piece = view[index * FRAME : (index + 1) * FRAME]
+        yield cipher.encrypt(_FRAME_NONCE.pack(index, index == last), piece, head)
+
+
+def open_frames(
+    keys: Keys, name: BlobId, length: int, frames: framing.Frames, sealed: bytes | memoryview
+) -> Iterator[bytes]:
+    """The plaintext of consecutive frames of blob `name`, which has `length` bytes of plaintext.
+
+    Raises:
+        CorruptBlob: a frame is not what was sealed at this place of this blob; what was yielded before stands.
+    """
+    if len(sealed) != frames.size:
+        raise CorruptBlob(f"blob {name} came with {len(sealed)} bytes in place of {frames.size}")
+    head, cipher, view = framing.preamble(length), _blob_cipher(keys, name), memoryview(sealed)
+    last = framing.frame_count(length) - 1
+    for index in range(frames.first, frames.first + frames.count):
+        at = (index - frames.first) * framing.SEALED_FRAME
+        try:
+            yield cipher.decrypt(_FRAME_NONCE.pack(index, index == last), view[at : at + framing.SEALED_FRAME], head)
+        except InvalidTag:
+            raise CorruptBlob(f"frame {index} of blob {name} failed authentication") from None
+
+
+def open_blob(keys: Keys, name: BlobId, length: int, sealed: bytes | memoryview) -> bytes:
+    """The whole plaintext, of `length` bytes, of a blob as it is stored.
+
+    Raises:
+        CorruptBlob: it is not that blob, whole and unchanged.
+    """
+    framing.parse_preamble(bytes(sealed[: framing.PREAMBLE]), length)
+    frames = framing.Frames(
+        0, framing.frame_count(length), framing.PREAMBLE, framing.sealed_size(length) - framing.PREAMBLE
+    )
+    return b"".join(open_frames(keys, name, length, frames, memoryview(sealed)[framing.PREAMBLE :]))
+
+
+def _blob_cipher(keys: Keys, name: BlobId) -> AESGCM:
+    return AESGCM(derive(keys.blob, "blob", bytes.fromhex(name)))
+
+
+# --- documents --------------------------------------------------------------------------------------------
+
+
+def seal_document(keys: Keys, document: Document, revision: Revision, *, deleted: bool = False) -> bytes:
+    """The sealed form: magic and version (5 bytes), nonce (12), AES-256-GCM of the JSON."""
+    nonce = secrets.token_bytes(_NONCE)
+    return _seal_document(keys, document.doc_id, encode(document), revision, deleted, nonce)
+
+
+def _seal_document(
+    keys: Keys, doc_id: DocId, plaintext: bytes, revision: Revision, deleted: bool, nonce: bytes
+) -> bytes:
+    cipher = AESGCM(derive(keys.document, "document", doc_id.encode("ascii")))
+    data = _document_data(keys, doc_id, revision, deleted)
+    return DOCUMENT_MAGIC + nonce + cipher.encrypt(nonce, plaintext, data)
+
+
+def open_document(keys: Keys, doc_id: DocId, revision: Revision, deleted: bool, sealed: bytes) -> Document:
+    """The document that a device of this account sealed under this id, revision and deletion mark.
+
+    Raises:
+        CorruptDocument: it was not, or its plaintext breaks the format.
+    """
+    if not sealed.startswith(DOCUMENT_MAGIC) or len(sealed) < len(DOCUMENT_MAGIC) + _NONCE + framing.TAG:
+        raise CorruptDocument(f"document {doc_id} is of an unknown format")
+    nonce = sealed[len(DOCUMENT_MAGIC) : len(DOCUMENT_MAGIC) + _NONCE]
+    cipher = AESGCM(derive(keys.document, "document", doc_id.encode("ascii")))
+    try:
+        plaintext = cipher.decrypt(
+            nonce, sealed[len(DOCUMENT_MAGIC) + _NONCE :], _document_data(keys, doc_id, revision, deleted)
+        )
+    except InvalidTag:
+        raise CorruptDocument(f"document {doc_id} failed authentication") from None
+    return decode(doc_id, plaintext)
+
+
+def _document_data(keys: Keys, doc_id: DocId, revision: Revision, deleted: bool) -> bytes:
+    """Associated data: format ‖ account ‖ doc_id ‖ revision ‖ deleted, each ended by NUL, which none can hold."""
+    parts = (keys.account, doc_id, str(revision), "deleted" if deleted else "live")
+    return DOCUMENT_MAGIC + b"".join(part.encode("ascii") + b"\0" for part in parts)
