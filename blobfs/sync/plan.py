@@ -139,6 +139,7 @@ class _Planner:
         self._copies: set[DocId] = set()
         self._waiting: dict[DocId, State] = {}
         self._reviving: set[DocId] = set()
+        self._poured: dict[DocId, DocId] = {}
 
     # -- taking in: every document by itself ---------------------------------------------------------------
 
@@ -208,9 +209,11 @@ class _Planner:
 
     def _place(self, doc_id: DocId, state: State) -> None:
         """Let a live document take its names, whatever else has to give way."""
+        self._poured.pop(doc_id, None)
         document = self._standing(state.document)
-        if document.kind is Kind.DIRECTORY and document.names:
-            document = self._out_of_cycle(doc_id, document)
+        # Breaking a ring moves others, which can end this one's parent; so look again.
+        while document.kind is Kind.DIRECTORY and (ring := self._ring(doc_id, document.names[0].parent)):
+            document = self._standing(self._break(ring, doc_id, document))
         self._set(doc_id, State(replace(document, names=())))
         for name in document.names:
             self._claim(doc_id, name)
@@ -219,6 +222,8 @@ class _Planner:
         """The document with parents that are live directories: revived where needed, the root where impossible."""
         names = set()
         for name in document.names:
+            while (heir := self._poured.get(name.parent)) is not None:
+                name = replace(name, parent=heir)
             self._settle_waiting(name.parent)
             parent = self._state(name.parent)
             if parent is not None and parent.deleted:
@@ -260,11 +265,8 @@ class _Planner:
                 return document
         return replace(state.document, names=(Name(ROOT, doc_id.encode()),))
 
-    def _out_of_cycle(self, doc_id: DocId, document: Document) -> Document:
-        """Break a ring of directories that `document` would close: one of them goes back, or to the root."""
-        ring = self._ring(doc_id, document.names[0].parent)
-        if not ring:
-            return document
+    def _break(self, ring: list[DocId], doc_id: DocId, document: Document) -> Document:
+        """Take one directory out of the ring that `document` would close; the document, changed if it is that one."""
         # A move that the server has not seen gives way to those that it has; then the order of ids decides.
         loser = min(ring, key=lambda member: (self._is_sent(member, self._names(member, doc_id, document)), member))
         if loser == doc_id:
@@ -272,7 +274,7 @@ class _Planner:
         state = self._state(loser)
         assert state is not None
         self._place(loser, State(replace(state.document, names=(self._retreat(loser, state.document.names[0], ring),))))
-        return self._out_of_cycle(doc_id, document)
+        return document
 
     def _ring(self, doc_id: DocId, parent: DocId) -> list[DocId]:
         ring = [doc_id]
@@ -342,6 +344,7 @@ class _Planner:
         """What is in one directory goes into the other, and the first one goes."""
         state = self._state(loser)
         assert state is not None
+        self._poured[loser] = winner
         for child in sorted(self._children(loser)):
             inside = self._state(child)
             assert inside is not None
