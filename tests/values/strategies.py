@@ -61,7 +61,7 @@ def valid_documents(draw: st.DrawFn) -> Document:
         mode=draw(st.integers(0, 0o7777)),
         uid=draw(owners),
         gid=draw(owners),
-        rdev=draw(st.integers(0, documents.MAX_INTEGER)),
+        rdev=draw(st.integers(0, documents.MAX_RDEV)),
         mtime_ns=draw(times),
         birth_ns=draw(times),
         target=target if kind is Kind.SYMLINK else b"",
