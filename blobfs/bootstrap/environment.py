@@ -59,10 +59,17 @@ TESTING = tuple(PARTS)
 
 
 class Environment:
-    """The virtual environment of one checkout."""
+    """The virtual environment of one checkout.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: the checkout; absolute, with symlinks resolved.
+        interpreter: what a new environment is made with; by default the one that runs this.
+    """
+
+    def __init__(self, root: Path, interpreter: str | None = None) -> None:
         self.root = root
+        # Never the interpreter of an environment: it may be the very one that is about to be emptied.
+        self.interpreter = interpreter or str(getattr(sys, "_base_executable", sys.executable))
         self.directory = root / ".venv"
         self.python = self.directory / "bin" / "python"
         self._stamp = self.directory / "setup.json"
@@ -120,9 +127,7 @@ class Environment:
 
     def _create(self, log: Log) -> None:
         self._empty()
-        # Never with the interpreter of the environment that was just emptied.
-        interpreter = getattr(sys, "_base_executable", None) or sys.executable
-        command = (interpreter, "-I", "-m", "venv", str(self.directory))
+        command = (self.interpreter, "-I", "-m", "venv", str(self.directory))
         run_step("creating the virtual environment", command, log, holds_lock=True)
 
     def _empty(self) -> None:

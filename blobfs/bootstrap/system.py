@@ -40,16 +40,17 @@ class PackageManager(NamedTuple):
     install: tuple[str, ...]
     refresh: tuple[str, ...] = ()
     """Brings the list of packages up to date, where installing does not."""
+    patience: tuple[str, ...] = ()
+    """Options of `install` for when nobody watches."""
 
-
-# Without questions, and patient with the unattended upgrade that a fresh machine starts with.
-_APT_OPTIONS = ("-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300")
 
 PACKAGE_MANAGERS = (
     PackageManager(
         "apt-get",
-        ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", *_APT_OPTIONS),
+        ("apt-get", "install", "-y", "--no-install-recommends"),
         ("apt-get", "update"),
+        # The unattended upgrade that a fresh machine starts with is waited for.
+        ("-o", "DPkg::Lock::Timeout=300"),
     ),
     PackageManager("dnf", ("dnf", "install", "-y")),
     PackageManager("zypper", ("zypper", "--non-interactive", "install")),
@@ -170,7 +171,7 @@ def install_missing(needs: tuple[Need, ...], log: Log) -> None:
     if manager is None or prefix is None:
         raise PackagesMissing(_describe(missing, manager))
     packages = _name_packages(missing, manager)
-    install = (*prefix, *manager.install, *packages)
+    install = (*prefix, "env", "DEBIAN_FRONTEND=noninteractive", *manager.install, *manager.patience, *packages)
     say(f"installing system packages: {' '.join(packages)} ...")
     if not try_command(install, log):
         # The usual reason is a list of packages that is too old, or was never fetched.
