@@ -91,7 +91,9 @@ def test_a_cost_of_another_type_is_refused(value: Any) -> None:
 
 # --- changed files --------------------------------------------------------------------------------------------
 
-JUNK = st.sampled_from([None, 0, -1, 1 << 5_000, 1.5, True, "", "AAAA", "passphrase", [], {}, [[]], "\ud800", "\n"])
+JUNK: st.SearchStrategy[Any] = st.sampled_from(
+    [None, 0, -1, 1 << 5_000, 1.5, True, "", "AAAA", "passphrase", [], {}, [[]], "\ud800", "\n"]
+)
 MEMBERS = [(kind, member) for kind, slot in slots(load(FILE)).items() for member in slot]
 
 
