@@ -44,9 +44,8 @@ SOLE_IMPORTERS: Final = {
     "pyfuse3": ("blobfs.fs.operations",),
     "httpx": ("blobfs.remote.client",),
 }
-STANDARD_ONLY: Final = ("blobfs.errors", "blobfs.protocol", "blobfs.bootstrap", "blobfs.setup")
 ALONE: Final = ("blobfs.errors", "blobfs.protocol", "blobfs.bootstrap", "blobfs.setup")
-"""Import nothing of blobfs but what is below their own name."""
+"""Import the standard library and themselves, nothing else."""
 _PURE: Final = """
 __future__ base64 binascii bisect collections dataclasses enum functools hashlib heapq hmac itertools json math operator
 re secrets string struct types typing unicodedata zlib blobfs cryptography mnemonic msgpack
@@ -113,7 +112,7 @@ def faults(name: str, source: str, *, is_package: bool = False) -> list[str]:
         library = target.partition(".")[0]
         if not is_within(name, SOLE_IMPORTERS.get(library, (name,))):
             found.append(f"{name} imports {library}")
-        if is_within(name, STANDARD_ONLY) and library not in {*sys.stdlib_module_names, "blobfs"}:
+        if is_within(name, ALONE) and library not in {*sys.stdlib_module_names, "blobfs"}:
             found.append(f"{name} imports {library}, which is not in the standard library")
         if is_within(name, ("blobfs.values",)) and library not in PURE:
             found.append(f"{name} imports {library}, and values are pure")
