@@ -28,7 +28,6 @@ AccountId = NewType("AccountId", str)
 """32 hex digits, drawn with the secret; binds every sealed document to its account."""
 
 SECRETS_VERSION: Final = 1
-MAX_SLOTS: Final = 16
 _DAMAGED: Final = "the secrets file is damaged; restore it from a backup or from the server"
 _ACCOUNT: Final = re.compile(r"[0-9a-f]{32}")
 _SALT: Final = 16
@@ -195,7 +194,7 @@ def _parse_secrets(body: Json) -> tuple[AccountId, dict[str, Json]]:
         or set(body) != {"version", "account", "slots"}
     ):
         raise ValueError("account")
-    if not isinstance(entries, list) or not 0 < len(entries) <= MAX_SLOTS:
+    if not isinstance(entries, list) or not 0 < len(entries) <= len(_MEMBERS):
         raise ValueError("slots")
     slots: dict[str, Json] = {}
     for slot in entries:
