@@ -50,6 +50,17 @@ def test_a_file_shows_neither_the_secret_nor_the_ways_to_it() -> None:
             assert form not in FILE
 
 
+def test_a_new_passphrase_replaces_the_old_one_and_leaves_the_recovery_words() -> None:
+    other = keys.passphrase_bytes("another passphrase")
+    body = load(dump(keys.replace_passphrase(load(FILE), SECRET, other)))
+    assert keys.unwrap(body, passphrase=other) == (ACCOUNT, SECRET)
+    with pytest.raises(WrongPassphrase):
+        keys.unwrap(body, passphrase=PASSPHRASE)
+    assert slots(body)["recovery"] == slots(load(FILE))["recovery"]
+    with pytest.raises(StoreDamaged):
+        keys.replace_passphrase({"version": 1}, SECRET, other)
+
+
 def test_a_file_may_carry_one_slot_only() -> None:
     body = load(FILE)
     body["slots"] = [slots(body)["recovery"]]
@@ -91,7 +102,9 @@ def test_a_cost_of_another_type_is_refused(value: Any) -> None:
 
 # --- changed files --------------------------------------------------------------------------------------------
 
-JUNK = st.sampled_from([None, 0, -1, 1 << 5_000, 1.5, True, "", "AAAA", "passphrase", [], {}, [[]], "\ud800", "\n"])
+JUNK: st.SearchStrategy[Any] = st.sampled_from(
+    [None, 0, -1, 1 << 5_000, 1.5, True, "", "AAAA", "passphrase", [], {}, [[]], "\ud800", "\n"]
+)
 MEMBERS = [(kind, member) for kind, slot in slots(load(FILE)).items() for member in slot]
 
 
