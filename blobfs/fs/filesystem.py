@@ -20,14 +20,13 @@ import trio
 from blobfs.errors import (
     BlobfsError,
     BytesAbsent,
-    Exists,
     FileTooBig,
     InvalidArgument,
     IsADirectory,
     RemoteUnavailable,
     StaleHandle,
 )
-from blobfs.fs.handles import OpenFile, row_runs
+from blobfs.fs.handles import OpenFile
 from blobfs.fs.inodes import References
 from blobfs.fs.stale import Stale, stale_after
 from blobfs.store.documents import Applied
@@ -309,18 +308,11 @@ class FileSystem:
         self._files[node.inode] = OpenFile(node.inode, node)
         return node
 
-    async def create_or_open(
-        self, parent: Inode, name: bytes, mode: int, uid: int, gid: int, *, exclusive: bool, truncate: bool
-    ) -> Node:
-        """`create`, or open what another device has put there since the kernel asked for the name."""
-        try:
-            return self.create(parent, name, mode, uid, gid)
-        except Exists:
-            if exclusive:
-                raise
+    async def open_name(self, parent: Inode, name: bytes, *, truncate: bool) -> Node:
+        """Open a file by its name: another device has put it there since the kernel asked and decided to create it."""
         node = self._tree.lookup(parent, name)
         if node.kind is not Kind.FILE:
-            raise IsADirectory("there is something else of this name")
+            raise IsADirectory("something that is no file has this name")
         await self.open(node.inode, truncate=truncate)
         self._references.look(node.inode)
         return self.getattr(node.inode)
@@ -475,9 +467,8 @@ class FileSystem:
             try:
                 return action()
             except BytesAbsent as absent:
-                content, ranges = Content(absent.content), list(row_runs(absent.extents))
-            for offset, length in ranges:
-                await self._bring(content, offset, length)
+                missing = absent
+            await self._bring(Content(missing.content), missing.offset, missing.length)
         raise RemoteUnavailable("bytes that were fetched did not stay")
 
     async def _read_absent(self, content: Content, offset: int, length: int) -> bytes:

@@ -6,10 +6,7 @@ are older; otherwise the store's are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 from blobfs.fs.buffers import WriteBuffer
-from blobfs.values.extents import EXTENT, ROW
 from blobfs.values.nodes import Inode, Node
 
 
@@ -66,18 +63,3 @@ class OpenFile:
             mtime_ns=self.mtime_ns,
             ctime_ns=max(node.ctime_ns, self.mtime_ns),
         )
-
-
-def row_runs(extents: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """(offset, length) of each run of rows in (extent, bitmap of rows) pairs; the first byte when there is no pair."""
-    found = False
-    for extent, bitmap in extents:
-        found, row = True, 0
-        while bitmap >> row:
-            first = row + ((bitmap >> row) & -(bitmap >> row)).bit_length() - 1
-            row = first
-            while bitmap >> row & 1:
-                row += 1
-            yield extent * EXTENT + first * ROW, (row - first) * ROW
-    if not found:
-        yield 0, 1
