@@ -4,6 +4,9 @@ No decision of the filesystem is made here. Invariants: nothing but FUSEError le
 would end the mount), and each failure that is not the caller's own is logged once.
 """
 
+# pyfuse3 numbers inodes with plain integers; ours are a type of their own.
+# mypy: disable-error-code="override"
+
 from __future__ import annotations
 
 import errno
@@ -11,14 +14,20 @@ import functools
 import logging
 import os
 import stat
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Concatenate, Final, ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 import pyfuse3
+import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
 from blobfs import errors
+from blobfs.errors import UsageError
 from blobfs.fs.filesystem import FileSystem
+from blobfs.fs.mountpoint import MountOptions, is_mounted, prepare, unmount, widen_read_ahead
+from blobfs.fs.polling import PollingTrio
+from blobfs.fs.stale import Invalidator
 from blobfs.values.documents import Kind
 from blobfs.values.nodes import Inode, Node
 
@@ -65,6 +74,12 @@ USER: Final = b"user."
 MIN_BATCH: Final = 16
 """Directory entries asked of the store at once; more once it is known how many the kernel takes."""
 
+MAX_TASKS: Final = 500
+"""Requests answered at once. Only those that wait for the server last; the kernel must not run out of the others."""
+FLUSH_S: Final = 5.0
+"""How long bytes written stay in memory alone while their file stays open."""
+STOP_S: Final = 5.0
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -81,16 +96,13 @@ def translate(error: Exception) -> FUSEError:
     return FUSEError(errno.EIO)
 
 
-Handler = Callable[Concatenate["Operations", P], Awaitable[R]]
-
-
-def prompt(handler: Callable[Concatenate[Operations, P], R]) -> Handler[P, R]:
+def prompt(handler: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
     """A handler that never waits: the wrapper is the only coroutine, which costs a request least."""
 
     @functools.wraps(handler)
-    async def answer(self: Operations, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def answer(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return handler(self, *args, **kwargs)
+            return handler(*args, **kwargs)
         except FUSEError:
             raise
         except Exception as error:
@@ -99,13 +111,13 @@ def prompt(handler: Callable[Concatenate[Operations, P], R]) -> Handler[P, R]:
     return answer
 
 
-def patient(handler: Handler[P, R]) -> Handler[P, R]:
+def patient(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
     """A handler that may wait: for bytes from the server, or for the disk."""
 
     @functools.wraps(handler)
-    async def answer(self: Operations, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def answer(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return await handler(self, *args, **kwargs)
+            return await handler(*args, **kwargs)
         except FUSEError:
             raise
         except Exception as error:
@@ -294,14 +306,14 @@ class Operations(pyfuse3.Operations):
     def getxattr(self, inode: Inode, name: bytes, ctx: RequestContext) -> bytes:
         """An extended attribute. The kernel asks for security.capability before each write: that must be quick."""
         if not name.startswith(USER):
-            raise FUSEError(errno.EOPNOTSUPP if name.startswith(b"system.") else errno.ENODATA)
+            self._refuse(name)
         return self._fs.get_xattr(inode, name)
 
     @prompt
     def setxattr(self, inode: Inode, name: bytes, value: bytes, ctx: RequestContext) -> None:
         """Set one of `user.`; others would be stored and not obeyed, so they are refused."""
         if not name.startswith(USER):
-            raise FUSEError(errno.EOPNOTSUPP)
+            raise errors.NotSupported("only attributes of the namespace user are kept")
         self._fs.set_xattr(inode, name, value)
 
     @prompt
@@ -313,8 +325,13 @@ class Operations(pyfuse3.Operations):
     def removexattr(self, inode: Inode, name: bytes, ctx: RequestContext) -> None:
         """Remove an extended attribute."""
         if not name.startswith(USER):
-            raise FUSEError(errno.EOPNOTSUPP if name.startswith(b"system.") else errno.ENODATA)
+            self._refuse(name)
         self._fs.remove_xattr(inode, name)
+
+    def _refuse(self, name: bytes) -> NoReturn:
+        if name.startswith(b"system."):  # so that tools know that there are no ACLs here at all
+            raise errors.NotSupported("POSIX ACLs are not kept")
+        raise errors.NoAttribute("only attributes of the namespace user are kept")
 
     @prompt
     def statfs(self, ctx: RequestContext) -> StatvfsData:
@@ -374,3 +391,65 @@ class Operations(pyfuse3.Operations):
     async def fsync(self, fh: int, datasync: bool) -> None:
         """Survives power loss."""
         await self._fs.fsync(Inode(fh))
+
+
+# --- the mount ----------------------------------------------------------------------------------------------
+
+
+async def serve(fs: FileSystem, mountpoint: Path, options: MountOptions, *, ready: Callable[[], None]) -> None:
+    """Mount `fs` and answer the kernel until somebody unmounts it, or until cancelled.
+
+    `ready` is called once the mount can be used. On return, however it ended, nothing is mounted any more and every
+    byte written is in the store, but for files that `flush_all` has logged.
+
+    Raises:
+        UsageError: the mountpoint, or /dev/fuse, cannot be used.
+    """
+    prepare(mountpoint)
+    vars(pyfuse3)["trio"] = PollingTrio()
+    try:
+        pyfuse3.init(Operations(fs), str(mountpoint), options.arguments())
+    except RuntimeError as error:
+        raise UsageError(f"the kernel refuses to mount on {mountpoint}: {error}") from None
+    invalidator = Invalidator(_forget_inode, pyfuse3.invalidate_entry)
+    fs.on_stale = invalidator.put
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_flush_regularly, fs)
+            nursery.start_soon(_announce, mountpoint, ready)
+            await pyfuse3.main(max_tasks=MAX_TASKS)
+            nursery.cancel_scope.cancel()
+    finally:
+        fs.on_stale = None
+        with trio.CancelScope(shield=True):
+            # No more requests first: then there is an end to what has to be stored.
+            await trio.to_thread.run_sync(_unmount, mountpoint, invalidator)
+            await fs.flush_all()
+
+
+def _forget_inode(inode: Inode, has_content: bool) -> None:
+    pyfuse3.invalidate_inode(inode, attr_only=not has_content)
+
+
+async def _flush_regularly(fs: FileSystem) -> None:
+    while True:
+        await trio.sleep(FLUSH_S)
+        await fs.flush_all()
+
+
+async def _announce(mountpoint: Path, ready: Callable[[], None]) -> None:
+    # Through the mount, so from a thread: this loop has to answer what it asks.
+    await trio.to_thread.run_sync(widen_read_ahead, mountpoint)
+    ready()
+
+
+def _unmount(mountpoint: Path, invalidator: Invalidator) -> None:
+    if is_mounted(mountpoint):
+        try:
+            unmount(mountpoint)
+        except UsageError as error:
+            log.error("%s", error)
+    if invalidator.stop(STOP_S):
+        pyfuse3.close(unmount=False)
+    else:  # it is inside the session, which must not be freed under it; the process is about to end
+        log.warning("the kernel still holds a lock that a notification waits for")

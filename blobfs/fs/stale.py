@@ -6,6 +6,7 @@ handler and waited for, since the kernel may hold the very lock that the call ne
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Container
@@ -41,7 +42,9 @@ def stale_after(applied: Applied, known: Container[Inode]) -> Stale:
 class Invalidator:
     """A thread that makes the kernel forget, in order of arrival; the same thing twice is said once."""
 
-    def __init__(self, forget_inode: Callable[[Inode, bool], None], forget_name: Callable[[Inode, bytes], None]) -> None:
+    def __init__(
+        self, forget_inode: Callable[[Inode, bool], None], forget_name: Callable[[Inode, bytes], None]
+    ) -> None:
         self._forget_inode = forget_inode
         self._forget_name = forget_name
         self._ready = threading.Condition()
@@ -81,17 +84,17 @@ class Invalidator:
                 inodes, self._inodes = self._inodes, {}
                 self._has_overflowed = False
             for parent, name in names:
-                self._say(self._forget_name, parent, name)
+                self._say(parent, functools.partial(self._forget_name, parent, name))
             for inode, has_content in inodes.items():
-                self._say(self._forget_inode, inode, has_content)
+                self._say(inode, functools.partial(self._forget_inode, inode, has_content))
             if self._is_stopped:
                 return
 
-    def _say(self, forget: Callable[[Inode, bool], None] | Callable[[Inode, bytes], None], inode: Inode, what: object) -> None:
+    def _say(self, inode: Inode, forget: Callable[[], None]) -> None:
         if self._is_stopped:
             return
         try:
-            forget(inode, what)  # type: ignore[arg-type]
+            forget()
         except FileNotFoundError:
             pass  # the kernel did not remember it
         except OSError as error:
