@@ -147,6 +147,16 @@ def test_each_flipped_bit_of_a_slot_is_found(member: str) -> None:
             keys.unwrap(body, recovery=RECOVERY)
 
 
+@pytest.mark.parametrize(
+    "change", [{"comment": "room for a forger"}, {"salt": "A" * 21 + "B=="}], ids=["member", "bits"]
+)
+def test_a_slot_has_one_form_only(change: dict[str, str]) -> None:
+    body = load(FILE)
+    slots(body)["recovery"].update(change)
+    with pytest.raises(StoreDamaged, match="damaged"):
+        keys.unwrap(body, recovery=RECOVERY)
+
+
 def test_a_slot_of_another_account_does_not_open_here() -> None:
     body = load(FILE) | {"account": "ab" * 16}
     with pytest.raises(WrongPassphrase):
