@@ -36,6 +36,8 @@ MAX_XATTRS: Final = 256 << 10
 """Bytes of all names and values."""
 MAX_LINKS: Final = 1000
 MAX_TIME_NS: Final = (1 << 63) - 1
+MAX_RDEV: Final = (1 << 32) - 1
+"""What Linux puts into a device number."""
 MAX_DEPTH: Final = 64
 """Objects and arrays inside each other in `content`, itself included: what any JSON parser takes, on any stack."""
 MIN_INTEGER: Final = -(1 << 63)
@@ -127,7 +129,7 @@ def check(document: Document) -> None:
         ("mode", 0 <= document.mode <= 0o7777),
         ("uid", 0 <= document.uid <= MAX_OWNER),
         ("gid", 0 <= document.gid <= MAX_OWNER),
-        ("rdev", 0 <= document.rdev <= MAX_INTEGER),
+        ("rdev", 0 <= document.rdev <= MAX_RDEV),
         ("mtime_ns", abs(document.mtime_ns) <= MAX_TIME_NS),
         ("birth_ns", abs(document.birth_ns) <= MAX_TIME_NS),
         ("target", _is_target(document)),
@@ -260,7 +262,7 @@ def decode(doc_id: DocId, plaintext: bytes) -> Document:
 
 
 def load(text: bytes) -> Json:
-    """A JSON object in UTF-8, with duplicate keys, NaN and infinite numbers refused.
+    """A JSON object in UTF-8, with duplicate keys and numbers that are none, infinite or huge refused.
 
     Raises:
         ValueError: anything else, nested too deep, or more than `MAX_DOCUMENT` bytes.
@@ -268,7 +270,13 @@ def load(text: bytes) -> Json:
     if len(text) > MAX_DOCUMENT:
         raise ValueError("too large")
     try:
-        body = json.loads(text.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse, parse_float=_finite)
+        body = json.loads(
+            text.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_refuse,
+            parse_float=_finite,
+            parse_int=_short,
+        )
     except RecursionError:
         raise ValueError("nested too deep") from None
     if not isinstance(body, dict):
@@ -292,6 +300,13 @@ def _finite(number: str) -> float:
     if not math.isfinite(value):
         raise ValueError("infinite number")
     return value
+
+
+def _short(digits: str) -> int:
+    # Reading a number takes time by the square of its digits; 64 bits have at most 20 characters.
+    if len(digits) > 20:
+        raise ValueError("huge number")
+    return int(digits)
 
 
 def _integer(value: Any) -> int:
