@@ -123,6 +123,7 @@ def plan(
 
 _FORGOTTEN: Final = "refused: the server sent a revision of document {} older than one that this device has seen"
 _TWO_FACED: Final = "refused: the server sent two different documents {} under one revision"
+_CHANGELING: Final = "refused: document {} changes its kind, which no device does"
 
 
 class _Planner:
@@ -157,6 +158,8 @@ class _Planner:
                 return
             if not arrival.revision.contains(base.revision):
                 raise Rollback(_FORGOTTEN.format(doc_id))
+            if base.state.document.kind is not arrival.state.document.kind:
+                raise IntegrityError(_CHANGELING.format(doc_id))
         if not known.changed:
             self._await(arrival, arrival.state, Side.REMOTE)
             return
