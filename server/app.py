@@ -10,7 +10,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -60,23 +60,34 @@ STATUS: Final[dict[type[Exception], tuple[int, ErrorCode]]] = {
 }
 """The one place where an error becomes a status. Looked up by MRO, so the most specific class counts."""
 
+
+def _route(path: str, **endpoints: Callable[[Request], Awaitable[Response]]) -> Route:
+    """One path with an endpoint for each method, so that a 405 names them all."""
+
+    async def dispatch(request: Request) -> Response:
+        return await endpoints["GET" if request.method == "HEAD" else request.method](request)
+
+    return Route(path, dispatch, methods=list(endpoints))
+
+
 ROUTES: Final = (
-    Route(protocol.ROOT, about.show_about, methods=["GET"]),
-    Route(protocol.HEALTH, about.show_health, methods=["GET"]),
-    Route(protocol.MISSING, blobs.show_missing, methods=["POST"]),
-    Route(protocol.BLOBS, blobs.list_blobs, methods=["GET"]),
-    Route(protocol.BLOB, blobs.show_blob, methods=["GET"]),
-    Route(protocol.BLOB, blobs.create_blob, methods=["PUT"]),
-    Route(protocol.BLOB, blobs.flag_blob, methods=["POST"]),
-    Route(protocol.BLOB, blobs.delete_blob, methods=["DELETE"]),
-    Route(protocol.STREAM, stream.stream_blobs, methods=["POST"]),
-    Route(protocol.DOCUMENTS, document_routes.show_feed, methods=["GET"]),
-    Route(protocol.DOCUMENTS, document_routes.push_changes, methods=["POST"]),
-    Route(protocol.REVISIONS, document_routes.show_revisions, methods=["GET"]),
-    Route(protocol.EVENTS, document_routes.show_events, methods=["GET"]),
-    Route(protocol.SECRETS, secret_routes.show_secrets, methods=["GET"]),
-    Route(protocol.SECRETS, secret_routes.store_secrets, methods=["PUT"]),
-    Route(protocol.INCOMING, secret_routes.drop_incoming, methods=["PUT"]),
+    _route(protocol.ROOT, GET=about.show_about),
+    _route(protocol.HEALTH, GET=about.show_health),
+    Route(protocol.MISSING, blobs.show_missing, methods=["POST"]),  # above BLOB, which has POST as well
+    _route(protocol.BLOBS, GET=blobs.list_blobs),
+    _route(
+        protocol.BLOB,
+        GET=blobs.show_blob,
+        PUT=blobs.create_blob,
+        POST=blobs.flag_blob,
+        DELETE=blobs.delete_blob,
+    ),
+    _route(protocol.STREAM, POST=stream.stream_blobs),
+    _route(protocol.DOCUMENTS, GET=document_routes.show_feed, POST=document_routes.push_changes),
+    _route(protocol.REVISIONS, GET=document_routes.show_revisions),
+    _route(protocol.EVENTS, GET=document_routes.show_events),
+    _route(protocol.SECRETS, GET=secret_routes.show_secrets, PUT=secret_routes.store_secrets),
+    _route(protocol.INCOMING, PUT=secret_routes.drop_incoming),
 )
 
 
@@ -93,11 +104,12 @@ def create_app(settings: Settings, backend: BlobsBackend | None = None) -> Starl
     except OSError as error:
         raise errors.DataUnusable(f"The directory of the blobs cannot be used: {error.strerror}.") from error
     service = Service(settings, Catalog(settings.url_of_catalog), backend)
-    handlers: dict[Any, Any] = {errors.ServerError: _answer_error, HTTPException: _answer_http, OSError: _answer_error}
+    handlers: dict[Any, Any] = {errors.ServerError: _answer_error, HTTPException: _answer_http}
     app = Starlette(routes=list(ROUTES), exception_handlers=handlers, lifespan=_run)
+    app.router.redirect_slashes = False  # a path is right or it is not; nobody is sent elsewhere
     app.state.service = service
     app.state.intake = Intake(service)
-    app.add_middleware(Envelope)
+    app.add_middleware(Envelope, idle_s=settings.idle_s)
     return app
 
 
@@ -177,8 +189,9 @@ def _error_response(scope: Scope, status: int, code: ErrorCode, message: str, he
 class Envelope:
     """Gives each request an id, each response its common headers, each failure its one log line."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, idle_s: float) -> None:
         self._app = app
+        self._idle_s = idle_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -194,9 +207,13 @@ class Envelope:
                 status = message["status"]
                 extra = {protocol.REQUEST_ID: request_id, "Cache-Control": "no-store"}
                 extra["X-Content-Type-Options"] = "nosniff"
+                if status >= 400 and any(name == b"expect" for name, _ in scope["headers"]):
+                    extra["Connection"] = "close"  # whether the body will come now is for nobody to know
                 pairs = [(name.lower().encode(), value.encode()) for name, value in extra.items()]
                 message["headers"] = [*message.get("headers", []), *pairs]
-            await send(message)
+            # A reader that takes nothing is given up: the piece it does not take, and its thread's blob, are ours.
+            with anyio.fail_after(self._idle_s):
+                await send(message)
 
         failure: BaseException | None = None
         try:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, func, select, update
 
+from blobfs.protocol import DEFAULT_NAMESPACE
 from server.backends.interface import BlobKey, BlobsBackend
 from server.catalog import blobs
 from server.catalog.blobs import Blob
@@ -161,7 +162,7 @@ def _check_account(catalog: Catalog, user_id: int, user: str, repair: bool, foun
                 BLOBS,
                 and_(
                     BLOBS.c.user_id == REFS.c.user_id,
-                    BLOBS.c.namespace == "default",
+                    BLOBS.c.namespace == DEFAULT_NAMESPACE,
                     BLOBS.c.blob_id == REFS.c.blob_id,
                 ),
             )

@@ -31,15 +31,18 @@ class News:
         self.closing = False
         """Set when the process ends; waits end at once from then on."""
 
-    @contextlib.contextmanager
-    def listening(self, user_id: int) -> Iterator[None]:
-        """Count one waiting request of the account.
+    def require_room(self, user_id: int) -> None:
+        """Refuse one more waiting request than an account may have.
 
         Raises:
             TooManyRequests: it has `MAX_WAITING` already.
         """
         if self._waiting.get(user_id, 0) >= MAX_WAITING:
             raise TooManyRequests("The account has too many requests waiting; close some.")
+
+    @contextlib.contextmanager
+    def listening(self, user_id: int) -> Iterator[None]:
+        """Count one waiting request of the account."""
         self._waiting[user_id] = self._waiting.get(user_id, 0) + 1
         try:
             yield

@@ -7,6 +7,7 @@ finish or refuse what is under way; with `exit_with` the process does not outliv
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import json
 import logging
 import os
@@ -30,6 +31,9 @@ DRAIN_S: Final = 10
 PARENT_S: Final = 1.0
 """How often the parent is looked for, in case the kernel's signal is lost."""
 
+MAX_CONNECTIONS: Final = 2000
+"""Above it the answer is 503: what one process can hold open without swapping."""
+
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -48,7 +52,10 @@ def serve(settings: Settings) -> None:
         app = create_app(settings)
         config = uvicorn.Config(
             app,
+            http=_protocol(),
+            ws="none",
             lifespan="on",
+            limit_concurrency=MAX_CONNECTIONS,
             access_log=False,
             log_config=None,
             server_header=False,
@@ -101,7 +108,7 @@ class _Server(uvicorn.Server):
         signal.signal(signal.SIGUSR1, self._look_for_parent)
         # The kernel sends this when the parent's *thread* that started us ends, so the signal only means: look.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0)
-        self._look_for_parent(signal.SIGUSR1, None)
+        # Looked for once more on the first tick, so a parent that ended before this line is noticed too.
 
     def _look_for_parent(self, _signal: int, _frame: FrameType | None) -> None:
         if self._parent is not None and os.getppid() != self._parent:
@@ -111,6 +118,15 @@ class _Server(uvicorn.Server):
         if counter % int(PARENT_S * 10) == 0:
             self._look_for_parent(signal.SIGUSR1, None)
         return await super().on_tick(counter)
+
+
+def _protocol() -> Any:
+    """The HTTP parser: httptools where it is installed, else h11, which has bounds of its own."""
+    if importlib.util.find_spec("httptools") is None:
+        return "h11"
+    from server.connection import BoundedConnection
+
+    return BoundedConnection
 
 
 def url_of(settings: Settings, listener: socket.socket) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
+from blobfs.protocol import DEFAULT_NAMESPACE
 from server.catalog.accounts import lock_account
 from server.catalog.blobs import batches, find_several
 from server.catalog.schema import DOCUMENTS, REFS, REVISIONS, USERS
@@ -139,7 +140,7 @@ def push(connection: Connection, user_id: int, changes: Sequence[Change]) -> lis
     room = None if account.quota is None else account.quota - account.used - account.reserved
     current = _find_current(connection, user_id, [change.doc_id for change in changes])
     wanted = dict.fromkeys(blob_id for change in changes for blob_id in change.added)
-    present = set(find_several(connection, user_id, "default", wanted))
+    present = set(find_several(connection, user_id, DEFAULT_NAMESPACE, wanted))
     work = _Push(user_id, account.seq, room, time.time_ns(), current, present, set(current))
     outcomes: list[Outcome] = []
     for change in changes:

@@ -21,6 +21,9 @@ from server.intake import Intake
 from server.quota import Place
 from server.service import Service
 
+BODY_S: Final = 1800
+"""Seconds for a whole body: the largest blob at 75 kbit/s."""
+
 MAX_QUERY: Final = 8192
 """Characters of a query."""
 
@@ -150,23 +153,25 @@ def length_of(request: Request) -> int | None:
 
 
 async def chunks_of(request: Request) -> AsyncIterator[bytes]:
-    """The body as it arrives. A sender that goes silent for `idle_s` is given up.
+    """The body as it arrives. A sender that is silent for `idle_s`, or takes `BODY_S` altogether, is given up.
 
     Raises:
-        Unavailable: it went silent.
+        Unavailable: it was too slow.
         ClientDisconnect: it went away.
     """
     stream = request.stream()
-    while True:
+    end = anyio.current_time() + BODY_S
+    while anyio.current_time() < end:
         chunk = None
         # The scope must not enclose a yield: what the consumer does with a chunk is not the sender's silence.
         with anyio.move_on_after(service_of(request).settings.idle_s):
             chunk = await anext(stream, b"")
         if chunk is None:
-            raise Unavailable("The body stopped coming.")
+            break
         if not chunk:  # Starlette ends a body with an empty chunk and yields none before
             return
         yield chunk
+    raise Unavailable("The body came too slowly.")
 
 
 async def json_of(request: Request, highest: int) -> Any:

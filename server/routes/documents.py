@@ -33,7 +33,7 @@ from blobfs.protocol import (
 from server.auth import Action, Principal
 from server.catalog import documents
 from server.catalog.documents import Accepted, Change, Conflict, Document, Missing, Outcome
-from server.errors import BadRequest, Forbidden, NotFound, TooLarge
+from server.errors import BadRequest, Forbidden, NotFound, ServerError, TooLarge
 from server.routes.asking import authorise, count_of, id_of, json_of, seconds_of, seq_of, service_of
 from server.service import Service
 
@@ -57,7 +57,8 @@ async def show_feed(request: Request) -> Response:
     limit, wait_s = count_of(request, "limit", MAX_CHANGES), seconds_of(request, "wait", MAX_WAIT_S)
     service = service_of(request)
     page = await service.read(_load_page, principal.user_id, since, limit)
-    if page is None and wait_s:
+    if page is None and wait_s and request.method == "GET":
+        service.news.require_room(principal.user_id)
         page = await _wait_for_page(request, principal, since, limit, wait_s)
     return Response(page or _pack_feed([], since, False), media_type="application/json")
 
@@ -66,6 +67,7 @@ async def _wait_for_page(request: Request, principal: Principal, since: int, lim
     """The page as soon as there is one; None after `wait_s`, when the server ends or when the client is gone."""
     service = service_of(request)
     page: bytes | None = None
+    failure: ServerError | None = None
 
     async def watch_client(scope: anyio.CancelScope) -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -76,14 +78,17 @@ async def _wait_for_page(request: Request, principal: Principal, since: int, lim
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch_client, tasks.cancel_scope)
             with anyio.move_on_after(wait_s):
-                while page is None:
-                    changed = service.news.listen(principal.user_id)
-                    page = await service.read(_load_page, principal.user_id, since, limit)
-                    if page is None:
-                        await changed.wait()
-                        if service.news.closing:
-                            break
+                try:
+                    while page is None and not service.news.closing:
+                        changed = service.news.listen(principal.user_id)
+                        page = await service.read(_load_page, principal.user_id, since, limit)
+                        if page is None:
+                            await changed.wait()
+                except ServerError as error:
+                    failure = error  # raised below: out of the group it would come wrapped in another
             tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
     return page
 
 
@@ -265,6 +270,9 @@ async def show_events(request: Request) -> Response:
     """GET of a stream of events: one whenever the account's sequence has grown."""
     principal = await authorise(request, Action.READ)
     since = seq_of(request.headers.get("last-event-id", request.query_params.get("since")))
+    if request.method == "HEAD":
+        return Response(media_type="text/event-stream")
+    service_of(request).news.require_room(principal.user_id)
     stream = _events(service_of(request), principal.user_id, since)
     return StreamingResponse(stream, media_type="text/event-stream")
 
