@@ -227,11 +227,11 @@ class Upload:
         except (RemoteUnavailable, AccessDenied, QuotaExceeded) as error:
             result.error = error
         except Exception as error:
-            if not isinstance(error, BlobfsError):
-                _log.exception("an upload failed in a way that blobfs did not foresee")
             if len(group) > 1:
                 await self._send_halves(group, result)
                 return
+            if not isinstance(error, BlobfsError):
+                _log.exception("an upload failed in a way that blobfs did not foresee")
             if isinstance(error, ProtocolError):
                 result.error = error
             self._park(group[0], error)
