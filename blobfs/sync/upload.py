@@ -349,19 +349,38 @@ class Upload:
 
     async def _push(self, group: Sequence[Outgoing], changes: Sequence[Change]) -> int:
         """Send documents in as few requests as the limits allow, and record what became of each."""
-        taken, at = 0, 0
-        while at < len(changes):
-            end, size = at, 0
-            while end < len(changes) and end - at < protocol.MAX_CHANGES:
-                size += changes[end].size
-                if size > protocol.MAX_DOCUMENTS_BODY and end > at:
+        taken, waiting = 0, list(zip(group, changes, strict=True))
+        while waiting:
+            batch, size = 0, 0
+            while batch < min(len(waiting), protocol.MAX_CHANGES):
+                size += waiting[batch][1].size
+                if size > protocol.MAX_DOCUMENTS_BODY and batch:
                     break
-                end += 1
+                batch += 1
             async with self._turn:
-                results = await self._client.push(changes[at:end])
-                taken += await self._record(group[at:end], changes[at:end], results)
-            at = end
+                # What arrived since these were read may have moved or ended them; then their time is the next round.
+                sound = await trio.to_thread.run_sync(self._still_standing, waiting[:batch])
+                if sound:
+                    files, sent = [pair[0] for pair in sound], [pair[1] for pair in sound]
+                    taken += await self._record(files, sent, await self._client.push(sent))
+            if len(sound) < batch:
+                self._again_s = _AGAIN_S
+            waiting = waiting[batch:]
         return taken
+
+    def _still_standing(self, batch: Sequence[tuple[Outgoing, Change]]) -> list[tuple[Outgoing, Change]]:
+        return [pair for pair in batch if self._still_stands(pair[0])]
+
+    def _still_stands(self, outgoing: Outgoing) -> bool:
+        """Whether a document is where it was, and follows from what it did, when it was read; its bytes may differ."""
+        with self._store.transaction():
+            fresh = parcel.look(self._store, outgoing.changed)
+        return (
+            fresh is not None
+            and fresh.deleted == outgoing.deleted
+            and fresh.local.document.names == outgoing.local.document.names
+            and (fresh.base and fresh.base.revision) == (outgoing.base and outgoing.base.revision)
+        )
 
     async def _record(self, group: Sequence[Outgoing], changes: Sequence[Change], results: Sequence[Result]) -> int:
         done = [number for number, result in enumerate(results) if result.status is protocol.ChangeStatus.OK]
