@@ -110,8 +110,7 @@ class SyncEngine:
             timing=Timing(self.options.quiet_s, self.options.max_wait_s),
             is_busy=lambda inode: self.is_busy(inode),
             fetch=self._download.fetch,
-            arrive=self._feed.arrive,
-            turn=self._feed.turn,
+            feed=self._feed,
             echoes=echoes,
         )
         self._wake = trio.Event()
