@@ -128,9 +128,8 @@ class Transport:
         if not is_id(user) or not token:
             raise UsageError("the invite names no possible user or has no token; ask for a new one")
         self.up, self.down = Throttle(), Throttle()
-        authorization = authorization_header(user, token)
         self._headers = {
-            "Host": host,
+            "Host": httpx.URL(self.url).netloc.decode("ascii"),
             "Authorization": authorization_header(user, token),
             "Accept-Encoding": "identity",
         }
