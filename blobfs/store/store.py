@@ -16,8 +16,10 @@ from typing import Final
 from blobfs.errors import NotFound, StoreInUse, StoreMissing, UsageError
 from blobfs.store.attachments import Attachments
 from blobfs.store.content import ContentStore
+from blobfs.store.database import refusal
 from blobfs.store.documents import DocumentStore
 from blobfs.store.ledger import Ledger
+from blobfs.store.mending import check, mend
 from blobfs.store.settings import Settings
 from blobfs.store.tree import Tree
 from blobfs.values.documents import ROOT
@@ -59,7 +61,8 @@ class Store:
             UsageError: there is one already. StoreInUse, NoSpace.
         """
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if (path / "documents.db").exists():
+        path.chmod(0o700)
+        if (path / "documents.db").exists() or (path / "blobs.db").exists():
             raise UsageError("there is a store in this directory already")
         store = cls(path, keys)
         now_ns = time.time_ns()
@@ -90,16 +93,26 @@ class Store:
         except NotFound:
             store.close()
             raise StoreMissing("the store was never finished; delete it and start again") from None
+        if store._ledger.unclean:
+            mend(store._ledger, store._content)
         for inode in store.tree.orphans():
             store.tree.purge(inode)
         return store
+
+    def check(self) -> list[str]:
+        """What is wrong with the store, a sentence each; empty when all is as it should be. Reads every row's head."""
+        return check(self._ledger)
 
     def sync(self) -> None:
         """On return everything acknowledged before survives power loss. For a worker thread. Raises NoSpace."""
         self._ledger.flush()
 
     def tick(self) -> None:
-        """Commit a batch that is due, and free some of what was discarded. For a worker thread, once a second."""
+        """Commit a batch that is due, and free some of what was discarded. For a worker thread, once a second.
+
+        Raises:
+            NoSpace: the disk is full; nothing is lost.
+        """
         self._ledger.tick()
         for _ in range(_SWEEPS):
             if not self._content.sweep():
@@ -107,13 +120,20 @@ class Store:
 
     def close(self) -> None:
         """Commit, bring everything to the disk, and give up the store."""
-        self._ledger.close()
-        os.close(self._lock)
+        try:
+            self._ledger.close()
+        finally:
+            os.close(self._lock)
 
 
 def _lock(path: Path) -> int:
     with suppress(FileNotFoundError):
-        descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise refusal(path / "lock", error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
