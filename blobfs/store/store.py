@@ -24,6 +24,7 @@ from blobfs.store.settings import Settings
 from blobfs.store.tree import Tree
 from blobfs.values.documents import ROOT
 from blobfs.values.keys import Keys
+from blobfs.values.nodes import ROOT_INODE
 from blobfs.values.revisions import DeviceId
 
 _SWEEPS: Final = 8
@@ -65,18 +66,25 @@ class Store:
         if (path / "documents.db").exists() or (path / "blobs.db").exists():
             raise UsageError("there is a store in this directory already")
         store = cls(path, keys)
+        try:
+            store._begin(device_name)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def _begin(self, device_name: str) -> None:
         now_ns = time.time_ns()
-        with store.transaction():
-            store._ledger.documents.run(
+        with self.transaction():
+            self._ledger.documents.run(
                 "INSERT INTO documents VALUES (1, ?, 'directory', ?, ?, ?, 0, 0, 0, 2, ?, ?, ?, ?, x'', NULL, 0, '{}', "
                 "0, 0, 0, 0)",
                 (ROOT, 0o755, os.getuid(), os.getgid(), now_ns, now_ns, now_ns, now_ns),
             )
-            store.device = DeviceId(secrets.token_hex(8))
-            store.settings.set("device", store.device)
-            store.settings.set("device_name", device_name)
-        store._ledger.commit()
-        return store
+            self.device = DeviceId(secrets.token_hex(8))
+            self.settings.set("device", self.device)
+            self.settings.set("device_name", device_name)
+        self._ledger.commit()
 
     @classmethod
     def open(cls, path: Path, keys: Keys) -> Store:
@@ -89,15 +97,21 @@ class Store:
             raise StoreMissing("there is no store in this directory")
         store = cls(path, keys)
         try:
-            store.tree.get(store.tree.parent(1))  # type: ignore[arg-type]
-        except NotFound:
+            store._resume()
+        except BaseException:
             store.close()
-            raise StoreMissing("the store was never finished; delete it and start again") from None
-        if store._ledger.unclean:
-            mend(store._ledger, store._content)
-        for inode in store.tree.orphans():
-            store.tree.purge(inode)
+            raise
         return store
+
+    def _resume(self) -> None:
+        try:
+            self.tree.get(ROOT_INODE)
+        except NotFound:
+            raise StoreMissing("the store was never finished; delete it and start again") from None
+        if self._ledger.unclean:
+            mend(self._ledger, self._content)
+        for inode in self.tree.orphans():
+            self.tree.purge(inode)
 
     def check(self) -> list[str]:
         """What is wrong with the store, a sentence each; empty when all is as it should be. Reads every row's head."""

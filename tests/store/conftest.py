@@ -89,5 +89,3 @@ def content(store: Store, inode: Inode) -> bytes:
     """All bytes of a file."""
     node = store.tree.get(inode)
     return b"" if node.content is None else store.attachments.read(node.content, 0, node.size)
-
-
