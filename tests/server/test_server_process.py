@@ -27,7 +27,8 @@ def own(data: Path) -> Iterator[RunningServer]:
 
 
 def test_a_user_added_while_the_server_runs_can_use_it_at_once(own: RunningServer) -> None:
-    added = own.run("user", "add", "alice", "--quota", 1000, "--json")
+    arguments = command("user", "add", "alice", "--data", own.data, "--quota", 1000, "--json")
+    added = subprocess.run(arguments, cwd=ROOT, text=True, capture_output=True, timeout=60, check=False)
     assert added.returncode == 0, added.stderr
     answer = json.loads(added.stdout)
     invite = parse_invite(answer["invite"])
