@@ -50,7 +50,8 @@ class Database:
         """Whether the current transaction is marked, and so can be undone."""
         self.failed = False
         """A full or failing disk came between: SQLite may have taken back the whole batch."""
-        self._page_size = page_size
+        self._tight = False
+        """Changed pages stay in memory, since the disk is full."""
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         except OSError as error:
@@ -198,6 +199,10 @@ class Database:
     def drop(self) -> None:
         """Take back the whole batch; the database works again after a failure."""
         self._forget()
+        if self.failed:
+            # What is run again now stays in memory until it is committed: even a query would meet the full disk.
+            self._connection.execute("PRAGMA cache_spill = OFF")
+            self._tight = True
         if self._connection.in_transaction:
             with suppress(sqlcipher3.OperationalError):  # SQLite did so itself
                 self._connection.execute("ROLLBACK")
@@ -220,6 +225,9 @@ class Database:
                 self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute("UPDATE applied SET sequence = ? WHERE id = 1", (sequence,))
             self._connection.execute("COMMIT")
+            if self._tight:
+                self._connection.execute("PRAGMA cache_spill = ON")
+                self._tight = False
         except sqlcipher3.DatabaseError as error:
             raise self._failure(error) from error
 

@@ -246,7 +246,8 @@ class Ledger:
             self.blobs.commit(self._sequence)
             self._unflushed = True
             if self._heavy > self._safe:
-                self._flush_blobs()
+                self._flush(self.blobs)
+                self._heavy = 0
             self.documents.commit(self._sequence)
             self._since = 0.0
             if self._journal.records:
@@ -260,12 +261,11 @@ class Ledger:
             if self.documents.failed or self.blobs.failed:
                 self._behind = True
 
-    def _flush_blobs(self) -> None:
+    def _flush(self, database: Database) -> None:
         try:
-            self.blobs.flush()
+            database.flush()
         except OSError as error:
-            raise refusal(self.blobs.path, error) from error
-        self._heavy = 0
+            raise refusal(database.path, error) from error
 
     def tick(self) -> None:
         """Commit a batch that is old enough. For a worker thread, about once a second."""
@@ -341,15 +341,14 @@ class Ledger:
         done = self._replay()
         if old:
             self.blobs.commit(self._sequence)
-            self.blobs.flush()
+            self._flush(self.blobs)
             self.documents.commit(self._sequence)
-            self.documents.flush()
+            self._flush(self.documents)
         self._journal = Journal(self._directory, self._key, number_of(old[-1]) + 1 if old else 1)
-        if old:
-            # The new one is on the disk before an old one goes: it tells that the last run did not end in order.
-            self._journal.flush()
-            for path in old:
-                path.unlink(missing_ok=True)
+        # On the disk before anything else: a journal that is there tells that the last run did not end in order.
+        self._flush_journal()
+        for path in old:
+            path.unlink(missing_ok=True)
         return done
 
     def _replay(self) -> int:
