@@ -251,17 +251,13 @@ class ContentStore:
                     self._db.run(f"DELETE FROM {table} WHERE content = ?", (content,))  # noqa: S608
         return left == 0 or len(found) == _SLICE
 
-    def trim(self, content: Content, size: int) -> int | None:
-        """Delete what lies beyond `size`, which no one has been told of; bytes stored then, or None: there was none.
-
-        For `mend`: a record that made the file longer went with the power, and its bytes did not.
-        """
+    def trim(self, content: Content, size: int) -> int:
+        """Delete what lies beyond `size`, which no document has been told of; bytes stored then. For `mend`."""
         last = self._ledger.one(self._db, _LAST_ROW, *_range(content))
-        extent = self._ledger.one(self._db, "SELECT MAX(extent) FROM extents WHERE content = ?", content)
-        end = 0 if last is None else ((last[0] & _ROW_MASK) * ROW + last[1])
-        if end <= size and (extent[0] is None or extent[0] * EXTENT < size):
-            return None
-        self._cut(content, size)
+        extent = self._ledger.one(self._db, "SELECT MAX(extent) FROM extents WHERE content = ?", content)[0]
+        end = 0 if last is None else (last[0] & _ROW_MASK) * ROW + last[1]
+        if end > size or (extent is not None and extent * EXTENT >= size):
+            self._cut(content, size)
         return int(self._ledger.one(self._db, _STORED, *_range(content))[0])
 
     # --- what sync knows ----------------------------------------------------------------------------------

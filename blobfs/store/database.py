@@ -27,6 +27,8 @@ PATCH: Final = "PATCH"
 
 IntegrityError: Final = sqlcipher3.IntegrityError
 _FULL: Final = ("full", "disk I/O error")
+_FAILURES: Final = (sqlcipher3.DatabaseError, MemoryError)
+"""SQLCipher answers all that follows a page that failed authentication with "out of memory"."""
 _NO_SPACE: Final = "the disk that holds the store is full or failing"
 
 
@@ -66,6 +68,7 @@ class Database:
         # A raw key in x'..' quotes: no PBKDF2 at every open.
         self._connection.execute(f"PRAGMA key = \"x'{key.hex()}'\"")
         for pragma in (
+            "cipher_log_level = NONE",
             f"cipher_page_size = {page_size}",
             "cipher_hmac_algorithm = HMAC_SHA256",
             "journal_mode = WAL",
@@ -101,14 +104,14 @@ class Database:
         """The first row of a query; None when there is none. Raises NoSpace, StoreDamaged."""
         try:
             return self._connection.execute(sql, parameters).fetchone()
-        except sqlcipher3.DatabaseError as error:
+        except _FAILURES as error:
             raise self._failure(error) from error
 
     def all(self, sql: str, parameters: Sequence[Value]) -> list[Any]:
         """All rows of a query. Raises NoSpace, StoreDamaged."""
         try:
             rows: list[Any] = self._connection.execute(sql, parameters).fetchall()
-        except sqlcipher3.DatabaseError as error:
+        except _FAILURES as error:
             raise self._failure(error) from error
         return rows
 
@@ -127,7 +130,7 @@ class Database:
             count: int = self._connection.execute(sql, parameters).rowcount
         except IntegrityError:
             raise
-        except sqlcipher3.DatabaseError as error:
+        except _FAILURES as error:
             raise self._failure(error) from error
         self.notes.append((self.number, sql, parameters))
         self.weight += weight
@@ -141,7 +144,7 @@ class Database:
             with self._connection.open_blob("rows", "payload", position) as payload:
                 payload.seek(offset)
                 payload.write(data)
-        except sqlcipher3.DatabaseError as error:
+        except _FAILURES as error:
             raise self._failure(error) from error
         self.notes.append((self.number, PATCH, (position, offset, data)))
         self.weight += len(data)
@@ -179,7 +182,7 @@ class Database:
             if not self._connection.in_transaction:
                 self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute("SAVEPOINT step")
-        except sqlcipher3.DatabaseError as error:
+        except _FAILURES as error:
             raise self._failure(error) from error
         self.in_step = True
 
@@ -228,7 +231,7 @@ class Database:
             if self._tight:
                 self._connection.execute("PRAGMA cache_spill = ON")
                 self._tight = False
-        except sqlcipher3.DatabaseError as error:
+        except _FAILURES as error:
             raise self._failure(error) from error
 
     def applied(self) -> int:

@@ -241,6 +241,8 @@ class Ledger:
 
         On a full disk nothing is done: what was acknowledged is in the journal, and stays there until there is room.
         """
+        if self._journal.records == 0:
+            return
         try:
             self._flush_journal()
             self.blobs.commit(self._sequence)
@@ -250,11 +252,10 @@ class Ledger:
                 self._heavy = 0
             self.documents.commit(self._sequence)
             self._since = 0.0
-            if self._journal.records:
-                old: Journal = self._journal
-                self._journal = Journal(self._directory, self._key, old.number + 1)
-                # Deleted only after the logs are on the disk: what a flush promised may be in here and nowhere else.
-                self._retired.append(old)
+            old: Journal = self._journal
+            self._journal = Journal(self._directory, self._key, old.number + 1)
+            # Deleted only after the logs are on the disk: what a flush promised may be in here and nowhere else.
+            self._retired.append(old)
             self._limit = BATCH_BYTES
         except NoSpace:
             self._limit = self._journal.size + BATCH_BYTES
