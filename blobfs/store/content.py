@@ -282,8 +282,10 @@ class ContentStore:
         for at in range(0, len(plaintext), ROW):
             row = first_row + at // ROW
             if not present >> row & 1:
-                payload = plaintext[at : at + ROW]
-                self._put_row(_position(content, index * ROWS_PER_EXTENT + row), payload)
+                # What it ends with is zeros, padding too: they need no room here.
+                payload = plaintext[at : at + ROW].rstrip(b"\0")
+                if payload:
+                    self._put_row(_position(content, index * ROWS_PER_EXTENT + row), payload)
                 stored, present = stored + len(payload), present | 1 << row
         if first_row * ROW + len(plaintext) >= known.length:
             present |= ALL_ROWS & ~((1 << -(-known.length // ROW)) - 1)

@@ -113,6 +113,22 @@ def test_a_remote_file_appears_and_its_bytes_are_absent(bench: Bench, store: Sto
     assert content(store, node.inode) == b"x" * (ROW + 5)
 
 
+def test_the_padding_of_a_blob_is_no_part_of_the_file(bench: Bench, store: Store) -> None:
+    attachment = Attachment(ROW + 5001, (blob(1),), padded=True)
+    length = attachment.blob_length(0)
+    assert length > attachment.size
+    inode = store.documents.apply(remote("r1", attachment=attachment), revision(1), False, 50).inode
+    fill(store, inode, {blob(1): (b"x" * attachment.size).ljust(length, b"\0")})
+    assert store.tree.get(inode).stored == attachment.size
+    assert content(store, inode) == b"x" * attachment.size
+    local = store.documents.local(DocId("r1"))
+    assert local is not None
+    assert not local.content_changed
+    store.attachments.resize(inode, 2 * ROW, 60)
+    store = sound(bench, store)
+    assert content(store, inode) == (b"x" * attachment.size).ljust(2 * ROW, b"\0")
+
+
 def test_a_file_whose_parent_is_not_known_shows_when_the_parent_comes(bench: Bench, store: Store) -> None:
     store.documents.apply(directory("inner", b"i", "outer"), revision(1), False, 50)
     store.documents.apply(remote("file", b"f", "inner"), revision(1), False, 50)
@@ -328,69 +344,6 @@ def test_a_file_never_sent_vanishes_without_a_trace(store: Store) -> None:
     assert store.documents.local(node.doc_id) is None
     with pytest.raises(NotFound):
         store.tree.get(node.inode)
-
-
-# --- an editor's save: write anew, rename over --------------------------------------------------------
-
-
-def save(store: Store, data: bytes) -> Inode:
-    node = make(store, b".f.tmp", data=data)
-    replaced = store.tree.rename(ROOT_INODE, b".f.tmp", ROOT_INODE, b"f", 60)
-    assert replaced is not None
-    assert replaced.deleted
-    return node.inode
-
-
-def test_an_editors_save_is_a_revision_of_the_document(bench: Bench, store: Store) -> None:
-    node = make(store, b"f", data=b"old")
-    send(store, node.doc_id)
-    inode = save(store, b"newer")
-    assert store.tree.get(inode).doc_id == node.doc_id
-    assert changed(store) == [node.doc_id]
-    store = sound(bench, store)
-    assert content(store, store.tree.lookup(ROOT_INODE, b"f").inode) == b"newer"
-    sent = send(store, node.doc_id, 2, 7)
-    assert sent.attachment == Attachment(5, (blob(7),))
-    assert changed(store) == []
-
-
-def test_a_save_while_the_old_version_is_on_its_way_is_sent_too(store: Store) -> None:
-    """The send of the old file confirmed its edit number, which the new file had not reached: it was never sent."""
-    node = make(store, b"f", data=b"old")
-    send(store, node.doc_id)
-    for number in range(20):
-        store.tree.update(node.inode, 40 + number, mode=0o600)
-    local = store.documents.local(node.doc_id)
-    assert local is not None
-    save(store, b"newer")
-    store.documents.record_synced(node.doc_id, local.edit, revision(2), local.document, False)
-    assert changed(store) == [node.doc_id]
-
-
-def test_a_save_of_a_file_on_its_way_is_deleted_there_under_its_first_id(store: Store) -> None:
-    node = make(store, b"f", data=b"old")
-    send(store, node.doc_id)
-    new = make(store, b".f.tmp", data=b"newer")
-    for number in range(20):
-        store.tree.update(new.inode, 40 + number, mode=0o600)
-    local = store.documents.local(new.doc_id)
-    assert local is not None
-    store.tree.rename(ROOT_INODE, b".f.tmp", ROOT_INODE, b"f", 60)
-    store.documents.record_synced(new.doc_id, local.edit, revision(1), local.document, False)
-    assert sorted(changed(store)) == sorted([node.doc_id, new.doc_id])
-
-
-def test_a_save_over_one_of_two_names_makes_a_new_document(store: Store) -> None:
-    node = make(store, b"f", data=b"old")
-    store.tree.link(node.inode, ROOT_INODE, b"g", 30)
-    send(store, node.doc_id)
-    new = make(store, b".f.tmp", data=b"newer")
-    replaced = store.tree.rename(ROOT_INODE, b".f.tmp", ROOT_INODE, b"f", 60)
-    assert replaced is not None
-    assert (replaced.nlink, replaced.deleted) == (1, False)
-    assert store.tree.get(new.inode).doc_id == new.doc_id
-    assert store.tree.lookup(ROOT_INODE, b"g").doc_id == node.doc_id
-    assert store.check() == []
 
 
 # --- large attachments ----------------------------------------------------------------------------------

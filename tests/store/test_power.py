@@ -91,8 +91,11 @@ def agrees(found: State, states: list[State], index: int) -> bool:
     return True
 
 
+SEEDS = [pytest.param(seed, marks=[pytest.mark.long] if seed > 2 else []) for seed in range(60)]
+
+
 @pytest.mark.parametrize("heavy", [False, True])
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_what_was_flushed_survives_power_loss_and_the_rest_goes_in_order(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, seed: int, heavy: bool
 ) -> None:
