@@ -44,7 +44,7 @@ Prefetch = Callable[[Content, int, int], None]
 
 FLUSH_S: Final = 5.0
 """How long bytes written stay in memory alone while their file stays open."""
-MAX_DOOMED: Final = 64
+MAX_DOOMED: Final = 32
 """Deleted files purged in one transaction; fewer wait for the next `flush_all`."""
 PREFETCH: Final = 8 << 20
 """Bytes that a reader in sequence is kept ahead by: two extents."""
