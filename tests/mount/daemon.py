@@ -99,7 +99,12 @@ def main() -> None:
     parser.add_argument("store", type=Path)
     parser.add_argument("mountpoint", type=Path)
     parser.add_argument("--allow-other", action="store_true")
+    parser.add_argument("--user", type=int, help="become this user first, once everything is imported")
     arguments = parser.parse_args()
+    if arguments.user:
+        os.setgroups([])
+        os.setgid(arguments.user)
+        os.setuid(arguments.user)
     logging.basicConfig(level=logging.INFO)
     reasons: list[str] = []
     try:
