@@ -259,8 +259,13 @@ class Daemon:
     async def _answer_sync(self, question: Json) -> Json:
         """With `wait`: on return the server has confirmed everything local, of open files what was written till now."""
         await self._fs.flush_all()
+        heard = self._engine.health.changed
         self._engine.retry()
         if question.get("wait"):
+            if self._engine.health.worst is not None:
+                # What was wrong may be mended by now: it counts only once it has been tried again.
+                with trio.move_on_after(PATIENCE_S):
+                    await heard.wait()
             limit_s = question.get("limit_s")
             await self._settle(float(limit_s) if isinstance(limit_s, int | float) else math.inf)
         return (await trio.to_thread.run_sync(self._status)).to_json()
