@@ -15,10 +15,11 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from blobfs.errors import CorruptBlob, CorruptDocument
+from blobfs.errors import CorruptBlob, CorruptDocument, InvalidDocument
+from blobfs.protocol import MAX_DOCUMENT, is_id
 from blobfs.values import framing
 from blobfs.values.documents import DocId, Document, decode, encode
-from blobfs.values.extents import FRAME, BlobId
+from blobfs.values.extents import FRAME, BlobId, padme
 from blobfs.values.keys import Keys, derive
 from blobfs.values.revisions import Revision
 
@@ -39,9 +40,15 @@ def blob_id(keys: Keys, plaintext: bytes | memoryview) -> BlobId:
 def seal_blob(keys: Keys, name: BlobId, plaintext: bytes | memoryview) -> Iterator[bytes]:
     """The blob `name` of these bytes, piece by piece: the preamble, then each frame.
 
-    `name` must be `blob_id(keys, plaintext)`: the key of a blob is used for one plaintext only, which makes the
-    counted nonces safe.
+    The key of a blob is used for one plaintext only, which makes the counted nonces safe. So the id is checked here, on
+    bytes that cannot change any more: a file written between hashing and sealing would otherwise reuse nonces.
+
+    Raises:
+        ValueError: `name` is not `blob_id(keys, plaintext)`; nothing was sealed.
     """
+    plaintext = bytes(plaintext)
+    if not hmac.compare_digest(name, blob_id(keys, plaintext)):
+        raise ValueError("these bytes are not those of the blob id")
     head = framing.preamble(len(plaintext))
     cipher, view = _blob_cipher(keys, name), memoryview(plaintext)
     last = framing.frame_count(len(plaintext)) - 1
@@ -54,7 +61,7 @@ def seal_blob(keys: Keys, name: BlobId, plaintext: bytes | memoryview) -> Iterat
 def open_frames(
     keys: Keys, name: BlobId, length: int, frames: framing.Frames, sealed: bytes | memoryview
 ) -> Iterator[bytes]:
-    """The plaintext of consecutive frames of blob `name`, which has `length` bytes of plaintext.
+    """The plaintext of consecutive frames of blob `name`, which has `length` bytes of plaintext, padding included.
 
     Raises:
         CorruptBlob: a frame is not what was sealed at this place of this blob; what was yielded before stands.
@@ -72,7 +79,7 @@ def open_frames(
 
 
 def open_blob(keys: Keys, name: BlobId, length: int, sealed: bytes | memoryview) -> bytes:
-    """The whole plaintext, of `length` bytes, of a blob as it is stored.
+    """The whole plaintext, of `length` bytes (padding included), of a blob as it is stored.
 
     Raises:
         CorruptBlob: it is not that blob, whole and unchanged.
@@ -91,10 +98,23 @@ def _blob_cipher(keys: Keys, name: BlobId) -> AESGCM:
 # --- documents --------------------------------------------------------------------------------------------
 
 
-def seal_document(keys: Keys, document: Document, revision: Revision, *, deleted: bool = False) -> bytes:
-    """The sealed form: magic and version (5 bytes), nonce (12), AES-256-GCM of the JSON."""
-    nonce = secrets.token_bytes(_NONCE)
-    return _seal_document(keys, document.doc_id, encode(document), revision, deleted, nonce)
+def seal_document(
+    keys: Keys, document: Document, revision: Revision, *, deleted: bool = False, padded: bool = False
+) -> bytes:
+    """The sealed form: magic and version (5 bytes), nonce (12), AES-256-GCM of the JSON.
+
+    Args:
+        padded: lengthen the JSON with spaces, to the next Padmé size or to what the largest document allows.
+    Raises:
+        InvalidDocument: it breaks a limit, or is too large to be sent.
+    """
+    plaintext = encode(document)
+    room = MAX_DOCUMENT - len(DOCUMENT_MAGIC) - _NONCE - framing.TAG
+    if len(plaintext) > room:
+        raise InvalidDocument(f"a document of {len(plaintext)} bytes is over the limit of {room}; make it smaller")
+    if padded:
+        plaintext = plaintext.ljust(min(room, padme(len(plaintext))))
+    return _seal_document(keys, document.doc_id, plaintext, revision, deleted, secrets.token_bytes(_NONCE))
 
 
 def _seal_document(
@@ -111,7 +131,12 @@ def open_document(keys: Keys, doc_id: DocId, revision: Revision, deleted: bool, 
     Raises:
         CorruptDocument: it was not, or its plaintext breaks the format.
     """
-    if not sealed.startswith(DOCUMENT_MAGIC) or len(sealed) < len(DOCUMENT_MAGIC) + _NONCE + framing.TAG:
+    if not is_id(doc_id):
+        # The server chose these characters: they go into no message.
+        raise CorruptDocument("a document came with an id that no device gives")
+    if not len(DOCUMENT_MAGIC) + _NONCE + framing.TAG <= len(sealed) <= MAX_DOCUMENT:
+        raise CorruptDocument(f"document {doc_id} came with {len(sealed)} bytes")
+    if not sealed.startswith(DOCUMENT_MAGIC):
         raise CorruptDocument(f"document {doc_id} is of an unknown format")
     nonce = sealed[len(DOCUMENT_MAGIC) : len(DOCUMENT_MAGIC) + _NONCE]
     cipher = AESGCM(derive(keys.document, "document", doc_id.encode("ascii")))

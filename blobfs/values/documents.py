@@ -1,20 +1,22 @@
 """Documents as devices exchange them, and the JSON that is sealed. docs/FORMAT.md, "Document".
 
-Nothing local is in here: no inode number, no access time, no dirty mark. What was decoded has been checked against
-every limit; it came from a device of this account, but perhaps from a newer or a broken one.
+Nothing local is in here: no inode number, no access time, no dirty mark. The limits are checked in both directions by
+the same code, so whatever one device can encode every device can decode: a document that only its writer can read
+would stop the others for ever.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import enum
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NewType
 
-from blobfs.errors import CorruptDocument
+from blobfs.errors import CorruptDocument, InvalidDocument
 from blobfs.protocol import MAX_DOCUMENT, is_id
 from blobfs.values.extents import INLINE, MAX_SIZE, Attachment, BlobId, depth_for, extent_count
 
@@ -29,10 +31,24 @@ ROOT: Final = DocId("root")
 MAX_NAME: Final = 255
 MAX_TARGET: Final = 4095
 MAX_XATTR: Final = 64 << 10
+"""Bytes of one attribute's value."""
 MAX_XATTRS: Final = 256 << 10
+"""Bytes of all names and values."""
 MAX_LINKS: Final = 1000
 MAX_TIME_NS: Final = (1 << 63) - 1
+MAX_DEPTH: Final = 64
+"""Objects and arrays inside each other in `content`, itself included: what any JSON parser takes, on any stack."""
+MIN_INTEGER: Final = -(1 << 63)
+MAX_INTEGER: Final = (1 << 64) - 1
+MAX_OWNER: Final = 0xFFFFFFFE
+"""The largest uid or gid; the next one means "leave it" to chown."""
 FORMAT: Final = 1
+
+_FIELDS: Final = frozenset(("format", "kind", "names", "mode", "uid", "gid", "mtime_ns", "birth_ns", "content"))
+_OPTIONAL: Final = frozenset(("rdev", "target", "xattrs", "attachment"))
+_BLOB_ID: Final = re.compile(r"[0-9a-f]{64}")
+_HOLE: Final = "0" * 64
+"""What a hole looks like in an index blob, and so no id."""
 
 
 class Kind(enum.StrEnum):
@@ -78,7 +94,7 @@ class Document:
     attachment: Attachment | None = None
     """None: nothing is attached. An empty file has an attachment of size 0."""
     content: Json = field(default_factory=dict)
-    """The JSON that programs keep in the document."""
+    """The JSON that programs keep in the document: objects, arrays, text without surrogates, finite numbers."""
 
 
 def is_name(name: bytes) -> bool:
@@ -96,11 +112,102 @@ def name_from_text(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+# --- limits -----------------------------------------------------------------------------------------------
+
+
+def check(document: Document) -> None:
+    """Whether every device can hold the document; its size once sealed is `crypto.seal_document`'s to check.
+
+    Raises:
+        InvalidDocument: it breaks a limit; the message names the field.
+    """
+    for field_name, is_good in (
+        ("doc_id", is_id(document.doc_id) and document.doc_id != ROOT),
+        ("names", _are_names(document)),
+        ("mode", 0 <= document.mode <= 0o7777),
+        ("uid", 0 <= document.uid <= MAX_OWNER),
+        ("gid", 0 <= document.gid <= MAX_OWNER),
+        ("rdev", 0 <= document.rdev <= MAX_INTEGER),
+        ("mtime_ns", abs(document.mtime_ns) <= MAX_TIME_NS),
+        ("birth_ns", abs(document.birth_ns) <= MAX_TIME_NS),
+        ("target", _is_target(document)),
+        ("xattrs", _are_xattrs(document.xattrs)),
+        ("attachment", document.attachment is None or _is_attachment(document)),
+        ("content", _is_content(document.content)),
+    ):
+        if not is_good:
+            raise InvalidDocument(f"the document breaks a limit of the format in {field_name}; see docs/FORMAT.md")
+
+
+def _are_names(document: Document) -> bool:
+    names = document.names
+    return (
+        len(names) <= (1 if document.kind is Kind.DIRECTORY else MAX_LINKS)
+        and list(names) == sorted(set(names))
+        and all(is_id(name.parent) and name.parent != document.doc_id and is_name(name.name) for name in names)
+    )
+
+
+def _is_target(document: Document) -> bool:
+    target = document.target
+    return (document.kind is Kind.SYMLINK) == bool(target) and len(target) <= MAX_TARGET and b"\0" not in target
+
+
+def _are_xattrs(xattrs: Mapping[bytes, bytes]) -> bool:
+    return sum(len(name) + len(value) for name, value in xattrs.items()) <= MAX_XATTRS and all(
+        name.startswith(b"user.") and len(name) <= MAX_NAME and b"\0" not in name and len(value) <= MAX_XATTR
+        for name, value in xattrs.items()
+    )
+
+
+def _is_attachment(document: Document) -> bool:
+    attachment = document.attachment
+    return (
+        attachment is not None
+        and document.kind is Kind.FILE
+        and 0 <= attachment.size <= MAX_SIZE
+        and attachment.depth == depth_for(attachment.size)
+        and len(attachment.ids) == -(-extent_count(attachment.size) // INLINE**attachment.depth)
+        and all(entry is None or (_BLOB_ID.fullmatch(entry) and entry != _HOLE) for entry in attachment.ids)
+    )
+
+
+def _is_content(content: Any) -> bool:
+    """Whether this is I-JSON (RFC 7493) with integers of 64 bits, which every parser reads back as it was."""
+    values: list[tuple[Any, int]] = [(content, 1)]
+    while values:
+        value, depth = values.pop()
+        if not isinstance(value, dict | list):
+            if not _is_scalar(value):
+                return False
+            continue
+        if depth > MAX_DEPTH or (isinstance(value, dict) and not all(_is_text(key) for key in value)):
+            return False
+        values.extend((inner, depth + 1) for inner in (value.values() if isinstance(value, dict) else value))
+    return isinstance(content, dict)
+
+
+def _is_scalar(value: Any) -> bool:
+    if isinstance(value, int):
+        return MIN_INTEGER <= value <= MAX_INTEGER
+    return value is None or _is_text(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_text(value: Any) -> bool:
+    # Two surrogates of a pair would come back as one character, and two keys could become one.
+    return isinstance(value, str) and (value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value))
+
+
 # --- plaintext JSON ---------------------------------------------------------------------------------------
 
 
 def encode(document: Document) -> bytes:
-    """The JSON to be sealed: ASCII, keys sorted, no white space, so that equal documents have equal bytes."""
+    """The JSON to be sealed: ASCII, keys sorted, no white space, so that equal documents have equal bytes.
+
+    Raises:
+        InvalidDocument: it breaks a limit, so no device would take it.
+    """
+    check(document)
     body: Json = {
         "format": FORMAT,
         "kind": document.kind.value,
@@ -124,6 +231,7 @@ def encode(document: Document) -> bytes:
         body["attachment"] = {
             "size": document.attachment.size,
             "depth": document.attachment.depth,
+            "padded": document.attachment.padded,
             "ids": list(document.attachment.ids),
         }
     return dump(body)
@@ -135,27 +243,34 @@ def dump(body: Json) -> bytes:
 
 
 def decode(doc_id: DocId, plaintext: bytes) -> Document:
-    """The document of a JSON plaintext.
+    """The document of a JSON plaintext; white space around it is padding.
 
     Raises:
         CorruptDocument: no JSON object, a wrong type, a broken limit, a format of a newer blobfs.
     """
     try:
-        return _decode(doc_id, load(plaintext))
-    except (KeyError, TypeError, ValueError, RecursionError, binascii.Error) as error:
+        body = load(plaintext)
+        if _integer(body["format"]) > FORMAT:
+            raise CorruptDocument(f"document {doc_id} was written by a newer blobfs; install that on this device too")
+        document = _decode(doc_id, body)
+        check(document)
+    except (KeyError, TypeError, ValueError, InvalidDocument) as error:
         raise CorruptDocument(f"document {doc_id} breaks the format: {type(error).__name__}") from error
+    return document
 
 
-def load(plaintext: bytes) -> Json:
-    """A JSON object, with duplicate keys and NaN refused.
+def load(text: bytes) -> Json:
+    """A JSON object in UTF-8, with duplicate keys, NaN and infinite numbers refused.
 
     Raises:
-        ValueError: anything else, or more than `MAX_DOCUMENT` bytes.
-        RecursionError: nested too deep.
+        ValueError: anything else, nested too deep, or more than `MAX_DOCUMENT` bytes.
     """
-    if len(plaintext) > MAX_DOCUMENT:
+    if len(text) > MAX_DOCUMENT:
         raise ValueError("too large")
-    body = json.loads(plaintext, object_pairs_hook=_object, parse_constant=_refuse)
+    try:
+        body = json.loads(text.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     if not isinstance(body, dict):
         raise ValueError("not an object")
     return body
@@ -172,9 +287,28 @@ def _refuse(constant: str) -> None:
     raise ValueError(constant)
 
 
-def _integer(value: Any, low: int, high: int) -> int:
-    if type(value) is not int or not low <= value <= high:
-        raise ValueError("integer out of range")
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError("infinite number")
+    return value
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError("integer expected")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("array expected")
+    return value
+
+
+def _members(value: Any) -> Json:
+    if not isinstance(value, dict):
+        raise TypeError("object expected")
     return value
 
 
@@ -184,66 +318,51 @@ def _text(value: Any) -> str:
     return value
 
 
+def _bytes(value: Any) -> bytes:
+    """The bytes of a text as `name_to_text` makes it; other texts of the same bytes are refused."""
+    data = name_from_text(_text(value))
+    if name_to_text(data) != value:
+        raise ValueError("not the canonical text")
+    return data
+
+
+def _base64(value: Any) -> bytes:
+    data = base64.b64decode(_text(value), validate=True)
+    if base64.b64encode(data).decode("ascii") != value:
+        raise ValueError("not the canonical base64")
+    return data
+
+
 def _decode(doc_id: DocId, body: Json) -> Document:
-    _integer(body["format"], FORMAT, FORMAT)
-    kind = Kind(body["kind"])
-    names = tuple(_decode_name(entry) for entry in body["names"])
-    if len(names) > MAX_LINKS or list(names) != sorted(set(names)):
-        raise ValueError("names out of order")
-    if kind is Kind.DIRECTORY and len(names) > 1:
-        raise ValueError("a directory with two names")
-    target = name_from_text(_text(body.get("target", "")))
-    if (kind is Kind.SYMLINK) != bool(target) or len(target) > MAX_TARGET or b"\0" in target:
-        raise ValueError("target")
-    xattrs = {
-        name_from_text(_text(name)): base64.b64decode(_text(value), validate=True)
-        for name, value in body.get("xattrs", {}).items()
-    }
-    if any(not 0 < len(name) <= MAX_NAME or b"\0" in name or len(value) > MAX_XATTR for name, value in xattrs.items()):
-        raise ValueError("xattrs")
-    attachment = _decode_attachment(body["attachment"]) if "attachment" in body else None
-    if attachment is not None and kind is not Kind.FILE:
-        raise ValueError("an attachment of no file")
-    content = body["content"]
-    if not isinstance(content, dict):
-        raise TypeError("content")
+    if _integer(body["format"]) != FORMAT or not _FIELDS <= body.keys() <= _FIELDS | _OPTIONAL:
+        raise ValueError("unknown members")
     return Document(
         doc_id=doc_id,
-        kind=kind,
-        names=names,
-        mode=_integer(body["mode"], 0, 0o7777),
-        uid=_integer(body["uid"], 0, 0xFFFFFFFE),
-        gid=_integer(body["gid"], 0, 0xFFFFFFFE),
-        rdev=_integer(body.get("rdev", 0), 0, (1 << 64) - 1),
-        mtime_ns=_integer(body["mtime_ns"], -MAX_TIME_NS, MAX_TIME_NS),
-        birth_ns=_integer(body["birth_ns"], -MAX_TIME_NS, MAX_TIME_NS),
-        target=target,
-        xattrs=xattrs,
-        attachment=attachment,
-        content=content,
+        kind=Kind(_text(body["kind"])),
+        names=tuple(_decode_name(entry) for entry in _list(body["names"])),
+        mode=_integer(body["mode"]),
+        uid=_integer(body["uid"]),
+        gid=_integer(body["gid"]),
+        rdev=_integer(body.get("rdev", 0)),
+        mtime_ns=_integer(body["mtime_ns"]),
+        birth_ns=_integer(body["birth_ns"]),
+        target=_bytes(body.get("target", "")),
+        xattrs={_bytes(name): _base64(value) for name, value in _members(body.get("xattrs", {})).items()},
+        attachment=_decode_attachment(_members(body["attachment"])) if "attachment" in body else None,
+        content=_members(body["content"]),
     )
 
 
 def _decode_name(entry: Any) -> Name:
-    parent, text = entry
-    name = name_from_text(_text(text))
-    if not is_id(_text(parent)) or not is_name(name):
-        raise ValueError("name")
-    return Name(DocId(parent), name)
+    parent, text = _list(entry)
+    return Name(DocId(_text(parent)), _bytes(text))
 
 
-def _decode_attachment(body: Any) -> Attachment:
-    size = _integer(body["size"], 0, MAX_SIZE)
-    depth = _integer(body["depth"], 0, 3)
-    ids = tuple(_decode_blob_id(entry) for entry in body["ids"])
-    if depth != depth_for(size) or len(ids) != -(-extent_count(size) // INLINE**depth):
-        raise ValueError("ids do not fit the size")
-    return Attachment(size, ids, depth)
-
-
-def _decode_blob_id(entry: Any) -> BlobId | None:
-    if entry is None:
-        return None
-    if len(bytes.fromhex(_text(entry))) != 32 or entry != entry.lower() or len(entry) != 64:
-        raise ValueError("blob id")
-    return BlobId(entry)
+def _decode_attachment(body: Json) -> Attachment:
+    if body.keys() != {"size", "depth", "padded", "ids"} or not isinstance(body["padded"], bool):
+        raise ValueError("attachment")
+    ids = tuple(None if entry is None else BlobId(_text(entry)) for entry in _list(body["ids"]))
+    # Checked before `check`, which does arithmetic with it.
+    if not 0 <= _integer(body["size"]) <= MAX_SIZE:
+        raise ValueError("size")
+    return Attachment(body["size"], ids, _integer(body["depth"]), body["padded"])

@@ -40,11 +40,24 @@ class Attachment:
     ids: tuple[BlobId | None, ...] = ()
     """Depth 0: one for each extent, None for a hole. Depth d: one for each 1024**d extents, naming index blobs."""
     depth: int = 0
+    padded: bool = False
+    """Whether the plaintext of every blob, index blobs too, was lengthened with zeros to a Padmé size."""
 
     @property
     def extent_count(self) -> int:
         """How many extents the size needs."""
         return extent_count(self.size)
+
+    def blob_length(self, index: int) -> int:
+        """Bytes sealed in the blob of extent `index`: its plaintext and its padding."""
+        return self._padded(extent_length(self.size, index))
+
+    def index_length(self, level: int, place: int) -> int:
+        """Bytes sealed in index blob `place` of `level`: its ids and its padding."""
+        return self._padded(32 * index_children(self.size, level, place))
+
+    def _padded(self, length: int) -> int:
+        return padme(length) if self.padded else length
 
 
 EMPTY: Final = Attachment(0)
@@ -58,6 +71,23 @@ def extent_count(size: int) -> int:
 def extent_length(size: int, index: int) -> int:
     """Bytes of plaintext in extent `index` of an attachment of `size` bytes."""
     return max(0, min(EXTENT, size - index * EXTENT))
+
+
+def padme(length: int) -> int:
+    """The Padmé size of `length` bytes: at most 12 % more, and never over the next power of two.
+
+    Only as many leading bits stay as the exponent has bits, so a size tells O(log log length) bits. 4 MiB stays 4 MiB.
+    """
+    if length < 2:
+        return length
+    exponent = length.bit_length() - 1
+    mask = (1 << (exponent - exponent.bit_length())) - 1
+    return (length + mask) & ~mask
+
+
+def pad(plaintext: bytes) -> bytes:
+    """`plaintext` lengthened with zeros to its Padmé size."""
+    return plaintext.ljust(padme(len(plaintext)), b"\0")
 
 
 def spans(offset: int, length: int, unit: int) -> Iterator[tuple[int, int, int]]:
@@ -88,31 +118,46 @@ def index_plaintext(ids: Sequence[BlobId | None]) -> bytes:
     return b"".join(_HOLE if blob_id is None else bytes.fromhex(blob_id) for blob_id in ids)
 
 
-def parse_index(plaintext: bytes) -> list[BlobId | None]:
-    """The children that an index blob names.
+def index_children(size: int, level: int, place: int) -> int:
+    """How many ids index blob `place` of `level` names. Level 1 names extents, level 2 index blobs of level 1."""
+    below: int = -(-extent_count(size) // INLINE ** (level - 1))
+    return max(0, min(INLINE, below - place * INLINE))
+
+
+def parse_index(plaintext: bytes, count: int) -> list[BlobId | None]:
+    """The `count` children (`index_children`) that an index blob names.
 
     Raises:
-        ValueError: not a whole number of ids, or more than 1,024.
+        ValueError: it is shorter, or longer by anything but zeros.
     """
-    if len(plaintext) % 32 or len(plaintext) > 32 * INLINE:
-        raise ValueError("not an index of blobs")
-    pieces = (plaintext[at : at + 32] for at in range(0, len(plaintext), 32))
+    if len(plaintext) < 32 * count or any(plaintext[32 * count :]):
+        raise ValueError("not an index of so many blobs")
+    pieces = (plaintext[at : at + 32] for at in range(0, 32 * count, 32))
     return [None if piece == _HOLE else BlobId(piece.hex()) for piece in pieces]
 
 
-def build(size: int, extents: Mapping[int, BlobId], put_index: Callable[[bytes], BlobId]) -> Attachment:
+def build(
+    size: int, extents: Mapping[int, BlobId], put_index: Callable[[bytes], BlobId], *, padded: bool = False
+) -> Attachment:
     """The attachment of `size` bytes whose extents have these ids; indices that are left out are holes.
 
-    A list too long to be inline is cut into groups of 1,024; each group's plaintext goes to `put_index`, which answers
-    with the id of the blob that holds it. Groups of holes only are holes themselves: a sparse file costs what it holds.
+    A list too long to be inline is cut into groups of 1,024; each group's plaintext, padded when `padded` says so, goes
+    to `put_index`, which answers with the id of the blob that holds it. Groups of holes only are holes themselves: a
+    sparse file costs what it holds.
+
+    Raises:
+        ValueError: an extent at or after the end.
     """
     count, depth, current = extent_count(size), 0, dict(extents)
+    if any(not 0 <= index < count for index in current):
+        raise ValueError("an extent outside the attachment")
     while count > INLINE:
         groups: dict[int, list[BlobId | None]] = {}
         for index in sorted(current):
             place, child = divmod(index, INLINE)
             group = groups.setdefault(place, [None] * min(INLINE, count - place * INLINE))
             group[child] = current[index]
-        current = {place: put_index(index_plaintext(group)) for place, group in groups.items()}
+        plaintexts = {place: index_plaintext(group) for place, group in groups.items()}
+        current = {place: put_index(pad(plain) if padded else plain) for place, plain in plaintexts.items()}
         count, depth = -(-count // INLINE), depth + 1
-    return Attachment(size, tuple(current.get(index) for index in range(count)), depth)
+    return Attachment(size, tuple(current.get(index) for index in range(count)), depth, padded)

@@ -8,8 +8,10 @@ through HKDF. docs/FORMAT.md, "Secrets", has the byte-exact recipe. Pure: readin
 from __future__ import annotations
 
 import base64
+import hmac
+import re
 import secrets
-from collections.abc import Sequence
+import unicodedata
 from dataclasses import dataclass
 from typing import Any, Final, NewType
 
@@ -19,14 +21,24 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from blobfs.errors import StoreDamaged, StoreTooNew, WrongPassphrase
+from blobfs.errors import StoreDamaged, StoreError, StoreTooNew, UsageError, WrongPassphrase
 from blobfs.values.documents import Json, dump
 
 AccountId = NewType("AccountId", str)
 """32 hex digits, drawn with the secret; binds every sealed document to its account."""
 
 SECRETS_VERSION: Final = 1
+MAX_SLOTS: Final = 16
+_ACCOUNT: Final = re.compile(r"[0-9a-f]{32}")
 _SALT: Final = 16
+_NONCE: Final = 12
+_COMMITMENT: Final = 32
+_WRAPPED: Final = 32 + 16
+_MEMBERS: Final = {
+    "passphrase": {"kind", "kdf", "memory_kib", "iterations", "lanes", "salt", "nonce", "commitment", "wrapped"},
+    "recovery": {"kind", "kdf", "salt", "nonce", "commitment", "wrapped"},
+}
+"""Exactly these stand in a slot of each kind: a member that nobody checks is room for a forger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +52,9 @@ class Argon2Cost:
 
 FLOOR: Final = Argon2Cost(memory_kib=64 << 10, iterations=3, lanes=1)
 """Weaker parameters are refused, whoever wrote them (THREATS S14)."""
-CEILING: Final = Argon2Cost(memory_kib=4 << 20, iterations=64, lanes=64)
-"""Stronger ones would be a way to exhaust this machine."""
+CEILING: Final = Argon2Cost(memory_kib=2 << 20, iterations=16, lanes=16)
+"""Stronger ones would be a way to exhaust this machine: a new device gets its secrets file from the server. 2 GiB is
+the most that RFC 9106 recommends."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -89,6 +102,21 @@ def new_account() -> tuple[AccountId, bytes]:
     return AccountId(secrets.token_hex(16)), secrets.token_bytes(32)
 
 
+def passphrase_bytes(text: str) -> bytes:
+    """What goes into Argon2id for a typed passphrase: UTF-8 of its NFC form, so that every keyboard types the same.
+
+    Raises:
+        UsageError: empty, or not text.
+    """
+    try:
+        passphrase = unicodedata.normalize("NFC", text).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UsageError("the passphrase is not valid text; type it on a terminal set to UTF-8") from None
+    if not passphrase:
+        raise UsageError("the passphrase is empty; choose one of several words")
+    return passphrase
+
+
 def wrap(account: AccountId, secret: bytes, passphrase: bytes, recovery: bytes, cost: Argon2Cost = FLOOR) -> Json:
     """The secrets file: `secret` in a slot for the passphrase and one for the recovery key (32 random bytes)."""
     passphrase_slot: Json = {
@@ -98,14 +126,22 @@ def wrap(account: AccountId, secret: bytes, passphrase: bytes, recovery: bytes, 
         "iterations": cost.iterations,
         "lanes": cost.lanes,
         "salt": _b64(secrets.token_bytes(_SALT)),
+        "nonce": _b64(secrets.token_bytes(_NONCE)),
     }
-    recovery_slot: Json = {"kind": "recovery", "kdf": "hkdf-sha256", "salt": _b64(secrets.token_bytes(_SALT))}
-    body: Json = {"version": SECRETS_VERSION, "account": account}
-    body["slots"] = [
-        _seal_slot(body, passphrase_slot, _passphrase_key(passphrase_slot, passphrase), secret),
-        _seal_slot(body, recovery_slot, _recovery_key(recovery_slot, recovery), secret),
-    ]
-    return body
+    recovery_slot: Json = {
+        "kind": "recovery",
+        "kdf": "hkdf-sha256",
+        "salt": _b64(secrets.token_bytes(_SALT)),
+        "nonce": _b64(secrets.token_bytes(_NONCE)),
+    }
+    return {
+        "version": SECRETS_VERSION,
+        "account": account,
+        "slots": [
+            _seal_slot(account, passphrase_slot, _passphrase_key(passphrase_slot, passphrase), secret),
+            _seal_slot(account, recovery_slot, _recovery_key(recovery_slot, recovery), secret),
+        ],
+    }
 
 
 def unwrap(body: Json, *, passphrase: bytes | None = None, recovery: bytes | None = None) -> tuple[AccountId, bytes]:
@@ -114,44 +150,67 @@ def unwrap(body: Json, *, passphrase: bytes | None = None, recovery: bytes | Non
     Raises:
         WrongPassphrase: the slot does not open with it.
         StoreTooNew: a version that this blobfs does not know.
-        StoreDamaged: not a secrets file, or parameters below the floor.
+        StoreDamaged: not a secrets file, or parameters outside the allowed strength.
+        StoreError: too little memory for the passphrase hash.
     """
     if not isinstance(body, dict) or type(body.get("version")) is not int:
         raise StoreDamaged("the secrets file is not one of blobfs")
     if body["version"] != SECRETS_VERSION:
         raise StoreTooNew("the secrets file is of another version of blobfs; use that version or a newer one")
     try:
-        account = AccountId(body["account"])
-        if len(bytes.fromhex(account)) != 16:
-            raise ValueError("account")
-        slots = {slot["kind"]: slot for slot in body["slots"]}
+        account, slots = _parse_secrets(body)
         slot = slots["passphrase" if passphrase is not None else "recovery"]
+        nonce, wrapped = _unb64(slot["nonce"], _NONCE), _unb64(slot["wrapped"], _WRAPPED)
+        commitment = _unb64(slot["commitment"], _COMMITMENT)
         key = _passphrase_key(slot, passphrase) if passphrase is not None else _recovery_key(slot, recovery or b"")
-        nonce, wrapped = _unb64(slot["nonce"]), _unb64(slot["wrapped"])
-        if len(nonce) != 12 or len(wrapped) != 48:
-            raise ValueError("slot")
     except (KeyError, TypeError, ValueError) as error:
-        raise StoreDamaged("the secrets file is damaged") from error
+        raise StoreDamaged("the secrets file is damaged; restore it from a backup or from the server") from error
+    # AES-GCM commits to no key: without this, a forged slot could open with several passphrases, and so test them.
+    if not hmac.compare_digest(commitment, derive(key, "slot-commitment")):
+        raise WrongPassphrase("wrong passphrase or recovery words")
     try:
-        return account, AESGCM(key).decrypt(nonce, wrapped, _slot_header(body, slot))
+        return account, AESGCM(derive(key, "slot")).decrypt(nonce, wrapped, _slot_header(account, slot))
     except InvalidTag:
-        raise WrongPassphrase("wrong passphrase or recovery words") from None
+        raise WrongPassphrase("wrong passphrase or recovery words, or a changed secrets file") from None
+
+
+def _parse_secrets(body: Json) -> tuple[AccountId, dict[str, Json]]:
+    """The account and the slots by kind. Raises KeyError, TypeError or ValueError for any other shape."""
+    account, entries = body["account"], body["slots"]
+    if (
+        not isinstance(account, str)
+        or _ACCOUNT.fullmatch(account) is None
+        or set(body) != {"version", "account", "slots"}
+    ):
+        raise ValueError("account")
+    if not isinstance(entries, list) or not 0 < len(entries) <= MAX_SLOTS:
+        raise ValueError("slots")
+    slots: dict[str, Json] = {}
+    for slot in entries:
+        if not isinstance(slot, dict) or set(slot) != _MEMBERS[slot["kind"]] or slot["kind"] in slots:
+            raise ValueError("slot")
+        slots[slot["kind"]] = slot
+    return AccountId(account), slots
 
 
 def _passphrase_key(slot: Json, passphrase: bytes) -> bytes:
-    cost = Argon2Cost(int(slot["memory_kib"]), int(slot["iterations"]), int(slot["lanes"]))
-    for name in ("memory_kib", "iterations", "lanes"):
-        if not getattr(FLOOR, name) <= getattr(cost, name) <= getattr(CEILING, name):
-            raise StoreDamaged("the secrets file asks for a passphrase hash outside the allowed strength")
     if slot["kdf"] != "argon2id":
         raise StoreDamaged("the secrets file names an unknown passphrase hash")
-    return Argon2id(
-        salt=_unb64(slot["salt"]),
-        length=32,
-        iterations=cost.iterations,
-        lanes=cost.lanes,
-        memory_cost=cost.memory_kib,
-    ).derive(passphrase)
+    for name in ("memory_kib", "iterations", "lanes"):
+        if type(slot[name]) is not int or not getattr(FLOOR, name) <= slot[name] <= getattr(CEILING, name):
+            raise StoreDamaged("the secrets file asks for a passphrase hash outside the allowed strength")
+    try:
+        return Argon2id(
+            salt=_unb64(slot["salt"], _SALT),
+            length=32,
+            iterations=slot["iterations"],
+            lanes=slot["lanes"],
+            memory_cost=slot["memory_kib"],
+        ).derive(passphrase)
+    except MemoryError:
+        raise StoreError(
+            f"too little memory for the passphrase hash; make {slot['memory_kib'] >> 10} MiB free, then try again"
+        ) from None
 
 
 def _recovery_key(slot: Json, recovery: bytes) -> bytes:
@@ -159,40 +218,30 @@ def _recovery_key(slot: Json, recovery: bytes) -> bytes:
         raise StoreDamaged("the secrets file names an unknown recovery hash")
     if len(recovery) != 32:
         raise WrongPassphrase("wrong passphrase or recovery words")
-    return derive(recovery, "recovery", _unb64(slot["salt"]))
+    return derive(recovery, "recovery", _unb64(slot["salt"], _SALT))
 
 
-def _slot_header(body: Json, slot: Json) -> bytes:
+def _slot_header(account: AccountId, slot: Json) -> bytes:
     """The associated data of a slot: all that stands in the clear about it and the account."""
     header = {name: value for name, value in slot.items() if name != "wrapped"}
-    return dump({"version": body["version"], "account": body["account"], "slot": header})
+    return dump({"version": SECRETS_VERSION, "account": account, "slot": header})
 
 
-def _seal_slot(body: Json, slot: Json, key: bytes, secret: bytes) -> Json:
-    nonce = secrets.token_bytes(12)
-    slot = slot | {"nonce": _b64(nonce)}
-    return slot | {"wrapped": _b64(AESGCM(key).encrypt(nonce, secret, _slot_header(body, slot)))}
+def _seal_slot(account: AccountId, slot: Json, key: bytes, secret: bytes) -> Json:
+    """`slot` with its commitment and the wrapped secret. `key` is used for this one slot, its salt being fresh."""
+    slot = slot | {"commitment": _b64(derive(key, "slot-commitment"))}
+    cipher, nonce = AESGCM(derive(key, "slot")), _unb64(slot["nonce"], _NONCE)
+    return slot | {"wrapped": _b64(cipher.encrypt(nonce, secret, _slot_header(account, slot)))}
 
 
 def _b64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _unb64(text: Any) -> bytes:
+def _unb64(text: Any, length: int) -> bytes:
     if not isinstance(text, str):
         raise TypeError("text expected")
-    return base64.b64decode(text, validate=True)
-
-
-__all__: Sequence[str] = (
-    "CEILING",
-    "FLOOR",
-    "AccountId",
-    "Argon2Cost",
-    "Keys",
-    "derive",
-    "derive_keys",
-    "new_account",
-    "unwrap",
-    "wrap",
-)
+    data = base64.b64decode(text, validate=True)
+    if len(data) != length or _b64(data) != text:
+        raise ValueError("base64")
+    return data

@@ -49,8 +49,8 @@ class Revision:
 
     @classmethod
     def of(cls, counters: Mapping[DeviceId, int]) -> Revision:
-        """The revision with these counters."""
-        return cls(tuple(sorted(counters.items())))
+        """The revision with these counters; a counter of 0 says nothing and is left out."""
+        return cls(tuple(sorted((device, counter) for device, counter in counters.items() if counter)))
 
     def contains(self, other: Revision) -> bool:
         """Whether every edit in `other` is in this one; true for equal ones."""
