@@ -88,6 +88,20 @@ class NoSpace(StoreError):
     retriable = True
 
 
+class BytesAbsent(StoreError):
+    """Bytes that are needed are not here; a fetch can bring them."""
+
+    retriable = True
+
+    def __init__(self, content: int, offset: int, length: int) -> None:
+        super().__init__("bytes of the file are not on this device")
+        self.content = content
+        self.offset = offset
+        """Where the first missing row begins, in bytes."""
+        self.length = length
+        """Bytes up to the end of the last missing row."""
+
+
 # --- file operations ----------------------------------------------------------------------------------
 
 

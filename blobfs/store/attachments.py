@@ -1,0 +1,197 @@
+"""The bytes of nodes: what joins a node of documents.db to its content in blobs.db.
+
+Every method is one transaction over both, so that size, times, bytes stored and rows always agree.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from blobfs.store.content import ContentStore, Extent
+from blobfs.store.ledger import Ledger
+from blobfs.store.tree import EDITED, Tree
+from blobfs.values.documents import Kind
+from blobfs.values.extents import MAX_SIZE, Attachment, BlobId, extent_length
+from blobfs.values.nodes import Content, Inode, Node
+
+from blobfs.errors import FileTooBig, InvalidArgument  # isort: skip
+
+
+class Attachments:
+    """Reading, writing and replacing the bytes of nodes."""
+
+    def __init__(self, ledger: Ledger, tree: Tree, content: ContentStore) -> None:
+        self._ledger = ledger
+        self._tree = tree
+        self._content = content
+
+    # --- for files ------------------------------------------------------------------------------------------
+
+    def read(self, content: Content, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes of a content; the caller has clamped the range to the size. Holes are zeros.
+
+        Raises:
+            BytesAbsent: a fetch must come first.
+        """
+        return self._content.read(content, offset, length) if length > 0 else b""
+
+    def write(
+        self,
+        inode: Inode,
+        pieces: Sequence[tuple[int, bytes | bytearray | memoryview]],
+        size: int,
+        mtime_ns: int,
+        ctime_ns: int,
+    ) -> Node:
+        """Put `pieces` (offset and bytes; disjoint, ending within `size`) into a file, which then has `size` bytes.
+
+        On return all of it survives SIGKILL.
+
+        Raises:
+            BytesAbsent: a piece covers half a row that is not here; nothing was changed.
+            FileTooBig: beyond 16 TiB. NoSpace: the disk is full. NotFound.
+        """
+        _check_size(size)
+        with self._ledger.transaction():
+            node = self._tree.get(inode)
+            content = self._content_of(node)
+            stored = node.stored
+            if size != node.size:
+                stored -= self._content.resize(content, node.size, size)
+            for offset, data in pieces:
+                if len(data):
+                    stored += self._content.write(content, offset, data, node.size)
+            return self._record(inode, content, size, stored, mtime_ns, ctime_ns)
+
+    def resize(self, inode: Inode, size: int, now_ns: int) -> Node:
+        """Truncate or extend a file with zeros; the node after.
+
+        Raises:
+            BytesAbsent: the row where it is cut is not here; nothing was changed. FileTooBig, NoSpace, NotFound.
+        """
+        _check_size(size)
+        with self._ledger.transaction():
+            node = self._tree.get(inode)
+            if size == 0 and node.content is not None:
+                # A fresh content: how long it takes must not depend on how much there was.
+                self._content.discard(node.content)
+                return self._record(inode, self._content.new(), 0, 0, now_ns, now_ns)
+            content = self._content_of(node)
+            freed = self._content.resize(content, node.size, size)
+            return self._record(inode, content, size, node.stored - freed, now_ns, now_ns)
+
+    def _content_of(self, node: Node) -> Content:
+        if node.kind is not Kind.FILE:
+            raise InvalidArgument("only a file has bytes")
+        return self._content.new() if node.content is None else node.content
+
+    def _record(self, inode: Inode, content: Content, size: int, stored: int, mtime_ns: int, ctime_ns: int) -> Node:
+        self._ledger.documents.run(
+            "UPDATE documents SET content = ?, size = ?, stored = ?, mtime_ns = ?, ctime_ns = ?, "  # noqa: S608
+            f"{EDITED} WHERE inode = ?",
+            (content, size, stored, mtime_ns, ctime_ns, ctime_ns, ctime_ns, inode),
+        )
+        self._ledger.mark_changed()
+        return self._tree.get(inode)
+
+    # --- for sync -------------------------------------------------------------------------------------------
+
+    def extents(self, content: Content) -> dict[int, Extent]:
+        """Every extent of a content that is no hole, ascending."""
+        return self._content.extents(content)
+
+    def read_extent(self, content: Content, index: int, length: int) -> bytes:
+        """The first `length` bytes of an extent: its plaintext, as it is to be sealed. Raises BytesAbsent."""
+        from_start = index * extent_length(MAX_SIZE, 0)
+        return self._content.read(content, from_start, length)
+
+    def settle(self, inode: Inode, edit: int, sealed: Mapping[int, tuple[BlobId, int]]) -> bool:
+        """These extents are on the server: id and plaintext length of each.
+
+        Returns False, with nothing done, when the node was edited since edit number `edit`.
+        """
+        with self._ledger.transaction():
+            row = self._row(inode, "edit", "content")
+            if row is None or row[0] != edit or row[1] is None:
+                return False
+            self._content.settle(Content(row[1]), sealed)
+            return True
+
+    def keep(self, content: Content, index: int, blob_id: BlobId, first_row: int, plaintext: bytes) -> None:
+        """Store fetched, authenticated bytes of an extent, from the start of its row `first_row` on.
+
+        What is here already stays, and so does an extent that is of another blob by now.
+        """
+        with self._ledger.transaction():
+            stored = self._content.keep(content, index, blob_id, first_row, plaintext, int(time.time()))
+            self._add_stored(content, stored)
+
+    def adopt(self, inode: Inode, attachment: Attachment | None) -> int:
+        """A remote version becomes the node's bytes; extents that are the same stay here. Returns bytes stored.
+
+        The caller records size and times. Its ids must be inline, or it cannot be read before `resolve`.
+        """
+        with self._ledger.transaction():
+            old = self._tree.get(inode).content
+            content: Content | None = None
+            stored = 0
+            if attachment is not None:
+                content = self._content.new()
+                if attachment.depth:
+                    self._content.install_index(content, attachment)
+                else:
+                    blobs = {index: name for index, name in enumerate(attachment.ids) if name is not None}
+                    stored = self._content.install(content, attachment.size, blobs, old)
+            if old is not None:
+                self._content.discard(old)
+            self._ledger.documents.run(
+                "UPDATE documents SET content = ?, size = ?, stored = ? WHERE inode = ?",
+                (content, 0 if attachment is None else attachment.size, stored, inode),
+            )
+        return stored
+
+    def unresolved(self, content: Content) -> Attachment | None:
+        """The attachment whose index blobs must be fetched before anything of it can be; None for any other."""
+        return self._content.unresolved(content)
+
+    def resolve(self, content: Content, blobs: Mapping[int, BlobId]) -> None:
+        """The index blobs named these extents."""
+        self._content.resolve(content, blobs)
+
+    def evict(self, content: Content, indices: Iterable[int]) -> int:
+        """Drop local bytes of extents that are clean and on the server; how many."""
+        with self._ledger.transaction():
+            freed = self._content.evict(content, indices)
+            self._add_stored(content, -freed)
+        return freed
+
+    def evictable(self, limit: int) -> list[tuple[Content, int]]:
+        """(content, extent) that may be evicted, least recently used first."""
+        rows = self._ledger.all(
+            self._ledger.blobs,
+            "SELECT content, extent FROM extents WHERE dirty = 0 AND present != 0 AND blob_id IS NOT NULL "
+            "ORDER BY used LIMIT ?",
+            limit,
+        )
+        return [(Content(content), index) for content, index in rows]
+
+    def stored(self) -> int:
+        """Bytes of all files that are in the store."""
+        row = self._ledger.one(self._ledger.documents, "SELECT COALESCE(SUM(stored), 0) FROM documents")
+        return int(row[0])
+
+    def _row(self, inode: Inode, *columns: str) -> Any:
+        sql = f"SELECT {', '.join(columns)} FROM documents WHERE inode = ?"  # noqa: S608
+        return self._ledger.one(self._ledger.documents, sql, inode)
+
+    def _add_stored(self, content: Content, stored: int) -> None:
+        if stored:
+            sql = "UPDATE documents SET stored = stored + ? WHERE content = ?"
+            self._ledger.documents.run(sql, (stored, content))
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_SIZE:
+        raise FileTooBig("a file has 16 TiB at most")

@@ -1,0 +1,364 @@
+"""Rows and extents of blobs.db: which bytes of a content are here, which are dirty, which are holes.
+
+Knows contents by number and nothing of documents; `attachments.py` joins the two. Every method that writes is called
+within a transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from blobfs.errors import BytesAbsent
+from blobfs.store.ledger import Ledger
+from blobfs.store.schema import ROW_BITS
+from blobfs.values.extents import (
+    ALL_ROWS,
+    EXTENT,
+    ROW,
+    ROWS_PER_EXTENT,
+    Attachment,
+    BlobId,
+    extent_length,
+    spans,
+)
+from blobfs.values.nodes import Content
+
+_ROW: Final = "SELECT payload FROM rows WHERE position = ?"
+_ROWS: Final = "SELECT position, payload FROM rows WHERE position BETWEEN ? AND ?"
+_EXTENT: Final = "SELECT blob_id, length, present, dirty FROM extents WHERE content = ? AND extent = ?"
+_PUT_EXTENT: Final = "INSERT OR REPLACE INTO extents VALUES (?, ?, ?, ?, ?, ?, ?)"
+_STORED: Final = "SELECT COALESCE(SUM(length(payload)), 0) FROM rows WHERE position BETWEEN ? AND ?"
+_SLICE: Final = 256
+
+
+class Extent(NamedTuple):
+    """What is known of one extent."""
+
+    blob_id: BlobId | None
+    length: int
+    """Bytes of plaintext of that blob."""
+    present: int
+    """Bitmap of the rows that are here."""
+    dirty: bool
+
+
+class ContentStore:
+    """The bytes of contents, by row."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._db = ledger.blobs
+        newest = max(
+            int(ledger.one(self._db, "SELECT COALESCE(MAX(position), 0) FROM rows")[0]) >> ROW_BITS,
+            int(ledger.one(self._db, "SELECT COALESCE(MAX(content), 0) FROM extents")[0]),
+            int(ledger.one(self._db, "SELECT COALESCE(MAX(content), 0) FROM unresolved")[0]),
+            int(ledger.one(self._db, "SELECT COALESCE(MAX(content), 0) FROM discarded")[0]),
+            int(ledger.one(ledger.documents, "SELECT COALESCE(MAX(content), 0) FROM documents")[0]),
+        )
+        self._newest = newest
+        self._unresolved = {row[0] for row in ledger.all(self._db, "SELECT content FROM unresolved")}
+
+    def new(self) -> Content:
+        """A number for an empty content; it exists once something is in it."""
+        self._newest += 1
+        return Content(self._newest)
+
+    # --- reading ----------------------------------------------------------------------------------------
+
+    def extent(self, content: Content, index: int) -> Extent | None:
+        """One extent; None for a hole."""
+        row = self._ledger.one(self._db, _EXTENT, content, index)
+        return None if row is None else _extent(row)
+
+    def extents(self, content: Content) -> dict[int, Extent]:
+        """All extents but the holes, ascending."""
+        rows = self._ledger.all(
+            self._db,
+            "SELECT extent, blob_id, length, present, dirty FROM extents WHERE content = ? ORDER BY extent",
+            content,
+        )
+        return {row[0]: _extent(row[1:]) for row in rows}
+
+    def require(self, content: Content, offset: int, length: int) -> None:
+        """Raise `BytesAbsent` unless every row that the range touches is here."""
+        first_row, last_row = offset // ROW, (offset + length - 1) // ROW
+        absent = [
+            extent * ROWS_PER_EXTENT + bit
+            for extent, present in self._presence(content, first_row // ROWS_PER_EXTENT, last_row // ROWS_PER_EXTENT)
+            if present != ALL_ROWS
+            for bit in range(ROWS_PER_EXTENT)
+            if not present >> bit & 1 and first_row <= extent * ROWS_PER_EXTENT + bit <= last_row
+        ]
+        if absent:
+            raise BytesAbsent(content, absent[0] * ROW, (absent[-1] + 1 - absent[0]) * ROW)
+        if content in self._unresolved:
+            raise BytesAbsent(content, offset, length)
+
+    def _presence(self, content: Content, first: int, last: int) -> list[tuple[int, int]]:
+        return self._ledger.all(
+            self._db,
+            "SELECT extent, present FROM extents WHERE content = ? AND extent BETWEEN ? AND ?",
+            content,
+            first,
+            last,
+        )
+
+    def read(self, content: Content, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes; holes and what a row lacks are zeros.
+
+        Raises:
+            BytesAbsent: a row is not here.
+        """
+        with self._ledger.lock:
+            self.require(content, offset, length)
+            row, start = divmod(offset, ROW)
+            if start + length <= ROW:  # the usual case: one row
+                found = self._db.one(_ROW, (_position(content, row),))
+                piece = b"" if found is None else found[0][start : start + length]
+                return piece if len(piece) == length else piece.ljust(length, b"\0")
+            return self._read_rows(content, offset, length)
+
+    def _read_rows(self, content: Content, offset: int, length: int) -> bytes:
+        first, last = offset // ROW, (offset + length - 1) // ROW
+        found = dict(self._db.all(_ROWS, (_position(content, first), _position(content, last))))
+        pieces = []
+        for row, start, wanted in spans(offset, length, ROW):
+            payload = found.get(_position(content, row), b"")
+            piece = payload if len(payload) == wanted else payload[start : start + wanted]
+            pieces.append(piece if len(piece) == wanted else piece.ljust(wanted, b"\0"))
+        return b"".join(pieces)
+
+    # --- writing ----------------------------------------------------------------------------------------
+
+    def write(self, content: Content, offset: int, data: bytes | bytearray | memoryview, old_size: int) -> int:
+        """Put bytes into rows and make their extents dirty; how many bytes more are stored.
+
+        Raises:
+            BytesAbsent: a row that keeps bytes of the old size beside the new ones is not here; nothing was changed.
+        """
+        view = memoryview(data)
+        pieces = list(spans(offset, len(view), ROW))
+        for row, start, length in {pieces[0], pieces[-1]}:
+            at = row * ROW
+            if (start and at < old_size) or at + start + length < min(old_size, at + ROW):
+                self.require(content, at, 1)
+        written: dict[int, int] = {}
+        stored = 0
+        for row, start, length in pieces:
+            done = row * ROW + start - offset
+            stored += self._write_row(_position(content, row), start, bytes(view[done : done + length]))
+            extent, bit = divmod(row, ROWS_PER_EXTENT)
+            written[extent] = written.get(extent, 0) | 1 << bit
+        for extent, rows in written.items():
+            self._soil(content, extent, rows)
+        return stored
+
+    def _write_row(self, position: int, start: int, data: bytes) -> int:
+        found = self._db.one("SELECT length(payload) FROM rows WHERE position = ?", (position,))
+        former = 0 if found is None else int(found[0])
+        if start + len(data) <= former and len(data) < former:
+            self._db.patch(position, start, data)
+            return 0
+        if start:
+            old = self._db.one(_ROW, (position,))[0] if former else b""
+            data = old[:start].ljust(start, b"\0") + data
+        self._put_row(position, data)
+        return len(data) - former
+
+    def _put_row(self, position: int, payload: bytes) -> None:
+        self._db.run("INSERT OR REPLACE INTO rows VALUES (?, ?)", (position, payload), len(payload))
+
+    def _soil(self, content: Content, extent: int, rows: int) -> None:
+        """These rows of an extent were written: it is dirty."""
+        known = self.extent(content, extent)
+        if known is None:
+            self._db.run(_PUT_EXTENT, (content, extent, None, 0, ALL_ROWS, 1, 0))
+        elif not known.dirty or known.present | rows != known.present:
+            self._db.run(
+                "UPDATE extents SET dirty = 1, present = ? WHERE content = ? AND extent = ?",
+                (known.present | rows, content, extent),
+            )
+
+    def resize(self, content: Content, old: int, new: int) -> int:
+        """The attachment shrinks or grows from `old` to `new` bytes; how many bytes fewer are stored.
+
+        What it grows by is zeros. An extent whose length changes is dirty: it will be sealed anew.
+
+        Raises:
+            BytesAbsent: the row that is cut is not here; nothing was changed.
+        """
+        freed = 0
+        if new < old:
+            if new % ROW:
+                self.require(content, new - new % ROW, 1)
+            freed = self._cut(content, new)
+        edge = min(old, new)
+        if edge % EXTENT and extent_length(old, edge // EXTENT) != extent_length(new, edge // EXTENT):
+            known = self.extent(content, edge // EXTENT)
+            if known is not None:
+                # Rows beyond the old end are here: they are zeros.
+                beyond = ALL_ROWS & ~((1 << -(-(edge % EXTENT) // ROW)) - 1)
+                self._soil(content, edge // EXTENT, beyond)
+        return freed
+
+    def _cut(self, content: Content, size: int) -> int:
+        row, start = divmod(size, ROW)
+        freed = 0
+        if start:
+            found = self._db.one(_ROW, (_position(content, row),))
+            if found is not None and len(found[0]) > start:
+                self._put_row(_position(content, row), found[0][:start])
+                freed = len(found[0]) - start
+        beyond = (_position(content, row + (start > 0)), _position(content + 1, 0) - 1)
+        freed += int(self._db.one(_STORED, beyond)[0])
+        self._db.run("DELETE FROM rows WHERE position BETWEEN ? AND ?", beyond)
+        self._db.run("DELETE FROM extents WHERE content = ? AND extent >= ?", (content, -(-size // EXTENT)))
+        return freed
+
+    def discard(self, content: Content) -> None:
+        """The content is no longer needed. Many rows go later, in slices: freeing one reads all its pages."""
+        rows = self._db.one(
+            "SELECT COUNT(*) FROM (SELECT 1 FROM rows WHERE position BETWEEN ? AND ? LIMIT ?)",
+            (_position(content, 0), _position(content + 1, 0) - 1, _SLICE),
+        )[0]
+        self._db.run("DELETE FROM extents WHERE content = ?", (content,))
+        self._db.run("DELETE FROM unresolved WHERE content = ?", (content,))
+        if rows == _SLICE:
+            self._db.run("INSERT OR IGNORE INTO discarded VALUES (?)", (content,))
+        elif rows:
+            self._db.run(
+                "DELETE FROM rows WHERE position BETWEEN ? AND ?",
+                (_position(content, 0), _position(content + 1, 0) - 1),
+            )
+
+    def sweep(self) -> bool:
+        """Delete one slice of what was discarded; whether there may be more."""
+        found = self._ledger.one(self._db, "SELECT content FROM discarded LIMIT 1")
+        if found is None:
+            return False
+        content = Content(found[0])
+        with self._ledger.transaction():
+            count = self._db.run(
+                "DELETE FROM rows WHERE position IN (SELECT position FROM rows WHERE position BETWEEN ? AND ? "
+                "ORDER BY position LIMIT ?)",
+                (_position(content, 0), _position(content + 1, 0) - 1, _SLICE),
+            )
+            if count < _SLICE:
+                self._db.run("DELETE FROM discarded WHERE content = ?", (content,))
+        return True
+
+    # --- what sync knows ----------------------------------------------------------------------------------
+
+    def settle(self, content: Content, sealed: Mapping[int, tuple[BlobId, int]]) -> None:
+        """These extents are on the server under these ids, with these lengths: they are clean."""
+        for extent, (blob_id, length) in sealed.items():
+            self._db.run(
+                "UPDATE extents SET blob_id = ?, length = ?, dirty = 0 WHERE content = ? AND extent = ?",
+                (bytes.fromhex(blob_id), length, content, extent),
+            )
+
+    def keep(self, content: Content, index: int, blob_id: BlobId, first_row: int, plaintext: bytes, now_s: int) -> int:
+        """Store fetched rows of an extent, beginning with its row `first_row`; bytes that are new here.
+
+        Rows that are here already are left alone, and so is an extent that is of another blob by now.
+        """
+        known = self.extent(content, index)
+        if known is None or known.blob_id != blob_id:
+            return 0
+        stored, present = 0, known.present
+        for at in range(0, len(plaintext), ROW):
+            row = first_row + at // ROW
+            if not present >> row & 1:
+                payload = plaintext[at : at + ROW]
+                self._put_row(_position(content, index * ROWS_PER_EXTENT + row), payload)
+                stored, present = stored + len(payload), present | 1 << row
+        if first_row * ROW + len(plaintext) >= known.length:
+            present |= ALL_ROWS & ~((1 << -(-known.length // ROW)) - 1)
+        self._db.run(
+            "UPDATE extents SET present = ?, used = ? WHERE content = ? AND extent = ?",
+            (present, now_s, content, index),
+        )
+        return stored
+
+    def install(self, content: Content, size: int, blobs: Mapping[int, BlobId], old: Content | None) -> int:
+        """Fill the new content with the extents of a remote version; rows of equal blobs move here from `old`.
+
+        Returns the bytes that moved. What remains of `old` is the caller's to discard.
+        """
+        former = {} if old is None else self.extents(old)
+        moved = 0
+        for index, blob_id in blobs.items():
+            length, have = extent_length(size, index), former.get(index)
+            present = 0
+            if old is not None and have is not None and have.blob_id == blob_id and not have.dirty and have.present:
+                present = have.present
+                moved += self._move(old, content, index)
+            self._db.run(_PUT_EXTENT, (content, index, bytes.fromhex(blob_id), length, present, 0, 0))
+        return moved
+
+    def install_index(self, content: Content, attachment: Attachment) -> None:
+        """The new content is a remote version whose ids are in index blobs; `resolve` must come before any reading."""
+        body = json.dumps([attachment.size, attachment.depth, attachment.ids])
+        self._unresolved.add(content)
+        self._db.run("INSERT INTO unresolved VALUES (?, ?)", (content, body))
+
+    def unresolved(self, content: Content) -> Attachment | None:
+        """What is known of a content whose index blobs have not been fetched; None for any other."""
+        if content not in self._unresolved:
+            return None
+        row = self._ledger.one(self._db, "SELECT attachment FROM unresolved WHERE content = ?", content)
+        if row is None:
+            return None
+        size, depth, ids = json.loads(row[0])
+        return Attachment(size, tuple(ids), depth)
+
+    def resolve(self, content: Content, blobs: Mapping[int, BlobId]) -> None:
+        """The index blobs named these extents. Not to be joined to another transaction."""
+        attachment = self.unresolved(content)
+        if attachment is None:
+            return
+        with self._ledger.transaction():
+            self.install(content, attachment.size, blobs, None)
+            self._db.run("DELETE FROM unresolved WHERE content = ?", (content,))
+        # Not before it is certain: a reader must never take what is not here for a hole.
+        self._unresolved.discard(content)
+
+    def _move(self, old: Content, new: Content, index: int) -> int:
+        first, last = _rows_of(old, index)
+        shift = _position(new, 0) - _position(old, 0)
+        moved = int(self._db.one(_STORED, (first, last))[0])
+        self._db.run("UPDATE rows SET position = position + ? WHERE position BETWEEN ? AND ?", (shift, first, last))
+        self._db.run("UPDATE extents SET present = 0 WHERE content = ? AND extent = ?", (old, index))
+        return moved
+
+    def evict(self, content: Content, indices: Iterable[int]) -> int:
+        """Drop the rows of extents that are clean and on the server; bytes freed."""
+        freed = 0
+        for index in indices:
+            known = self.extent(content, index)
+            if known is None or known.dirty or known.blob_id is None or not known.present:
+                continue
+            freed += self.stored_in(content, index)
+            self._db.run("DELETE FROM rows WHERE position BETWEEN ? AND ?", _rows_of(content, index))
+            self._db.run("UPDATE extents SET present = 0 WHERE content = ? AND extent = ?", (content, index))
+        return freed
+
+    def stored_in(self, content: Content, index: int) -> int:
+        """Bytes of an extent that are here."""
+        return int(self._ledger.one(self._db, _STORED, *_rows_of(content, index))[0])
+
+
+def _extent(row: Sequence[Any]) -> Extent:
+    blob_id, length, present, dirty = row
+    return Extent(None if blob_id is None else BlobId(blob_id.hex()), length, present, bool(dirty))
+
+
+def _position(content: int, row: int) -> int:
+    return content << ROW_BITS | row
+
+
+def _rows_of(content: Content, index: int) -> tuple[int, int]:
+    first = _position(content, index * ROWS_PER_EXTENT)
+    return first, first + ROWS_PER_EXTENT - 1

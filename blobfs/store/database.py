@@ -1,0 +1,200 @@
+"""One SQLCipher connection: used by one thread at a time, and always inside the ledger's lock.
+
+The room knows how to open a database and how to run a statement; what a transaction is worth is the ledger's.
+Each statement that writes is also noted, so that the ledger can put it into the journal and run it again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import sqlcipher3
+
+from blobfs.errors import NoSpace, StoreDamaged, StoreTooNew
+from blobfs.store import schema
+
+Value = int | float | str | bytes | None
+Note = tuple[int, str, Sequence[Value]]
+"""(number of the database, SQL or `PATCH`, parameters): a statement as the journal keeps it."""
+
+PATCH: Final = "PATCH"
+"""Stands in place of SQL for `patch`: parameters are (position, offset, bytes)."""
+
+IntegrityError: Final = sqlcipher3.IntegrityError
+_FULL: Final = ("full", "disk I/O error")
+
+
+class Database:
+    """A connection with an open batch: statements since the last commit are visible to it alone."""
+
+    def __init__(self, path: Path, number: int, key: bytes, page_size: int, ddl: str, cache_kib: int) -> None:
+        """Open the database at `path`, making it with `ddl` when it is empty or not there.
+
+        Raises:
+            StoreTooNew: a newer blobfs wrote it.
+            StoreDamaged: it is no database of this key.
+        """
+        self.path = path
+        self.number = number
+        self.notes: list[Note] = []
+        """What the current transaction did here so far."""
+        self.weight = 0
+        """Bytes of payload in `notes`."""
+        self.in_step = False
+        """Whether the current transaction is marked, and so can be undone."""
+        self._page_size = page_size
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        self._connection = sqlcipher3.connect(
+            os.fspath(path), isolation_level=None, check_same_thread=False, cached_statements=512
+        )
+        self._configure(key, page_size, cache_kib)
+        self._migrate(ddl)
+
+    def _configure(self, key: bytes, page_size: int, cache_kib: int) -> None:
+        # A raw key in x'..' quotes: no PBKDF2 at every open.
+        self._connection.execute(f"PRAGMA key = \"x'{key.hex()}'\"")
+        for pragma in (
+            f"cipher_page_size = {page_size}",
+            "cipher_hmac_algorithm = HMAC_SHA256",
+            "journal_mode = WAL",
+            "temp_store = MEMORY",
+            "synchronous = NORMAL",
+            f"cache_size = -{cache_kib}",
+            f"wal_autocheckpoint = {(32 << 20) // page_size}",
+            "trusted_schema = OFF",
+        ):
+            try:
+                self._connection.execute(f"PRAGMA {pragma}")
+            except sqlcipher3.DatabaseError as error:
+                self._connection.close()
+                raise StoreDamaged(f"{self.path.name} cannot be read with this store's key") from error
+
+    def _migrate(self, ddl: str) -> None:
+        version = self.one("PRAGMA user_version", ())[0]
+        if version > schema.VERSION:
+            self._connection.close()
+            raise StoreTooNew(f"{self.path.name} was written by a newer blobfs; update blobfs")
+        if version == 0:
+            self._connection.executescript(f"BEGIN; {ddl}; PRAGMA user_version = {schema.VERSION}; COMMIT;")
+
+    # --- statements -----------------------------------------------------------------------------------
+
+    def one(self, sql: str, parameters: Sequence[Value]) -> Any:
+        """The first row of a query; None when there is none."""
+        return self._connection.execute(sql, parameters).fetchone()
+
+    def all(self, sql: str, parameters: Sequence[Value]) -> list[Any]:
+        """All rows of a query."""
+        rows: list[Any] = self._connection.execute(sql, parameters).fetchall()
+        return rows
+
+    def run(self, sql: str, parameters: Sequence[Value], weight: int = 0) -> int:
+        """Run a statement that writes, and note it; the number of rows that it changed.
+
+        `weight` is the bytes of payload among the parameters. The statement must do the same when it is run
+        again on the same database: no clock, no random numbers, no other source than its parameters.
+        """
+        try:
+            count: int = self._connection.execute(sql, parameters).rowcount
+        except sqlcipher3.OperationalError as error:
+            raise _translate(error) from error
+        self.notes.append((self.number, sql, parameters))
+        self.weight += weight
+        return count
+
+    def patch(self, position: int, offset: int, data: bytes) -> None:
+        """Overwrite bytes within the payload of a row of `rows`: only the pages that they lie on are written again."""
+        try:
+            with self._connection.open_blob("rows", "payload", position) as payload:
+                payload.seek(offset)
+                payload.write(data)
+        except sqlcipher3.OperationalError as error:
+            raise _translate(error) from error
+        self.notes.append((self.number, PATCH, (position, offset, data)))
+        self.weight += len(data)
+
+    def replay(self, sql: str, parameters: Sequence[Any]) -> None:
+        """Do again what a note says."""
+        if sql == PATCH:
+            self.patch(*parameters)
+        else:
+            self.run(sql, parameters)
+
+    # --- the batch --------------------------------------------------------------------------------------
+
+    @property
+    def in_batch(self) -> bool:
+        """Whether there may be something to commit. SQLite itself may have rolled a batch back (a full disk)."""
+        return bool(self._connection.in_transaction)
+
+    def begin(self) -> None:
+        """Open a batch if there is none, and mark where the current transaction starts."""
+        if not self._connection.in_transaction:
+            self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.execute("SAVEPOINT step")
+        self.in_step = True
+
+    def keep(self) -> None:
+        """The current transaction is now part of the batch."""
+        self._connection.execute("RELEASE step")
+        self.in_step = False
+
+    def undo(self) -> bool:
+        """Take the current transaction back, if there is one; False when SQLite took back the whole batch."""
+        if not self.in_step:
+            return True
+        self.in_step = False
+        if not self._connection.in_transaction:
+            return False
+        self._connection.execute("ROLLBACK TO step")
+        self._connection.execute("RELEASE step")
+        return True
+
+    def drop(self) -> None:
+        """Take back the whole batch."""
+        self.in_step = False
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def commit(self, sequence: int) -> None:
+        """Write the batch to the log, complete up to journal record `sequence`: it survives SIGKILL on return.
+
+        Raises:
+            NoSpace: the disk is full; the batch may be lost, see `in_batch`.
+        """
+        if not self._connection.in_transaction:
+            return
+        try:
+            self._connection.execute("UPDATE applied SET sequence = ? WHERE id = 1", (sequence,))
+            self._connection.execute("COMMIT")
+        except sqlcipher3.OperationalError as error:
+            raise _translate(error) from error
+
+    def applied(self) -> int:
+        """Up to which journal record this database is complete."""
+        return int(self.one("SELECT sequence FROM applied WHERE id = 1", ())[0])
+
+    def flush(self) -> None:
+        """On return what was committed survives power loss. Needs no lock: it touches the file of the log alone."""
+        # Closing a descriptor drops a process's POSIX locks on that file; SQLite keeps none on its log.
+        try:
+            fd = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close the connection; SQLite moves the log into the database."""
+        self._connection.close()
+
+
+def _translate(error: Exception) -> Exception:
+    if any(text in str(error) for text in _FULL):
+        return NoSpace("the disk that holds the store is full or failing")
+    return error

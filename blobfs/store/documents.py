@@ -1,0 +1,394 @@
+"""Nodes as documents: what devices exchange, what both sides last agreed on, and what the server lacks.
+
+A document is changed when its edit number is ahead of the one that the server has. Nothing else is remembered about
+what is to be done: sync looks, plans, and records what it achieved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from blobfs.errors import CorruptDocument, DocumentExists, DocumentNotFound, Exists, NotFound
+from blobfs.store.attachments import Attachments
+from blobfs.store.ledger import Ledger
+from blobfs.store.settings import Settings
+from blobfs.store.tree import COLUMNS, EDITED, Tree, node_of
+from blobfs.values import crypto
+from blobfs.values.documents import ROOT, DocId, Document, Json, Kind, Name, decode, encode
+from blobfs.values.extents import EMPTY, Attachment, BlobId, build, extent_length
+from blobfs.values.keys import Keys
+from blobfs.values.nodes import ROOT_INODE, Inode, Node
+from blobfs.values.revisions import Revision
+
+_COUNTED: Final = 2000
+"""Changed documents whose dirty bytes are counted one by one; beyond, their whole sizes are taken."""
+
+
+class Changed(NamedTuple):
+    """A document with something to send."""
+
+    inode: Inode
+    doc_id: DocId
+    edit: int
+    since_ns: int
+    """When the first edit that the server lacks happened."""
+    touched_ns: int
+    """When the last edit happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A document as it is here."""
+
+    node: Node
+    edit: int
+    synced: int
+    document: Document
+    """Its attachment is the base's while `content_dirty`."""
+    content_dirty: bool
+    """Bytes have to be sealed before the attachment can be named."""
+    content_changed: bool
+    """The bytes are not the base's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What both sides last agreed on."""
+
+    revision: Revision
+    deleted: bool
+    document: Document
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a remote state changed here; the kernel must forget as much."""
+
+    inode: Inode
+    before: Node | None
+    names_before: tuple[tuple[Inode, bytes], ...]
+    names_after: tuple[tuple[Inode, bytes], ...]
+    content_changed: bool
+
+
+class DocumentStore:
+    """Documents by id."""
+
+    def __init__(self, ledger: Ledger, tree: Tree, attachments: Attachments, settings: Settings, keys: Keys) -> None:
+        self._ledger = ledger
+        self._db = ledger.documents
+        self._tree = tree
+        self._attachments = attachments
+        self._settings = settings
+        self._keys = keys
+
+    # --- looking --------------------------------------------------------------------------------------------
+
+    def changed(self, limit: int) -> list[Changed]:
+        """Documents with something to send, longest waiting first. A deletion is one, unless nobody knew of it."""
+        rows = self._ledger.all(
+            self._db,
+            "SELECT inode, documents.doc_id, edit, changed_ns, touched_ns FROM documents "
+            "LEFT JOIN bases ON bases.doc_id = documents.doc_id "
+            "WHERE edit > synced AND NOT (documents.deleted AND COALESCE(bases.deleted, 1)) "
+            "ORDER BY changed_ns LIMIT ?",
+            limit,
+        )
+        return [Changed(Inode(row[0]), DocId(row[1]), *row[2:]) for row in rows]
+
+    def pending(self) -> tuple[int, int]:
+        """(documents, bytes) that wait for the server."""
+        changed = self.changed(1 << 30)
+        size = 0
+        for number, entry in enumerate(changed):
+            row = self._ledger.one(self._db, "SELECT content, size FROM documents WHERE inode = ?", entry.inode)
+            if row is None or row[0] is None:
+                continue
+            size += row[1] if number >= _COUNTED else self._dirty_bytes(row[0], row[1])
+        return len(changed), size
+
+    def _dirty_bytes(self, content: int, size: int) -> int:
+        sql = "SELECT extent FROM extents WHERE content = ? AND dirty"
+        return sum(extent_length(size, row[0]) for row in self._ledger.all(self._ledger.blobs, sql, content))
+
+    def inode(self, doc_id: DocId) -> Inode | None:
+        """The inode of a document, deleted or not; None when it is not known here."""
+        row = self._ledger.one(self._db, "SELECT inode FROM documents WHERE doc_id = ? AND kind != ''", doc_id)
+        return None if row is None else Inode(row[0])
+
+    def at(self, parent: DocId, name: bytes) -> DocId | None:
+        """The document that has a name; None when it is free."""
+        row = self._ledger.one(
+            self._db,
+            "SELECT child.doc_id FROM documents AS directory JOIN names ON names.parent = directory.inode "
+            "JOIN documents AS child ON child.inode = names.inode WHERE directory.doc_id = ? AND name = ?",
+            parent,
+            name,
+        )
+        return None if row is None else DocId(row[0])
+
+    def children(self, doc_id: DocId) -> list[DocId]:
+        """The documents that have a name in a directory."""
+        rows = self._ledger.all(
+            self._db,
+            "SELECT DISTINCT child.doc_id FROM documents AS directory JOIN names ON names.parent = directory.inode "
+            "JOIN documents AS child ON child.inode = names.inode WHERE directory.doc_id = ?",
+            doc_id,
+        )
+        return [DocId(row[0]) for row in rows]
+
+    def local(self, doc_id: DocId) -> Local | None:
+        """A document as it is here, deleted ones included; None when it is not known."""
+        with self._ledger.lock:
+            row = self._ledger.one(
+                self._db,
+                f"SELECT {COLUMNS}, json, edit, synced FROM documents WHERE doc_id = ? AND kind != ''",  # noqa: S608
+                doc_id,
+            )
+            if row is None:
+                return None
+            node, base = node_of(row), self.base(doc_id)
+            former = None if base is None else base.document.attachment
+            attachment, dirty = self._attachment(node, former)
+            document = Document(
+                doc_id=doc_id,
+                kind=node.kind,
+                names=self._names(node.inode),
+                mode=node.mode,
+                uid=node.uid,
+                gid=node.gid,
+                rdev=node.rdev,
+                mtime_ns=node.mtime_ns,
+                birth_ns=node.birth_ns,
+                target=node.target,
+                xattrs=self._xattrs(node.inode),
+                attachment=attachment,
+                content=json.loads(row[-3]),
+            )
+        return Local(node, row[-2], row[-1], document, dirty, dirty or attachment != former)
+
+    def _attachment(self, node: Node, former: Attachment | None) -> tuple[Attachment | None, bool]:
+        """The attachment as the clean extents tell it, and whether dirty ones make it another."""
+        if node.kind is not Kind.FILE or node.content is None:
+            return (former if node.deleted else None), False
+        if (unresolved := self._attachments.unresolved(node.content)) is not None:
+            return unresolved, False
+        extents = self._attachments.extents(node.content)
+        if any(extent.dirty for extent in extents.values()):
+            return former or EMPTY, True
+        blobs = {index: extent.blob_id for index, extent in extents.items() if extent.blob_id is not None}
+        return build(node.size, blobs, self._index_id), False
+
+    def _index_id(self, plaintext: bytes) -> BlobId:
+        return crypto.blob_id(self._keys, plaintext)
+
+    def _names(self, inode: Inode) -> tuple[Name, ...]:
+        rows = self._ledger.all(
+            self._db,
+            "SELECT doc_id, name FROM names JOIN documents ON documents.inode = names.parent WHERE names.inode = ?",
+            inode,
+        )
+        return tuple(sorted(Name(DocId(doc_id), name) for doc_id, name in rows))
+
+    def _xattrs(self, inode: Inode) -> dict[bytes, bytes]:
+        return dict(self._ledger.all(self._db, "SELECT name, value FROM xattrs WHERE inode = ? ORDER BY name", inode))
+
+    def base(self, doc_id: DocId) -> Base | None:
+        """What both sides last agreed on; None when the server is not known to have the document."""
+        row = self._ledger.one(self._db, "SELECT revision, deleted, body FROM bases WHERE doc_id = ?", doc_id)
+        if row is None:
+            return None
+        return Base(Revision.parse(row[0]), bool(row[1]), decode(doc_id, row[2]))
+
+    @property
+    def cursor(self) -> str | None:
+        """How far the feed has been applied."""
+        cursor: str | None = self._settings.get("cursor")
+        return cursor
+
+    @cursor.setter
+    def cursor(self, cursor: str | None) -> None:
+        self._settings.set("cursor", cursor)
+
+    # --- recording ------------------------------------------------------------------------------------------
+
+    def record_synced(self, doc_id: DocId, edit: int, revision: Revision, document: Document, deleted: bool) -> None:
+        """The server has this state, which was the local one at edit number `edit`: it is the base.
+
+        A document that was edited meanwhile stays changed; one that is gone by now gets a row for its tombstone.
+        """
+        with self._ledger.transaction():
+            self._set_base(document, revision, deleted)
+            row = self._ledger.one(self._db, "SELECT inode, content, deleted FROM documents WHERE doc_id = ?", doc_id)
+            if row is None:
+                if not deleted:
+                    self._insert(self._tree.new_inode(), document, deleted=1, edit=2, synced=1, now_ns=0)
+                    self._ledger.mark_changed()
+            elif deleted and row[2] and row[1] is None:
+                self._db.run("DELETE FROM documents WHERE inode = ?", (row[0],))
+            else:
+                self._db.run("UPDATE documents SET synced = MAX(synced, ?) WHERE inode = ?", (edit, row[0]))
+
+    def _set_base(self, document: Document, revision: Revision, deleted: bool) -> None:
+        values = (document.doc_id, str(revision), int(deleted), encode(document))
+        self._db.run("INSERT OR REPLACE INTO bases VALUES (?, ?, ?, ?)", values, len(values[3]))
+
+    # --- applying a remote state ----------------------------------------------------------------------------
+
+    def apply(
+        self,
+        document: Document,
+        revision: Revision,
+        deleted: bool,
+        now_ns: int,
+        *,
+        local: Document | None = None,
+        keep_content: bool = False,
+    ) -> Applied:
+        """A remote state becomes the base and, where `local` does not say otherwise, the local state.
+
+        With `local` (a merge of both sides) or `keep_content` (the bytes here are an edit to be sent) the document
+        stays changed. A parent that is not known is made a placeholder: what is in it shows when its document comes.
+        The bytes of a deleted node stay for its open handles, until `Tree.purge`.
+
+        Raises:
+            Exists: another document has one of the names; nothing was changed.
+            CorruptDocument: the document changes its kind.
+        """
+        wanted = local or document
+        with self._ledger.transaction():
+            base, inode = self.base(document.doc_id), self._find(document.doc_id)
+            before = None if inode is None else self._node(inode)
+            if before is not None and before.kind is not document.kind:
+                raise CorruptDocument(f"document {document.doc_id} changes its kind")
+            names_before = () if before is None else tuple(self._tree.names(before.inode))
+            unsent = local is not None or keep_content
+            if inode is None:
+                if deleted:
+                    self._set_base(document, revision, deleted)
+                    return Applied(Inode(0), None, (), (), False)
+                inode = self._tree.new_inode()
+                self._insert(inode, wanted, deleted=0, edit=1, synced=1, now_ns=now_ns)
+            gone = deleted and not unsent
+            self._write(inode, wanted, () if gone else wanted.names, gone, now_ns)
+            content_changed = self._adopt(inode, base, document) if not keep_content and not gone else False
+            self._set_base(document, revision, deleted)
+            synced = f"synced = edit, {EDITED}" if unsent else "synced = edit, touched_ns = ?, changed_ns = ?"
+            self._db.run(f"UPDATE documents SET {synced} WHERE inode = ?", (now_ns, now_ns, inode))  # noqa: S608
+            if unsent:
+                self._ledger.mark_changed()
+            return Applied(inode, before, names_before, tuple(self._tree.names(inode)), content_changed)
+
+    def _adopt(self, inode: Inode, base: Base | None, document: Document) -> bool:
+        if document.kind is not Kind.FILE:
+            return False
+        if base is not None and not base.deleted and base.document.attachment == document.attachment:
+            row = self._ledger.one(self._db, "SELECT content FROM documents WHERE inode = ?", inode)
+            if (row[0] is None) == (document.attachment is None):
+                return False
+        self._attachments.adopt(inode, document.attachment)
+        return True
+
+    def _find(self, doc_id: DocId) -> Inode | None:
+        row = self._ledger.one(self._db, "SELECT inode FROM documents WHERE doc_id = ?", doc_id)
+        return None if row is None else Inode(row[0])
+
+    def _node(self, inode: Inode) -> Node | None:
+        try:
+            return self._tree.get(inode)
+        except NotFound:
+            return None  # a placeholder
+
+    def _insert(self, inode: Inode, document: Document, *, deleted: int, edit: int, synced: int, now_ns: int) -> None:
+        """A row without names and bytes."""
+        nlink = 2 if document.kind is Kind.DIRECTORY else 0
+        values = (inode, document.doc_id, document.kind.value, document.mode, document.uid, document.gid, document.rdev)
+        times = (document.mtime_ns, document.mtime_ns, now_ns, document.birth_ns)
+        self._db.run(
+            "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, ?, ?, ?, NULL, ?, '{}', ?, ?, ?, ?)",
+            (*values, nlink, *times, document.target, deleted, edit, synced, now_ns, now_ns),
+        )
+
+    def _placeholder(self, doc_id: DocId) -> Inode:
+        inode = self._tree.new_inode()
+        self._insert(inode, Document(doc_id, Kind.DIRECTORY), deleted=0, edit=0, synced=0, now_ns=0)
+        self._db.run("UPDATE documents SET kind = '' WHERE inode = ?", (inode,))
+        return inode
+
+    def _write(self, inode: Inode, document: Document, names: Iterable[Name], deleted: bool, now_ns: int) -> None:
+        """Give a row the names and attributes of a document. Raises Exists."""
+        directory = document.kind is Kind.DIRECTORY
+        former = {Name(parent, name) for parent, name in self._named(inode)}
+        wanted = set(names)
+        for name in former - wanted:
+            self._db.run("DELETE FROM names WHERE parent = ? AND name = ?", (self._find(name.parent), name.name))
+            self._count_directory(name.parent, -int(directory))
+        for name in sorted(wanted - former):
+            parent = self._find(name.parent)
+            self._tree.add_name(self._placeholder(name.parent) if parent is None else parent, name.name, inode)
+            self._count_directory(name.parent, int(directory))
+        self._db.run(
+            "UPDATE documents SET kind = ?, mode = ?, uid = ?, gid = ?, rdev = ?, mtime_ns = ?, ctime_ns = ?, "
+            "birth_ns = ?, target = ?, json = ?, deleted = ?, nlink = CASE WHEN ? THEN nlink ELSE ? END "
+            "WHERE inode = ?",
+            (
+                *(document.kind.value, document.mode, document.uid, document.gid, document.rdev, document.mtime_ns),
+                *(now_ns, document.birth_ns, document.target, json.dumps(document.content), int(deleted)),
+                *(int(directory), len(wanted), inode),
+            ),
+        )
+        if self._xattrs(inode) != dict(document.xattrs):
+            self._db.run("DELETE FROM xattrs WHERE inode = ?", (inode,))
+            for key, value in document.xattrs.items():
+                self._db.run("INSERT INTO xattrs VALUES (?, ?, ?)", (inode, key, value), len(value))
+
+    def _named(self, inode: Inode) -> list[tuple[DocId, bytes]]:
+        return [(name.parent, name.name) for name in self._names(inode)]
+
+    def _count_directory(self, parent: DocId, count: int) -> None:
+        if count:
+            self._db.run("UPDATE documents SET nlink = nlink + ? WHERE doc_id = ?", (count, parent))
+
+    # --- local edits by id ----------------------------------------------------------------------------------
+
+    def create(self, doc_id: DocId, content: Json, now_ns: int, *, uid: int, gid: int) -> Node:
+        """A document without an attachment, named by its id in the root. Raises DocumentExists."""
+        with self._ledger.transaction():
+            if self._find(doc_id) is not None:
+                raise DocumentExists(f"document {doc_id} exists")
+            try:
+                node = self._tree.create(
+                    ROOT_INODE,
+                    doc_id.encode("ascii"),
+                    Kind.FILE,
+                    mode=0o600,
+                    uid=uid,
+                    gid=gid,
+                    now_ns=now_ns,
+                    doc_id=doc_id,
+                )
+            except Exists:
+                raise DocumentExists(f"a file named {doc_id} exists") from None
+            sql = "UPDATE documents SET content = NULL, json = ? WHERE inode = ?"
+            self._db.run(sql, (json.dumps(content), node.inode))
+        return node._replace(content=None)
+
+    def edit(self, doc_id: DocId, now_ns: int, **changes: Any) -> None:
+        """Change fields of a live document, as `Document` names them; the attachment is not one of them.
+
+        Raises:
+            DocumentNotFound. Exists: another document has one of the names.
+        """
+        with self._ledger.transaction():
+            local = self.local(doc_id)
+            if local is None or doc_id == ROOT:
+                raise DocumentNotFound(f"no document {doc_id}")
+            document = dataclasses.replace(local.document, **changes)
+            self._write(local.node.inode, document, document.names, not document.names, now_ns)
+            sql = f"UPDATE documents SET {EDITED} WHERE inode = ?"  # noqa: S608
+            self._db.run(sql, (now_ns, now_ns, local.node.inode))
+            self._ledger.mark_changed()

@@ -1,0 +1,28 @@
+"""What a store remembers besides documents: small JSON values by name, in documents.db."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from blobfs.store.ledger import Ledger
+
+
+class Settings:
+    """Values survive SIGKILL once `set` returns."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a setting, or `default` when it was never set."""
+        row = self._ledger.one(self._ledger.documents, "SELECT value FROM settings WHERE name = ?", name)
+        return default if row is None else json.loads(row[0])
+
+    def set(self, name: str, value: Any) -> None:
+        """Set or replace a value; None removes it."""
+        with self._ledger.transaction():
+            if value is None:
+                self._ledger.documents.run("DELETE FROM settings WHERE name = ?", (name,))
+            else:
+                self._ledger.documents.run("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, json.dumps(value)))

@@ -1,0 +1,123 @@
+"""A store: one account on one device. Opens every room of this floor in order, and owns the directory's lock.
+
+STORE/documents.db  blobs.db  journal-NNNNNNNNNN  secrets.json  lock
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from blobfs.errors import NotFound, StoreInUse, StoreMissing, UsageError
+from blobfs.store.attachments import Attachments
+from blobfs.store.content import ContentStore
+from blobfs.store.documents import DocumentStore
+from blobfs.store.ledger import Ledger
+from blobfs.store.settings import Settings
+from blobfs.store.tree import Tree
+from blobfs.values.documents import ROOT
+from blobfs.values.keys import Keys
+from blobfs.values.revisions import DeviceId
+
+_SWEEPS: Final = 8
+"""Slices of discarded rows that one tick deletes."""
+
+
+class Store:
+    """The open store of this process; nobody else has it open."""
+
+    def __init__(self, path: Path, keys: Keys) -> None:
+        """Use `Store.create` or `Store.open`."""
+        self.path = path
+        self.keys = keys
+        self._lock = _lock(path)
+        try:
+            self._ledger = Ledger(path, keys)
+            content = ContentStore(self._ledger)
+            self.settings = Settings(self._ledger)
+            self.tree = Tree(self._ledger, content)
+            self.attachments = Attachments(self._ledger, self.tree, content)
+            self.documents = DocumentStore(self._ledger, self.tree, self.attachments, self.settings, keys)
+            self._content = content
+            self.device = DeviceId(self.settings.get("device", ""))
+            self.transaction = self._ledger.transaction
+            self.on_change = self._ledger.changed
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    @classmethod
+    def create(cls, path: Path, keys: Keys, *, device_name: str) -> Store:
+        """Make a store in `path`, a directory without one.
+
+        Raises:
+            UsageError: there is one already. StoreInUse, NoSpace.
+        """
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (path / "documents.db").exists():
+            raise UsageError("there is a store in this directory already")
+        store = cls(path, keys)
+        now_ns = time.time_ns()
+        with store.transaction():
+            store._ledger.documents.run(
+                "INSERT INTO documents VALUES (1, ?, 'directory', ?, ?, ?, 0, 0, 0, 2, ?, ?, ?, ?, x'', NULL, 0, '{}', "
+                "0, 0, 0, 0)",
+                (ROOT, 0o755, os.getuid(), os.getgid(), now_ns, now_ns, now_ns, now_ns),
+            )
+            store.device = DeviceId(secrets.token_hex(8))
+            store.settings.set("device", store.device)
+            store.settings.set("device_name", device_name)
+        store._ledger.commit()
+        return store
+
+    @classmethod
+    def open(cls, path: Path, keys: Keys) -> Store:
+        """Open the store in `path`; everything that was acknowledged before is there.
+
+        Raises:
+            StoreMissing, StoreInUse, StoreTooNew, StoreDamaged, NoSpace.
+        """
+        if not (path / "documents.db").exists():
+            raise StoreMissing("there is no store in this directory")
+        store = cls(path, keys)
+        try:
+            store.tree.get(store.tree.parent(1))  # type: ignore[arg-type]
+        except NotFound:
+            store.close()
+            raise StoreMissing("the store was never finished; delete it and start again") from None
+        for inode in store.tree.orphans():
+            store.tree.purge(inode)
+        return store
+
+    def sync(self) -> None:
+        """On return everything acknowledged before survives power loss. For a worker thread. Raises NoSpace."""
+        self._ledger.flush()
+
+    def tick(self) -> None:
+        """Commit a batch that is due, and free some of what was discarded. For a worker thread, once a second."""
+        self._ledger.tick()
+        for _ in range(_SWEEPS):
+            if not self._content.sweep():
+                break
+
+    def close(self) -> None:
+        """Commit, bring everything to the disk, and give up the store."""
+        self._ledger.close()
+        os.close(self._lock)
+
+
+def _lock(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise StoreInUse("another process has this store open; unmount it there first") from None
+        return descriptor
+    raise StoreMissing("there is no store in this directory")

@@ -1,0 +1,421 @@
+"""Inodes and names: the tree as the kernel sees it, with POSIX's rules and errors.
+
+Every method that changes something is one transaction. An edit of a document is counted where it happens, so that
+sync can see what the server lacks. What a directory's own times change by through its children is no edit: it stays
+on this device until somebody changes the directory itself.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any, Final
+
+from blobfs.errors import (
+    Exists,
+    InvalidArgument,
+    IsADirectory,
+    NameTooLong,
+    NoAttribute,
+    NotADirectory,
+    NotEmpty,
+    NotFound,
+    NotPermitted,
+    TooManyLinks,
+)
+from blobfs.store.content import ContentStore
+from blobfs.store.database import IntegrityError
+from blobfs.store.ledger import Ledger
+from blobfs.values.documents import MAX_LINKS, MAX_NAME, DocId, Kind
+from blobfs.values.nodes import ROOT_INODE, Entry, Inode, Node
+
+COLUMNS: Final = (
+    "documents.inode, doc_id, kind, mode, uid, gid, rdev, size, stored, nlink, "
+    "atime_ns, mtime_ns, ctime_ns, birth_ns, target, content, deleted"
+)
+EDITED: Final = (
+    "edit = edit + (inode != 1), touched_ns = ?, changed_ns = CASE WHEN edit > synced THEN changed_ns ELSE ? END"
+)
+"""What every edit of a document does to its row; two parameters, both the present. The root's are not counted."""
+
+_KINDS: Final = {kind.value: kind for kind in Kind}
+_NODE: Final = f"SELECT {COLUMNS} FROM documents WHERE inode = ?"  # noqa: S608
+_CHILD: Final = (
+    f"SELECT {COLUMNS} FROM names JOIN documents ON documents.inode = names.inode "  # noqa: S608
+    "WHERE parent = ? AND name = ?"
+)
+_ENTRIES: Final = (
+    f"SELECT names.id, names.name, {COLUMNS} "  # noqa: S608
+    "FROM names JOIN documents ON documents.inode = names.inode "
+    "WHERE names.parent = ? AND names.id > ? ORDER BY names.id LIMIT ?"
+)
+_INSERT: Final = "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, ?, ?, ?, ?, 0, '{}', ?, 0, ?, ?)"
+
+
+class Tree:
+    """The documents of a store, by inode and by name."""
+
+    def __init__(self, ledger: Ledger, content: ContentStore) -> None:
+        self._ledger = ledger
+        self._db = ledger.documents
+        self._content = content
+        self._newest = int(ledger.one(self._db, "SELECT COALESCE(MAX(inode), 1) FROM documents")[0])
+
+    # --- looking ----------------------------------------------------------------------------------------
+
+    def get(self, inode: Inode) -> Node:
+        """The node of an inode. Raises NotFound."""
+        row = self._ledger.one(self._db, _NODE, inode)
+        if row is None or not row[2]:
+            raise NotFound("no such inode")
+        return node_of(row)
+
+    def lookup(self, parent: Inode, name: bytes) -> Node:
+        """The node of a name. Raises NotFound, NameTooLong."""
+        row = self._ledger.one(self._db, _CHILD, parent, name)
+        if row is None:
+            _check_name(name)
+            raise NotFound("no such name")
+        return node_of(row)
+
+    def entries(self, parent: Inode, after: int, limit: int) -> list[Entry]:
+        """Up to `limit` names of a directory whose cookie is greater than `after`, ascending by cookie.
+
+        A name that is there all the time while a directory is read is returned once, whatever else changes in it.
+        """
+        rows = self._ledger.all(self._db, _ENTRIES, parent, after, limit)
+        return [Entry(row[0], row[1], node_of(row[2:])) for row in rows]
+
+    def parent(self, inode: Inode) -> Inode:
+        """The directory that holds a directory; the root's is the root. Raises NotFound."""
+        if inode == ROOT_INODE:
+            return ROOT_INODE
+        row = self._ledger.one(self._db, "SELECT parent FROM names WHERE inode = ?", inode)
+        if row is None:
+            raise NotFound("the directory has no name")
+        return Inode(row[0])
+
+    def names(self, inode: Inode) -> list[tuple[Inode, bytes]]:
+        """Every (parent, name) of a node."""
+        rows = self._ledger.all(self._db, "SELECT parent, name FROM names WHERE inode = ? ORDER BY id", inode)
+        return [(Inode(parent), name) for parent, name in rows]
+
+    def count(self) -> int:
+        """How many live nodes there are."""
+        return int(self._ledger.one(self._db, "SELECT COUNT(*) FROM documents WHERE NOT deleted AND kind != ''")[0])
+
+    # --- making -----------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        parent: Inode,
+        name: bytes,
+        kind: Kind,
+        *,
+        mode: int,
+        uid: int,
+        gid: int,
+        now_ns: int,
+        rdev: int = 0,
+        target: bytes = b"",
+        doc_id: DocId | None = None,
+    ) -> Node:
+        """A new document under a name that is free; a file has an empty attachment.
+
+        Raises:
+            Exists, NameTooLong; NotFound, NotADirectory: the parent is gone, or none.
+        """
+        with self._ledger.transaction():
+            inode = self.new_inode()
+            directory = kind is Kind.DIRECTORY
+            self.add_name(parent, name, inode)
+            self._touch(parent, now_ns, links=int(directory))
+            content = self._content.new() if kind is Kind.FILE else None
+            doc_id = doc_id or new_doc_id()
+            nlink = 2 if directory else 1
+            row = (inode, doc_id, kind.value, mode, uid, gid, rdev, nlink, now_ns, now_ns, now_ns, now_ns)
+            self._db.run(_INSERT, (*row, target, content, 1, now_ns, now_ns))
+            self._ledger.mark_changed()
+        times = (now_ns, now_ns, now_ns, now_ns)
+        return Node(inode, doc_id, kind, mode, uid, gid, rdev, 0, 0, nlink, *times, target, content, False)
+
+    def new_inode(self) -> Inode:
+        """A number that no document has had in this run."""
+        self._newest += 1
+        return Inode(self._newest)
+
+    def add_name(self, parent: Inode, name: bytes, inode: Inode) -> None:
+        """Put a name into a directory. Raises Exists, NameTooLong."""
+        _check_name(name)
+        try:
+            self._db.run("INSERT INTO names (parent, name, inode) VALUES (?, ?, ?)", (parent, name, inode))
+        except IntegrityError:
+            raise Exists("the name is taken") from None
+
+    def _touch(self, directory: Inode, now_ns: int, links: int = 0) -> None:
+        """An entry of this directory changes. Raises NotFound, NotADirectory."""
+        count = self._db.run(
+            "UPDATE documents SET mtime_ns = ?, ctime_ns = ?, nlink = nlink + ? "
+            "WHERE inode = ? AND kind = 'directory' AND NOT deleted",
+            (now_ns, now_ns, links, directory),
+        )
+        if not count:
+            if self.get(directory).kind is not Kind.DIRECTORY:
+                raise NotADirectory("the parent is not a directory")
+            raise NotFound("the directory is gone")
+
+    def link(self, inode: Inode, parent: Inode, name: bytes, now_ns: int) -> Node:
+        """One more name for a file.
+
+        Raises:
+            Exists, NameTooLong, NotFound, TooManyLinks; NotPermitted: a directory.
+        """
+        with self._ledger.transaction():
+            node = self.get(inode)
+            if node.kind is Kind.DIRECTORY:
+                raise NotPermitted("a directory has one name")
+            if node.deleted:
+                raise NotFound("the file has been deleted")
+            if node.nlink >= MAX_LINKS:
+                raise TooManyLinks("the file has too many names")
+            self.add_name(parent, name, inode)
+            self._touch(parent, now_ns)
+            return self._edit(inode, now_ns, "nlink = nlink + 1, ctime_ns = ?", now_ns)
+
+    # --- removing ---------------------------------------------------------------------------------------
+
+    def unlink(self, parent: Inode, name: bytes, now_ns: int) -> Node:
+        """Remove a name of anything but a directory; the node after. It is `deleted` when that was its last one.
+
+        Raises:
+            NotFound, IsADirectory.
+        """
+        with self._ledger.transaction():
+            node = self.lookup(parent, name)
+            if node.kind is Kind.DIRECTORY:
+                raise IsADirectory("a directory; use rmdir")
+            return self._remove(parent, name, node, now_ns)
+
+    def rmdir(self, parent: Inode, name: bytes, now_ns: int) -> Node:
+        """Remove an empty directory; the node after.
+
+        Raises:
+            NotFound, NotADirectory, NotEmpty.
+        """
+        with self._ledger.transaction():
+            node = self.lookup(parent, name)
+            if node.kind is not Kind.DIRECTORY:
+                raise NotADirectory("not a directory")
+            self._check_empty(node.inode)
+            return self._remove(parent, name, node, now_ns)
+
+    def _check_empty(self, inode: Inode) -> None:
+        if self._ledger.one(self._db, "SELECT 1 FROM names WHERE parent = ? LIMIT 1", inode) is not None:
+            raise NotEmpty("the directory has entries")
+
+    def _remove(self, parent: Inode, name: bytes, node: Node, now_ns: int) -> Node:
+        directory = node.kind is Kind.DIRECTORY
+        self._db.run("DELETE FROM names WHERE parent = ? AND name = ?", (parent, name))
+        self._touch(parent, now_ns, links=-int(directory))
+        return self._lose_name(node, now_ns)
+
+    def _lose_name(self, node: Node, now_ns: int) -> Node:
+        left = 0 if node.kind is Kind.DIRECTORY else node.nlink - 1
+        sql = "nlink = ?, deleted = ?, ctime_ns = ?"
+        return self._edit(node.inode, now_ns, sql, left, int(left == 0), now_ns)
+
+    def purge(self, inode: Inode) -> None:
+        """Nobody holds a deleted node any more: its bytes go. Its row stays while the server has to be told.
+
+        Live nodes are left alone.
+        """
+        with self._ledger.transaction():
+            row = self._ledger.one(self._db, _NODE, inode)
+            if row is None or not row[-1]:
+                return
+            node = node_of(row)
+            if node.content is not None:
+                self._content.discard(node.content)
+            base = self._ledger.one(self._db, "SELECT deleted FROM bases WHERE doc_id = ?", node.doc_id)
+            self._db.run("DELETE FROM xattrs WHERE inode = ?", (inode,))
+            if base is None or base[0]:
+                self._db.run("DELETE FROM documents WHERE inode = ?", (inode,))
+            else:
+                self._db.run("UPDATE documents SET content = NULL, stored = 0 WHERE inode = ?", (inode,))
+
+    def orphans(self) -> list[Inode]:
+        """Deleted nodes that nobody can hold after a start, for `purge`."""
+        return [Inode(row[0]) for row in self._ledger.all(self._db, "SELECT inode FROM documents WHERE deleted")]
+
+    # --- moving -----------------------------------------------------------------------------------------
+
+    def rename(
+        self,
+        parent: Inode,
+        name: bytes,
+        new_parent: Inode,
+        new_name: bytes,
+        now_ns: int,
+        *,
+        exchange: bool = False,
+        no_replace: bool = False,
+    ) -> Node | None:
+        """Move a name, over what has the new one; what was replaced, as it is after, or None.
+
+        A file that was never sent and replaces one that was (an editor's save) takes over its document: it is one
+        more revision of it, not a deletion and something new.
+
+        Raises:
+            NotFound, Exists, NameTooLong, NotADirectory, IsADirectory, NotEmpty; InvalidArgument: into itself.
+        """
+        with self._ledger.transaction():
+            node = self.lookup(parent, name)
+            _check_name(new_name)
+            row = self._ledger.one(self._db, _CHILD, new_parent, new_name)
+            other = None if row is None else node_of(row)
+            if other is not None and no_replace:
+                raise Exists("the name is taken")
+            if exchange:
+                self._exchange((parent, name, node), (new_parent, new_name, other), now_ns)
+                return None
+            if other is not None and other.inode == node.inode:
+                return None  # POSIX: two names of one file, nothing happens
+            if node.kind is Kind.DIRECTORY:
+                self._check_descent(node.inode, new_parent)
+            if other is not None:
+                self._replace(node, other, new_parent, new_name, now_ns)
+            self._db.run(
+                "UPDATE names SET parent = ?, name = ? WHERE parent = ? AND name = ?",
+                (new_parent, new_name, parent, name),
+            )
+            moved = int(node.kind is Kind.DIRECTORY)
+            self._touch(parent, now_ns, links=-moved)
+            self._touch(new_parent, now_ns, links=moved)
+            self._edit(node.inode, now_ns, "ctime_ns = ?", now_ns)
+            return None if other is None else self.get(other.inode)
+
+    def _replace(self, node: Node, other: Node, parent: Inode, name: bytes, now_ns: int) -> None:
+        if other.kind is Kind.DIRECTORY:
+            if node.kind is not Kind.DIRECTORY:
+                raise IsADirectory("a directory has the new name")
+            self._check_empty(other.inode)
+        elif node.kind is Kind.DIRECTORY:
+            raise NotADirectory("something other than a directory has the new name")
+        after = self._remove(parent, name, other, now_ns)
+        if after.deleted and node.kind is Kind.FILE and other.kind is Kind.FILE and node.nlink == 1:
+            self._inherit(node, other)
+
+    def _inherit(self, node: Node, former: Node) -> None:
+        """`node` becomes the document that `former` was, if the server knows that one and not this one."""
+        known = "SELECT 1 FROM bases WHERE doc_id = ? AND NOT deleted"
+        if self._ledger.one(self._db, known, node.doc_id) or not self._ledger.one(self._db, known, former.doc_id):
+            return
+        json = self._ledger.one(self._db, "SELECT json FROM documents WHERE inode = ?", former.inode)[0]
+        change = "UPDATE documents SET doc_id = ? WHERE inode = ?"
+        self._db.run(change, ("", former.inode))
+        self._db.run(change, (former.doc_id, node.inode))
+        self._db.run(change, (node.doc_id, former.inode))
+        self._db.run("UPDATE documents SET json = ? WHERE inode = ? AND json = '{}'", (json, node.inode))
+
+    def _exchange(self, left: tuple[Inode, bytes, Node], right: tuple[Inode, bytes, Node | None], now_ns: int) -> None:
+        (parent, name, node), (new_parent, new_name, other) = left, right
+        if other is None:
+            raise NotFound("no such name")
+        for moved, into in ((node, new_parent), (other, parent)):
+            if moved.kind is Kind.DIRECTORY:
+                self._check_descent(moved.inode, into)
+        change = "UPDATE names SET inode = ? WHERE parent = ? AND name = ?"
+        self._db.run(change, (other.inode, parent, name))
+        self._db.run(change, (node.inode, new_parent, new_name))
+        shift = int(other.kind is Kind.DIRECTORY) - int(node.kind is Kind.DIRECTORY)
+        self._touch(parent, now_ns, links=shift)
+        self._touch(new_parent, now_ns, links=-shift)
+        for moved in (node, other):
+            self._edit(moved.inode, now_ns, "ctime_ns = ?", now_ns)
+
+    def _check_descent(self, directory: Inode, into: Inode) -> None:
+        while into != ROOT_INODE:
+            if into == directory:
+                raise InvalidArgument("a directory cannot be moved into itself")
+            into = self.parent(into)
+
+    # --- attributes -------------------------------------------------------------------------------------
+
+    def update(
+        self,
+        inode: Inode,
+        now_ns: int,
+        *,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        atime_ns: int | None = None,
+        mtime_ns: int | None = None,
+    ) -> Node:
+        """Change attributes; the node after. ctime becomes `now_ns`. Raises NotFound."""
+        changes = {"mode": mode, "uid": uid, "gid": gid, "atime_ns": atime_ns, "mtime_ns": mtime_ns}
+        given = {column: value for column, value in changes.items() if value is not None}
+        columns = "".join(f"{column} = ?, " for column in given)
+        with self._ledger.transaction():
+            return self._edit(inode, now_ns, f"{columns}ctime_ns = ?", *given.values(), now_ns)
+
+    def _edit(self, inode: Inode, now_ns: int, columns: str, *values: Any) -> Node:
+        """Change columns of a document's own state: an edit that the server has to learn of."""
+        self._db.run(
+            f"UPDATE documents SET {columns}, {EDITED} WHERE inode = ?",  # noqa: S608
+            (*values, now_ns, now_ns, inode),
+        )
+        self._ledger.mark_changed()
+        return self.get(inode)
+
+    # --- extended attributes ------------------------------------------------------------------------------
+
+    def get_xattr(self, inode: Inode, name: bytes) -> bytes:
+        """The value of an extended attribute. Raises NoAttribute."""
+        row = self._ledger.one(self._db, "SELECT value FROM xattrs WHERE inode = ? AND name = ?", inode, name)
+        if row is None:
+            raise NoAttribute("no such attribute")
+        return bytes(row[0])
+
+    def list_xattrs(self, inode: Inode) -> list[bytes]:
+        """The names of a node's extended attributes."""
+        rows = self._ledger.all(self._db, "SELECT name FROM xattrs WHERE inode = ? ORDER BY name", inode)
+        return [row[0] for row in rows]
+
+    def set_xattr(
+        self, inode: Inode, name: bytes, value: bytes, now_ns: int, *, create: bool = False, replace: bool = False
+    ) -> None:
+        """Set an extended attribute. Raises Exists with `create`, NoAttribute with `replace`."""
+        with self._ledger.transaction():
+            there = self._ledger.one(self._db, "SELECT 1 FROM xattrs WHERE inode = ? AND name = ?", inode, name)
+            if create and there:
+                raise Exists("the attribute exists")
+            if replace and not there:
+                raise NoAttribute("no such attribute")
+            self._db.run("INSERT OR REPLACE INTO xattrs VALUES (?, ?, ?)", (inode, name, value), len(value))
+            self._edit(inode, now_ns, "ctime_ns = ?", now_ns)
+
+    def remove_xattr(self, inode: Inode, name: bytes, now_ns: int) -> None:
+        """Remove an extended attribute. Raises NoAttribute."""
+        with self._ledger.transaction():
+            if not self._db.run("DELETE FROM xattrs WHERE inode = ? AND name = ?", (inode, name)):
+                raise NoAttribute("no such attribute")
+            self._edit(inode, now_ns, "ctime_ns = ?", now_ns)
+
+
+def node_of(row: Sequence[Any]) -> Node:
+    """The node of a row of `COLUMNS`."""
+    inode, doc_id, kind, *others, deleted = row
+    return Node._make((inode, doc_id, _KINDS[kind], *others, bool(deleted)))
+
+
+def new_doc_id() -> DocId:
+    """A document id that nobody has drawn before."""
+    return DocId(secrets.token_hex(16))
+
+
+def _check_name(name: bytes) -> None:
+    if len(name) > MAX_NAME:
+        raise NameTooLong("a name is 255 bytes at most")
+    if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
+        raise InvalidArgument("not a name")
