@@ -1,0 +1,135 @@
+"""The directory that is mounted on: whether it can be, healing a dead mount, and unmounting.
+
+Owns what the kernel's mount table says and the calls of `fusermount3`; knows nothing of stores or of the file system
+that is mounted. Invariant: no live mount is ever taken away but by `unmount`, which the kernel refuses while files are
+open, unless it is told to be lazy.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from blobfs.errors import FuseMissing, MountPointUnusable
+
+FUSE_DEVICE: Final = Path("/dev/fuse")
+_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
+
+
+def check_fuse(device: Path = FUSE_DEVICE) -> None:
+    """Raises FuseMissing with what to do when this user cannot mount through FUSE here."""
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        raise FuseMissing(
+            f"this machine has no {device}; load the module with `modprobe fuse`, or in a container pass "
+            "--device /dev/fuse --cap-add SYS_ADMIN"
+        ) from None
+    except OSError as error:
+        raise FuseMissing(
+            f"{device} cannot be opened ({error.strerror}); allow this user to, or run in a container that may use it"
+        ) from None
+
+
+def check(path: Path) -> None:
+    """See that `path` can be mounted on: an empty directory, a dead mount, or nothing yet in a directory that is there.
+
+    Changes nothing.
+
+    Raises:
+        MountPointUnusable: anything else; the message says what.
+    """
+    if is_mounted(path):
+        if is_dead(path):
+            return
+        raise MountPointUnusable(
+            f"something is mounted on {path} already; unmount it with `umount {path}`, or choose another directory"
+        )
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        if path.parent.is_dir():
+            return
+        raise MountPointUnusable(
+            f"{path.parent} is not a directory, so {path.name} cannot be made in it; make it first"
+        ) from None
+    except OSError as error:
+        raise MountPointUnusable(f"{path} cannot be used ({error.strerror}); choose another directory") from None
+    if not stat.S_ISDIR(kind):
+        raise MountPointUnusable(f"{path} is not a directory; choose an empty directory to mount on")
+    if _has_entries(path):
+        raise MountPointUnusable(
+            f"{path} is not empty; choose an empty directory, and copy your files in once it is mounted"
+        )
+
+
+def prepare(path: Path) -> None:
+    """Make `path` ready to be mounted on: take a dead mount away, make the directory. Call `check` first."""
+    if is_mounted(path):
+        unmount(path, lazy=True)
+        check(path)
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise MountPointUnusable(f"{path} cannot be made ({error.strerror}); choose another directory") from None
+
+
+def is_mounted(path: Path) -> bool:
+    """Whether the kernel has a mount exactly at `path`."""
+    return os.fsencode(path) in _mounted()
+
+
+def is_dead(path: Path) -> bool:
+    """Whether `path` is a FUSE mount whose process is gone."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
+
+
+def unmount(path: Path, *, lazy: bool = False) -> None:
+    """Take the mount at `path` away. Lazily: it vanishes now, and ends when the last open file is closed.
+
+    Raises:
+        MountPointUnusable: files in it are in use, or this user may not.
+    """
+    command = _unmount_command(path, lazy)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)  # noqa: S603 - no shell
+    if done.returncode == 0 or not is_mounted(path):
+        return
+    reason = done.stderr.decode("utf-8", "replace").strip().lower()
+    if "busy" in reason:
+        raise MountPointUnusable(f"{path} is in use; close the programs and shells that are in it, then try again")
+    raise MountPointUnusable(f"{path} cannot be unmounted; run `umount {path}` to see why")
+
+
+def _unmount_command(path: Path, lazy: bool) -> list[str]:
+    helper = shutil.which("fusermount3")
+    if helper is not None:
+        return [helper, "-u", *(["-z"] if lazy else []), "--", os.fspath(path)]
+    return ["umount", *(["-l"] if lazy else []), "--", os.fspath(path)]
+
+
+def _has_entries(path: Path) -> bool:
+    try:
+        with os.scandir(path) as entries:
+            return any(True for _ in entries)
+    except OSError as error:
+        raise MountPointUnusable(f"{path} cannot be read ({error.strerror}); choose another directory") from None
+
+
+def _mounted() -> set[bytes]:
+    """Every mount point, from the kernel's table; the fifth field, with blanks written as octal escapes."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        return {os.fsencode(_unescape(line.split(" ")[4])) for line in table}
+
+
+def _unescape(field: str) -> str:
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), field)
