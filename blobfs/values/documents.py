@@ -36,6 +36,8 @@ MAX_XATTRS: Final = 256 << 10
 """Bytes of all names and values."""
 MAX_LINKS: Final = 1000
 MAX_TIME_NS: Final = (1 << 63) - 1
+MAX_RDEV: Final = (1 << 32) - 1
+"""What Linux puts into a device number."""
 MAX_DEPTH: Final = 64
 """Objects and arrays inside each other in `content`, itself included: what any JSON parser takes, on any stack."""
 MIN_INTEGER: Final = -(1 << 63)
@@ -127,7 +129,7 @@ def check(document: Document) -> None:
         ("mode", 0 <= document.mode <= 0o7777),
         ("uid", 0 <= document.uid <= MAX_OWNER),
         ("gid", 0 <= document.gid <= MAX_OWNER),
-        ("rdev", 0 <= document.rdev <= MAX_INTEGER),
+        ("rdev", 0 <= document.rdev <= MAX_RDEV),
         ("mtime_ns", abs(document.mtime_ns) <= MAX_TIME_NS),
         ("birth_ns", abs(document.birth_ns) <= MAX_TIME_NS),
         ("target", _is_target(document)),

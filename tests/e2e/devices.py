@@ -1,0 +1,158 @@
+"""Real devices for end-to-end tests: a server process, and daemons with kernel mounts, driven by their commands.
+
+Everything is started from here, in the scratch directory of one test, and ended by `close`, also after a failure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+PASSPHRASE = "correct horse battery staple"  # of accounts that live as long as a test
+DEADLINE_S = 60.0
+
+
+def wait_for(what: str, condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
+    """Poll until `condition` holds; for what has no event that another process could wait for."""
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
+        time.sleep(0.02)
+
+
+def command(*argv: str, timeout_s: float = 120.0, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; its output is text."""
+    return subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, check=False, **options)
+
+
+def blobfs(*argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The client's command."""
+    return command(sys.executable, "-m", "blobfs.cli", *argv, **options)
+
+
+class Server:
+    """A server process of its own, with its data in `data`."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.port = 0
+        self.process: subprocess.Popen[str] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start, on the port of the last time if there was one; on return it accepts connections."""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "server", "--data", str(self.data), "--port", str(self.port)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.search(r"listening on http://127\.0\.0\.1:([0-9]+)", line)
+        assert found is not None, line
+        self.port = int(found[1])
+
+    def add_user(self, name: str, *options: str) -> dict[str, str]:
+        """What `user add --json` prints: user, token, invite."""
+        done = command(
+            sys.executable, "-m", "server", "user", "add", name, "--data", str(self.data), "--json", *options
+        )
+        assert done.returncode == 0, done.stderr
+        answer: dict[str, str] = json.loads(done.stdout)
+        return answer
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End the process and wait for it."""
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(DEADLINE_S)
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+            self.process = None
+
+
+class Device:
+    """One device: a store, a mount point and, while it is up, a daemon."""
+
+    def __init__(self, place: Path, name: str, invite: str | None = None) -> None:
+        self.mount = place / name
+        self.store = place / f"{name}.store"
+        self.passphrase = place / f"{name}.passphrase"
+        self.passphrase.write_text(PASSPHRASE + "\n")
+        self.mount.mkdir()
+        self._invite = invite
+
+    def up(self) -> None:
+        """Mount in the background; ready on return."""
+        argv = ["mount", str(self.mount), "--store", str(self.store), "--passphrase-file", str(self.passphrase)]
+        if self._invite is not None:
+            argv += ["--connect", self._invite]
+        done = blobfs(*argv, "--background")
+        assert done.returncode == 0, done.stderr
+        assert os.path.ismount(self.mount)
+
+    def status(self) -> dict[str, Any]:
+        """What `status --json` prints."""
+        done = blobfs("status", str(self.mount), "--json")
+        assert done.returncode == 0, done.stderr
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def sync(self, timeout_s: float = DEADLINE_S) -> None:
+        """On return the server has confirmed everything."""
+        done = blobfs("sync", str(self.mount), "--wait", "--timeout", str(timeout_s), timeout_s=timeout_s + 30)
+        assert done.returncode == 0, done.stderr
+
+    def down(self) -> None:
+        """Unmount in an orderly way."""
+        done = blobfs("umount", str(self.mount))
+        assert done.returncode == 0, done.stderr
+        wait_for("the mount is gone", lambda: not os.path.ismount(self.mount))
+
+    def kill(self) -> None:
+        """End the daemon as a power switch would, and leave the dead mount behind."""
+        pid = int(self.status()["pid"])
+        os.kill(pid, signal.SIGKILL)
+        wait_for("the daemon is gone", lambda: not _is_running(pid))
+
+    def close(self) -> None:
+        """Whatever state it is in: no process and no mount left behind."""
+        with suppress(Exception):
+            blobfs("umount", str(self.mount), timeout_s=30)
+        with suppress(Exception):
+            os.kill(int(self.status()["pid"]), signal.SIGKILL)
+        subprocess.run(["fusermount3", "-u", "-z", "-q", str(self.mount)], check=False)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def tree(root: Path) -> dict[str, tuple[object, ...]]:
+    """What two devices must agree on: kind, permissions, size, time and bytes of everything below `root`."""
+    found: dict[str, tuple[object, ...]] = {}
+    for folder, directories, files in os.walk(root):
+        for name in directories + files:
+            path = Path(folder, name)
+            info = path.lstat()
+            if path.is_symlink():
+                state: tuple[object, ...] = ("link", os.readlink(path))
+            elif path.is_dir():
+                state = ("directory", info.st_mode)
+            else:
+                state = ("file", info.st_mode, info.st_size, info.st_mtime_ns, path.read_bytes())
+            found[str(path.relative_to(root))] = state
+    return found
