@@ -25,6 +25,7 @@ from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
 from blobfs.embedded import EmbeddedServer
 from blobfs.errors import BlobfsError, RemoteError, ServerFailed, SyncTimeout, WrongAccount
 from blobfs.fs.filesystem import FileSystem, Owner
+from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
 from blobfs.remote.client import RemoteClient
 from blobfs.status import MOUNTED, LiveLine, Pending, Status, format_pending, write_pending
@@ -120,7 +121,7 @@ class Daemon:
             fetch_deadline_s=FETCH_DEADLINE_S,
         )
         self._engine.is_busy = self._fs.is_open
-        self._engine.on_applied = self._fs.invalidate
+        self._engine.on_applied = self._fs.notify
 
     @contextlib.asynccontextmanager
     async def _embedded(self) -> AsyncIterator[None]:
@@ -168,7 +169,7 @@ class Daemon:
 
     async def _hold_mount(self) -> None:
         mountpoint.prepare(self._config.mountpoint)
-        options = {"allow_other"} if self._config.allow_other else set()
+        options = MountOptions(allow_other=self._config.allow_other, fsname=f"blobfs@{self._remote.url}")
         try:
             await serve(self._fs, self._config.mountpoint, options, ready=self._ready)
         finally:

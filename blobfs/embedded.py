@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Final
 
@@ -79,7 +78,7 @@ class EmbeddedServer:
             log.warning("the embedded server does not start on port %d, trying another", self.port)
             await self._start(0)
 
-    async def supervise(self, on_restart: Callable[[], None]) -> None:
+    async def supervise(self) -> None:
         """Until cancelled: start the server again, on its port, whenever it is not running."""
         pause_s = 1.0
         while True:
@@ -94,7 +93,6 @@ class EmbeddedServer:
                 pause_s = min(2 * pause_s, RESTART_S)
             else:
                 pause_s = 1.0
-                on_restart()
 
     async def stop(self) -> None:
         """End it, at the latest after `STOP_S` seconds; no cancellation interrupts this."""

@@ -109,12 +109,17 @@ def make(config: Config) -> Made:
 def reconnect(config: Config, unlocked: Unlocked) -> None:
     """Give a store that exists the server, user and token of another invite for its own account.
 
+    Asks the server only when the invite is news, so that a script may give the same one at each start.
+
     Raises:
         WrongAccount: the invite is for another account. UsageError: the store has its own, embedded server.
     """
     remote = read_invite(config.connect or "")
     with contextlib.closing(Store.open(config.store, unlocked.keys())) as store:
-        if load_remote(store.settings).is_embedded:
+        known = load_remote(store.settings)
+        if known == remote:
+            return
+        if known.is_embedded:
             raise UsageError("this store has an embedded server; give --store another place to join another account")
         there = trio.run(fetch_secrets, remote)
         if there is None:

@@ -1,7 +1,7 @@
 """How the state of a mount is told: the JSON of `status --json`, a few lines for a person, one live line.
 
-The daemon fills in a `Status`, the command line prints it; asks nobody anything. Invariant: what came from a server or a
-file is shown without control characters, so it cannot write to the terminal.
+The daemon fills in a `Status`, the command line prints it; asks nobody. Invariant: what came from a server or a file
+is shown without control characters, so it cannot write to the terminal.
 """
 
 from __future__ import annotations
