@@ -10,11 +10,11 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Final
 
-from blobfs.errors import PreconditionFailed, StoreDamaged, WrongAccount
+from blobfs.errors import ProtocolError, StoreDamaged, WrongAccount
 from blobfs.protocol import Invite, pack_invite
 from blobfs.remote.client import RemoteClient
 from blobfs.store.settings import Settings
-from blobfs.values.documents import Json, dump
+from blobfs.values.documents import Json, dump, load
 from blobfs.values.keys import AccountId
 
 _REMOTE: Final = "door.remote"
@@ -72,8 +72,8 @@ def invite_text(remote: Remote) -> str:
 async def fetch_secrets(remote: Remote) -> Json | None:
     """The wrapped secret of the account, or None when no device has sent one. Raises RemoteError kinds."""
     async with RemoteClient(remote.url, remote.user, remote.token) as client:
-        there = await client.get_secrets()
-    return there[0] if there is not None else None
+        there = await client.fetch_secret()
+    return _parse(there[0]) if there is not None else None
 
 
 async def offer_secrets(remote: Remote, body: Json) -> None:
@@ -84,7 +84,7 @@ async def offer_secrets(remote: Remote, body: Json) -> None:
         RemoteError kinds.
     """
     async with RemoteClient(remote.url, remote.user, remote.token) as client:
-        await client.put_secrets(body, None)
+        await client.store_secret(dump(body))
 
 
 async def publish_secrets(client: RemoteClient, settings: Settings, body: Json) -> None:
@@ -92,23 +92,16 @@ async def publish_secrets(client: RemoteClient, settings: Settings, body: Json) 
 
     Raises:
         WrongAccount: the server keeps the secret of another account; nothing was changed.
+        PreconditionFailed: another device changes it at this moment.
         RemoteError kinds.
     """
     if settings.get(_PUBLISHED) == _digest(body):
         return
-    for attempt in (1, 2):
-        there = await client.get_secrets()
-        if there is not None:
-            check_account(there[0], AccountId(body["account"]))
-        try:
-            await client.put_secrets(body, there[1] if there is not None else None)
-        except PreconditionFailed:
-            # Two devices at once: whoever comes second has looked before the first was done.
-            if attempt == 2:
-                raise
-        else:
-            remember_published(settings, body)
-            return
+    there = await client.fetch_secret()
+    if there is not None:
+        check_account(_parse(there[0]), AccountId(body["account"]))
+    await client.store_secret(dump(body), there[1] if there is not None else None)
+    remember_published(settings, body)
 
 
 def remember_published(settings: Settings, body: Json) -> None:
@@ -123,6 +116,15 @@ def check_account(body: Json, account: AccountId) -> None:
             "the account at the server is not the one of this store; connect with --store NEW to keep both, or use "
             "the invite of the right account"
         )
+
+
+def _parse(payload: bytes) -> Json:
+    try:
+        return load(payload)
+    except (ValueError, RecursionError):
+        raise ProtocolError(
+            "the server keeps something else than an account's wrapped secret; ask its keeper"
+        ) from None
 
 
 def _digest(body: Json) -> str:

@@ -41,7 +41,6 @@ EXIT_CODES: Final[dict[type[BaseException], int]] = {
     errors.RemoteError: 19,
     errors.IntegrityError: 20,
     errors.WrongAccount: 21,
-    # 22 is blobfs-server's: its port is taken.
     KeyboardInterrupt: 130,
 }
 """Looked up by MRO, most specific class first. An exception that is not here is a fault of blobfs: 1."""

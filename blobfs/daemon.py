@@ -170,11 +170,7 @@ class Daemon:
     async def _hold_mount(self) -> None:
         mountpoint.prepare(self._config.mountpoint)
         options = MountOptions(allow_other=self._config.allow_other, fsname=f"blobfs@{self._remote.url}")
-        try:
-            await serve(self._fs, self._config.mountpoint, options, ready=self._ready)
-        finally:
-            if mountpoint.is_mounted(self._config.mountpoint):
-                mountpoint.unmount(self._config.mountpoint, lazy=True)
+        await serve(self._fs, self._config.mountpoint, options, ready=self._ready)
 
     def _ready(self) -> None:
         remember(Mount(self._config.mountpoint, self._config.store))
@@ -279,7 +275,6 @@ class Daemon:
     def _status(self) -> Status:
         """From any thread."""
         sync = self._engine.status()
-        stored, _ = self._store.attachments.usage()
         trouble = str(self._trouble) if self._trouble is not None else None
         return Status(
             state=MOUNTED if sync.state == SyncState.CONNECTED and trouble is None else str(sync.state),
@@ -293,7 +288,7 @@ class Daemon:
             device=self._store.settings.get("device_name"),
             pending=self.pending(),
             documents=self._store.tree.count(),
-            stored_bytes=stored,
+            stored_bytes=self._store.attachments.stored(),
             transfers=sync.transfers,
             version=blobfs.__version__,
         )

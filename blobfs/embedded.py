@@ -24,6 +24,8 @@ START_S: Final = 60
 STOP_S: Final = 10
 RESTART_S: Final = 60
 """Most seconds between two attempts to bring a dead server back."""
+PORT_BUSY: Final = 3
+"""The server's exit code for it (docs/CLI.md)."""
 HOST: Final = "127.0.0.1"
 _LISTENING: Final = re.compile(rb"listening on (http://127\.0\.0\.1:([0-9]{1,5})/?)\s*")
 
@@ -57,7 +59,7 @@ class EmbeddedServer:
         self.port = port
         self._data, self._log_path = data, log_path
         self._process: subprocess.Popen[bytes] | None = None
-        self._stopping = False
+        self._ended_with: int | None = None
 
     @property
     def url(self) -> str:
@@ -73,7 +75,7 @@ class EmbeddedServer:
         try:
             await self._start(self.port)
         except ServerFailed:
-            if self.port == 0:
+            if self.port == 0 or self._ended_with != PORT_BUSY:
                 raise
             log.warning("the embedded server does not start on port %d, trying another", self.port)
             await self._start(0)
@@ -105,6 +107,7 @@ class EmbeddedServer:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 await trio.to_thread.run_sync(self._process.wait)
+        self._ended_with = self._process.returncode
         _close(self._process)
         self._process = None
 
@@ -116,14 +119,19 @@ class EmbeddedServer:
             announced = await trio.to_thread.run_sync(_read_line, process.stdout, abandon_on_cancel=True)
         match = _LISTENING.fullmatch(announced or b"")
         if match is None:
+            if announced == b"":
+                # It ends by itself, and its exit code tells why: a signal now would hide that.
+                with trio.move_on_after(STOP_S):
+                    await _ended(process)
             await self.stop()
             raise ServerFailed(f"the embedded server did not start; {self._log_path} says why")
         self.port = int(match[2])
 
     def _spawn(self, port: int) -> subprocess.Popen[bytes]:
-        arguments = ("--data", os.fspath(self._data), "--host", HOST, "--port", str(port), "--exit-with-parent")
-        # Started from the main thread, since a server that asks the kernel for a signal at its parent's death gets it
-        # when the starting thread ends. In a session of its own: Ctrl-C on the terminal is for us, and it ends last.
+        pid = str(os.getpid())
+        arguments = ("--data", os.fspath(self._data), "--host", HOST, "--port", str(port), "--exit-with-parent", pid)
+        # In a session of its own: Ctrl-C on the terminal is for us, and it ends last. Its standard input is a pipe that
+        # nobody writes to, so that it cannot read the terminal either.
         with open(self._log_path, "ab") as errors:
             return subprocess.Popen(  # noqa: S603 - our own program and our own arguments
                 module_command("server", *arguments),

@@ -212,10 +212,8 @@ def umount(path: Path, *, lazy: bool) -> int:
     known = recall(path)
     status = look(known) if known is not None else None
     if known is None or status is None or status.pid is None:
-        if not mountpoint.is_mounted(path):
-            raise NotMounted(f"{path} is not mounted")
         if not mountpoint.is_dead(path):
-            raise NotMounted(f"{path} is mounted, but not by a blobfs of yours; use `umount {path}`")
+            raise NotMounted(f"{path} is not a mount of yours; `blobfs status` lists them, `umount {path}` ends others")
         mountpoint.unmount(path, lazy=True)
         print(f"Took away what a killed process had left at {path}.")
         return 0

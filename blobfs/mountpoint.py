@@ -1,28 +1,24 @@
-"""The directory that is mounted on: whether it can be, healing a dead mount, and unmounting.
+"""The directory that is mounted on, before a mount and after it: can it be, and is it free to go?
 
-Owns what the kernel's mount table says and the calls of `fusermount3`; knows nothing of stores or of the file system
-that is mounted. Invariant: no live mount is ever taken away but by `unmount`, which the kernel refuses while files are
-open, unless it is told to be lazy.
+Owns the checks that need no passphrase, each with its kind of error, and the polite way to unmount; `fs/mountpoint.py`
+owns the mount itself. Invariant: no live mount is ever taken away but by `unmount`, which the kernel refuses while
+files are open, unless it is told to be lazy.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 import stat
 import subprocess
 from pathlib import Path
-from typing import Final
 
 from blobfs.errors import FuseMissing, MountPointUnusable
-
-FUSE_DEVICE: Final = Path("/dev/fuse")
-_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
+from blobfs.fs.mountpoint import DEVICE, heal, is_mounted
 
 
-def check_fuse(device: Path = FUSE_DEVICE) -> None:
+def check_fuse(device: Path = DEVICE) -> None:
     """Raises FuseMissing with what to do when this user cannot mount through FUSE here."""
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
@@ -45,9 +41,9 @@ def check(path: Path) -> None:
     Raises:
         MountPointUnusable: anything else; the message says what.
     """
-    if is_mounted(path):
-        if is_dead(path):
-            return
+    if is_dead(path):
+        return
+    if os.path.ismount(path):
         raise MountPointUnusable(
             f"something is mounted on {path} already; unmount it with `umount {path}`, or choose another directory"
         )
@@ -71,18 +67,11 @@ def check(path: Path) -> None:
 
 def prepare(path: Path) -> None:
     """Make `path` ready to be mounted on: take a dead mount away, make the directory. Call `check` first."""
-    if is_mounted(path):
-        unmount(path, lazy=True)
-        check(path)
+    heal(path)
     try:
         path.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise MountPointUnusable(f"{path} cannot be made ({error.strerror}); choose another directory") from None
-
-
-def is_mounted(path: Path) -> bool:
-    """Whether the kernel has a mount exactly at `path`."""
-    return os.fsencode(path) in _mounted()
 
 
 def is_dead(path: Path) -> bool:
@@ -123,13 +112,3 @@ def _has_entries(path: Path) -> bool:
             return any(True for _ in entries)
     except OSError as error:
         raise MountPointUnusable(f"{path} cannot be read ({error.strerror}); choose another directory") from None
-
-
-def _mounted() -> set[bytes]:
-    """Every mount point, from the kernel's table; the fifth field, with blanks written as octal escapes."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        return {os.fsencode(_unescape(line.split(" ")[4])) for line in table}
-
-
-def _unescape(field: str) -> str:
-    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), field)
