@@ -120,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     sync.add_argument("--timeout", metavar="S", type=_seconds, help="give up waiting after S seconds")
     umount = _add(commands, "umount", _umount, "end a mount; everything is in the local store then")
     umount.add_argument("dir", metavar="DIR", type=Path, help="the mount point")
-    umount.add_argument("--lazy", action="store_true", help="also while programs have files in it open")
+    umount.add_argument(
+        "--force", action="store_true", help="also while programs have files in it open; those get errors from then on"
+    )
     invite = _add(commands, "invite", _invite, "print what another device needs to join, beside the passphrase")
     invite.add_argument("dir", metavar="DIR", type=Path, help="a mount point, or anything in it")
     passwd = _add(commands, "passwd", _passwd, "change the passphrase")
@@ -247,7 +249,7 @@ def _sync(options: argparse.Namespace) -> int:
 def _umount(options: argparse.Namespace) -> int:
     from blobfs import mounting
 
-    return mounting.umount(resolve(options.dir), lazy=options.lazy)
+    return mounting.umount(resolve(options.dir), force=options.force)
 
 
 def _invite(options: argparse.Namespace) -> int:

@@ -8,7 +8,6 @@ acknowledged is in the store before the process ends.
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import math
 import os
@@ -64,6 +63,7 @@ def run(config: Config, keys: Keys, announce: Callable[[Status], None], live: Li
         with _plain_errors():
             trio.run(daemon.main)
         pending = daemon.pending()
+        log.info("ended: %s", format_pending(pending))
         write_pending(record, pending)
         return pending
 
@@ -257,10 +257,12 @@ class Daemon:
             raise SyncTimeout(f"the time is over: {pending}; give --timeout more, or look at `blobfs status`")
 
     async def _answer_umount(self, question: Json) -> Json:
-        """Unmounts unless files are in use; the rest of the end follows, and the asker waits for the process to go."""
+        """Unmounts, unless files are in use; the rest of the end follows, and the asker waits for the process to go."""
         await self._fs.flush_all()
-        unmount = functools.partial(mountpoint.unmount, self._config.mountpoint, lazy=bool(question.get("lazy")))
-        await trio.to_thread.run_sync(unmount)
+        if question.get("force"):
+            self._mount.cancel()
+        else:
+            await trio.to_thread.run_sync(mountpoint.unmount, self._config.mountpoint)
         return {"pid": os.getpid()}
 
     async def _answer_invite(self, question: Json) -> Json:

@@ -88,12 +88,9 @@ def _print_made(config: Config, made: Made) -> None:
             "\nRecovery words. Write them down and keep them apart from this machine: with the words, or with the\n"
             "passphrase, the account can be opened; without both, nobody can.\n"
         )
-        words = made.words.split()
-        for first in range(0, len(words), 6):
-            print(
-                "   "
-                + " ".join(f"{number:2}. {word:<9}" for number, word in enumerate(words[first : first + 6], first + 1))
-            )
+        numbered = [f"{place:2}. {word:<8}" for place, word in enumerate(made.words.split(), 1)]
+        for first in range(0, len(numbered), 6):
+            print("   " + "  ".join(numbered[first : first + 6]).rstrip())
         print()
     if made.kept is not None:
         print(
@@ -203,7 +200,7 @@ def look(mount: Mount) -> Status:
         return not_mounted(mount.mountpoint, mount.store, read_pending(mount.store / PENDING), __version__)
 
 
-def umount(path: Path, *, lazy: bool) -> int:
+def umount(path: Path, *, force: bool) -> int:
     """End the mount at `path` and wait until its process has ended; prints what waits for the server.
 
     Raises:
@@ -221,7 +218,7 @@ def umount(path: Path, *, lazy: bool) -> int:
     try:
         with contextlib.suppress(NotMounted):
             # It may end before it answers, which is what was asked for.
-            ask(known.store, "umount", lazy=lazy)
+            ask(known.store, "umount", force=force)
         if not _has_ended(process, END_S):
             raise BlobfsError(
                 f"process {status.pid} still writes to its store after {END_S} seconds; "

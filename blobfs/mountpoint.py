@@ -15,7 +15,7 @@ import subprocess
 from pathlib import Path
 
 from blobfs.errors import FuseMissing, MountPointUnusable
-from blobfs.fs.mountpoint import DEVICE, heal, is_mounted
+from blobfs.fs.mountpoint import DEVICE, is_mounted
 
 
 def check_fuse(device: Path = DEVICE) -> None:
@@ -67,7 +67,8 @@ def check(path: Path) -> None:
 
 def prepare(path: Path) -> None:
     """Make `path` ready to be mounted on: take a dead mount away, make the directory. Call `check` first."""
-    heal(path)
+    if is_dead(path):
+        unmount(path, lazy=True)
     try:
         path.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
@@ -77,9 +78,10 @@ def prepare(path: Path) -> None:
 def is_dead(path: Path) -> bool:
     """Whether `path` is a FUSE mount whose process is gone."""
     try:
-        path.stat()
+        # Not stat: the kernel may still have the root's attributes, and answers with them for the dead.
+        os.statvfs(path)
     except OSError as error:
-        return error.errno == errno.ENOTCONN
+        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False
 
 
