@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, NamedTuple
 
 import trio
 
@@ -23,23 +24,22 @@ from blobfs.errors import (
     FileTooBig,
     InvalidArgument,
     IsADirectory,
-    RemoteUnavailable,
+    NotFound,
     StaleHandle,
 )
 from blobfs.fs.handles import OpenFile
 from blobfs.fs.inodes import References
+from blobfs.fs.presence import Fetch, Presence
 from blobfs.fs.stale import Stale, stale_after
 from blobfs.store.documents import Applied
 from blobfs.store.store import Store
 from blobfs.values.documents import Kind
-from blobfs.values.extents import MAX_SIZE, ROW
+from blobfs.values.extents import MAX_SIZE
 from blobfs.values.nodes import Content, Entry, Inode, Node
 
 log = logging.getLogger(__name__)
 
-Fetch = Callable[[Content, int, int], Awaitable[None]]
 Prefetch = Callable[[Content, int, int], None]
-Result = TypeVar("Result")
 
 SPILL: Final = 4 << 20
 """Bytes at which one file's buffer goes to the store: one extent, so that whole extents are written at once."""
@@ -47,8 +47,6 @@ MAX_HELD: Final = 32 << 20
 """Bytes of all buffers together at which all go: what the daemon's memory can grow by, however many files are open."""
 MAX_DOOMED: Final = 256
 """Deleted files purged in one transaction; fewer wait for the next `flush_all`."""
-FETCH_TRIES: Final = 3
-"""A fetched row can be evicted before it is read; three times in a row it is not chance."""
 PREFETCH: Final = 8 << 20
 """Bytes that a reader in sequence is kept ahead by: two extents."""
 
@@ -95,9 +93,8 @@ class FileSystem:
         self._store = store
         self._tree = store.tree
         self._attachments = store.attachments
-        self._fetch = fetch
+        self._presence = Presence(store.attachments, fetch, fetch_deadline_s)
         self._prefetch = prefetch
-        self._deadline_s = fetch_deadline_s
         self._space = space
         self._references = References()
         self._files: dict[Inode, OpenFile] = {}
@@ -266,7 +263,7 @@ class FileSystem:
                 file.node = None
             return node
 
-        return self.seen(await self._with_bytes(change))
+        return self.seen(await self._presence.perform(change))
 
     def _resize(self, inode: Inode, file: OpenFile | None, size: int, now_ns: int) -> Node:
         if file is None or not file.is_dirty:
@@ -369,7 +366,7 @@ class FileSystem:
         try:
             data = self._attachments.read(node.content, offset, length)
         except BytesAbsent:
-            data = await self._read_absent(node.content, offset, length)
+            data = await self._presence.read(node.content, offset, length)
             if file is not None:
                 file.is_partial = True
         if file is not None and file.is_partial:  # worth it only where something had to be fetched already
@@ -389,7 +386,7 @@ class FileSystem:
             try:
                 below = self._attachments.read(node.content, offset, stored)
             except BytesAbsent:
-                below = await self._read_absent(node.content, offset, stored)
+                below = await self._presence.read(node.content, offset, stored)
         target = bytearray(length)
         target[: len(below)] = below
         file.buffer.overlay(offset, target)
@@ -418,7 +415,7 @@ class FileSystem:
         if node is None:
             node = file.load(self._tree.get(inode))
         if node.stored < node.size and node.content is not None:
-            await self._bring_edges(file, node, offset, end)
+            await self._presence.bring_edges(node.content, node.size, offset, end)
         self._held += file.put(offset, data, time.time_ns())
         return len(data)
 
@@ -450,7 +447,7 @@ class FileSystem:
             if file.is_dirty:
                 self._held -= file.settle(self._write(file))
 
-        await self._with_bytes(store)
+        await self._presence.perform(store)
 
     def _write(self, file: OpenFile) -> Node:
         node = file.node or self._tree.get(file.inode)
@@ -458,47 +455,6 @@ class FileSystem:
         return self._attachments.write(
             file.inode, file.buffer.pieces(), file.size, mtime_ns, max(mtime_ns, node.ctime_ns)
         )
-
-    # --- bytes that are not here --------------------------------------------------------------------------
-
-    async def _with_bytes(self, action: Callable[[], Result]) -> Result:
-        """`action()`, with the bytes fetched that it finds absent; it changes nothing when it does."""
-        for _ in range(FETCH_TRIES):
-            try:
-                return action()
-            except BytesAbsent as absent:
-                missing = absent
-            await self._bring(Content(missing.content), missing.offset, missing.length)
-        raise RemoteUnavailable("bytes that were fetched did not stay")
-
-    async def _read_absent(self, content: Content, offset: int, length: int) -> bytes:
-        for _ in range(FETCH_TRIES):
-            await self._bring(content, offset, length)
-            try:
-                return self._attachments.read(content, offset, length)
-            except BytesAbsent:
-                continue
-        raise RemoteUnavailable("bytes that were fetched did not stay")
-
-    async def _bring(self, content: Content, offset: int, length: int) -> None:
-        try:
-            with trio.fail_after(self._deadline_s):
-                await self._fetch(content, offset, length)
-        except trio.TooSlowError:
-            raise RemoteUnavailable(f"bytes not on this device did not come within {self._deadline_s:g} s") from None
-
-    async def _bring_edges(self, file: OpenFile, node: Node, offset: int, end: int) -> None:
-        """See to it that rows which a write covers in part are here: a write that is answered must be storable."""
-        assert node.content is not None
-        edges = {offset - offset % ROW} if offset % ROW else set()
-        if end % ROW and end < node.size:
-            edges.add(end - end % ROW)
-        for start in edges:
-            if start < node.size and not file.buffer.covers(start, 1):
-                try:
-                    self._attachments.read(node.content, start, 1)
-                except BytesAbsent:
-                    await self._read_absent(node.content, start, 1)
 
     def _read_ahead(self, file: OpenFile, content: Content, end: int) -> None:
         if self._prefetch is not None and file.next_offset:
@@ -510,6 +466,9 @@ class FileSystem:
     def notify(self, applied: Applied) -> None:
         """A remote change is in the store: whoever mounts this has the kernel forget what it knew."""
         self._outdate(applied.inode)
+        if applied.before is not None and not applied.names_after:
+            with suppress(NotFound):
+                self._deleted(self._tree.get(applied.inode))
         if self.on_stale is not None:
             self.on_stale(self.invalidated(applied))
 

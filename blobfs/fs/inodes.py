@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from blobfs.values.nodes import Inode
+from blobfs.values.nodes import ROOT_INODE, Inode
 
 
 class References:
@@ -17,8 +17,8 @@ class References:
     __slots__ = ("_deleted", "_doomed", "lookups")
 
     def __init__(self) -> None:
-        self.lookups: dict[Inode, int] = {}
-        """The kernel's references; an inode it does not know is not in here."""
+        self.lookups: dict[Inode, int] = {ROOT_INODE: 1}
+        """The kernel's references; an inode it does not know is not in here. It always knows the root."""
         self._deleted: set[Inode] = set()
         self._doomed: list[Inode] = []
 

@@ -59,7 +59,7 @@ def prepare(mountpoint: Path) -> None:
     _check_device()
     heal(mountpoint)
     try:
-        entries = next(os.scandir(mountpoint), None)
+        is_empty = not os.listdir(mountpoint)
     except FileNotFoundError:
         raise UsageError(f"there is no directory {mountpoint}; make it first") from None
     except NotADirectoryError:
@@ -68,7 +68,7 @@ def prepare(mountpoint: Path) -> None:
         raise UsageError(f"{mountpoint} is not yours to enter; choose another directory") from None
     if is_mounted(mountpoint):
         raise UsageError(f"a blobfs is mounted on {mountpoint} already")
-    if entries is not None:
+    if not is_empty:
         raise UsageError(f"{mountpoint} is not empty; its files would be hidden while mounted")
     if os.getuid() and not os.access(mountpoint, os.W_OK):
         raise UsageError(f"{mountpoint} is not yours to write to, so fusermount3 refuses it; choose another directory")
@@ -102,7 +102,7 @@ def is_mounted(mountpoint: Path) -> bool:
 def heal(mountpoint: Path) -> bool:
     """Take off a mount whose daemon is dead; whether there was one."""
     try:
-        os.stat(mountpoint)
+        os.statvfs(mountpoint)  # never from a cache: a dead mount's attributes can outlive its daemon
     except OSError as error:
         if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
             return False

@@ -10,11 +10,12 @@ import functools
 import logging
 import os
 import signal
+import sys
 from pathlib import Path
 
 import trio
 
-from blobfs.errors import BlobfsError, RemoteUnavailable, UsageError
+from blobfs.errors import BlobfsError, RemoteUnavailable
 from blobfs.fs.filesystem import FileSystem, Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
@@ -70,14 +71,25 @@ def main() -> None:
     parser.add_argument("--allow-other", action="store_true")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
+    reasons: list[str] = []
     try:
         store = open_store(arguments.store)
         try:
             trio.run(_run, store, arguments.mountpoint, MountOptions(allow_other=arguments.allow_other))
         finally:
             store.close()
-    except (BlobfsError, UsageError) as error:
-        raise SystemExit(str(error)) from None
+    except* BlobfsError as group:
+        reasons = [str(error) for error in leaves(group)]
+    if reasons:
+        sys.exit("; ".join(reasons))
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """Every error of a group that is no group itself."""
+    errors = []
+    for error in group.exceptions:
+        errors += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return errors
 
 
 if __name__ == "__main__":
