@@ -269,7 +269,7 @@ class DocumentStore:
             names_before = () if before is None else tuple(self._tree.names(before.inode))
             unsent = local is not None or keep_content
             if inode is None:
-                if deleted:
+                if deleted and not unsent:
                     self._set_base(document, revision, deleted)
                     return Applied(Inode(0), None, (), (), False)
                 inode = self._tree.new_inode()
@@ -377,6 +377,22 @@ class DocumentStore:
             sql = "UPDATE documents SET content = NULL, json = ? WHERE inode = ?"
             self._db.run(sql, (json.dumps(content), node.inode))
         return node._replace(content=None)
+
+    def reidentify(self, doc_id: DocId, new_id: DocId, now_ns: int) -> None:
+        """The node that is `doc_id` goes on as `new_id`, an edit to be sent; the base of each id stays with the id.
+
+        Raises:
+            DocumentNotFound: no such node. DocumentExists: `new_id` has one.
+        """
+        with self._ledger.transaction():
+            inode = self._find(doc_id)
+            if inode is None or doc_id == ROOT:
+                raise DocumentNotFound(f"no document {doc_id}")
+            if self._find(new_id) is not None:
+                raise DocumentExists(f"document {new_id} exists")
+            sql = f"UPDATE documents SET doc_id = ?, {EDITED} WHERE inode = ?"  # noqa: S608
+            self._db.run(sql, (new_id, now_ns, now_ns, inode))
+            self._ledger.mark_changed()
 
     def edit(self, doc_id: DocId, now_ns: int, **changes: Any) -> None:
         """Change fields of a live document, as `Document` names them; the attachment is not one of them.
