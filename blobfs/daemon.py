@@ -30,7 +30,8 @@ from blobfs.remote.client import RemoteClient
 from blobfs.status import MOUNTED, LiveLine, Pending, Status, format_pending, write_pending
 from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
-from blobfs.sync.engine import SyncEngine, SyncOptions, SyncState
+from blobfs.sync.engine import SyncEngine, SyncOptions
+from blobfs.sync.status import SyncState
 from blobfs.values.documents import Json
 from blobfs.values.keys import Keys
 
@@ -188,7 +189,8 @@ class Daemon:
     async def _sync(self, scope: trio.CancelScope, ended: trio.Event) -> None:
         try:
             with scope:
-                await self._engine.run()
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self._engine.run)
         finally:
             ended.set()
 
@@ -277,10 +279,12 @@ class Daemon:
     def _status(self) -> Status:
         """From any thread."""
         sync = self._engine.status()
+        told = sync.to_json()
         trouble = str(self._trouble) if self._trouble is not None else None
+        state = SyncState.WRONG_ACCOUNT if trouble is not None else sync.state
         return Status(
-            state=MOUNTED if sync.state == SyncState.CONNECTED and trouble is None else str(sync.state),
-            reason=trouble or sync.reason,
+            state=MOUNTED if state is SyncState.CONNECTED else state.value,
+            reason=trouble or sync.reason or None,
             mountpoint=os.fspath(self._config.mountpoint),
             store=os.fspath(self._config.store),
             pid=os.getpid(),
@@ -288,9 +292,11 @@ class Daemon:
             user=self._remote.user,
             embedded=self._remote.is_embedded,
             device=self._store.settings.get("device_name"),
-            pending=self.pending(),
+            pending=Pending(sync.pending_documents, sync.pending_bytes),
             documents=self._store.tree.count(),
             stored_bytes=self._store.attachments.stored(),
-            transfers=sync.transfers,
+            transfers=told["transfers"],
+            parked=told["parked"],
+            last_contact=told["last_contact"],
             version=blobfs.__version__,
         )

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TextIO
+
+from blobfs.values.documents import Json
 
 NOT_MOUNTED: Final = "not mounted"
 MOUNTED: Final = "mounted"
@@ -48,8 +50,12 @@ class Status:
     """Live documents of the account, directories included."""
     stored_bytes: int | None
     """Bytes of attachments that are in the local store."""
-    transfers: int | None
-    """Blobs on their way now, either direction."""
+    transfers: Sequence[Json] | None
+    """What is on its way now: `what` (`upload`, `download`), `doc_id`, `total` and `done` bytes."""
+    parked: Sequence[Json] | None
+    """Documents that sync goes on without: `doc_id`, `reason`, `since` (seconds since the epoch)."""
+    last_contact: float | None
+    """When the server last answered, in seconds since the epoch."""
     version: str
 
     def to_json(self) -> dict[str, Any]:
@@ -83,6 +89,8 @@ def not_mounted(mountpoint: Path, store: Path | None, pending: Pending, version:
         documents=None,
         stored_bytes=None,
         transfers=None,
+        parked=None,
+        last_contact=None,
         version=version,
     )
 
@@ -132,7 +140,9 @@ def format_line(status: Status, *, colour: bool = False) -> str:
     """The live line."""
     parts = [paint(status.state, status.state, colour), format_pending(status.pending)]
     if status.transfers:
-        parts.append(f"{status.transfers} on the way")
+        parts.append(f"{len(status.transfers)} on the way")
+    if status.parked:
+        parts.append(f"{len(status.parked)} put aside")
     if status.reason:
         parts.append(printable(status.reason))
     return " · ".join(parts)
@@ -147,6 +157,8 @@ def format_status(status: Status, *, colour: bool = False) -> str:
     if status.store:
         held = f" ({format_bytes(status.stored_bytes)} here)" if status.stored_bytes is not None else ""
         lines.append(f"  store   {printable(status.store)}{held}")
+    for entry in status.parked or ():
+        lines.append(f"  aside   {printable(str(entry['doc_id']))}: {printable(str(entry['reason']))}")
     if status.pid:
         lines.append(f"  process {status.pid}")
     return "\n".join(lines)

@@ -35,7 +35,9 @@ STATUS = Status(
     pending=Pending(2, 3000),
     documents=5,
     stored_bytes=10,
-    transfers=1,
+    transfers=[{"what": "upload", "doc_id": "a", "total": 9, "done": 3}],
+    parked=[],
+    last_contact=1.5,
     version="0",
 )
 
