@@ -74,8 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _tell(error, f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
     except Exception as error:
-        _log_fault(error)
-        return _tell(error, f"an unexpected error ({type(error).__name__}); the store's log has the details")
+        if os.environ.get("BLOBFS_DEBUG"):
+            raise
+        return _tell(error, _log_fault(error))
 
 
 def exit_code(error: BaseException) -> int:
@@ -90,10 +91,13 @@ def _tell(error: BaseException, sentence: str) -> int:
     return exit_code(error)
 
 
-def _log_fault(error: Exception) -> None:
+def _log_fault(error: Exception) -> str:
+    """Log a fault of ours, if there is a log by now, and say where to look for it."""
     import logging
 
     logging.getLogger(__name__).error("unexpected error", exc_info=error)
+    where = "the store's log has the details" if logging.getLogger().handlers else "BLOBFS_DEBUG=1 shows the details"
+    return f"an unexpected error ({type(error).__name__}); {where}"
 
 
 # --- grammar ------------------------------------------------------------------------------------------------------

@@ -58,15 +58,13 @@ def run(config: Config, keys: Keys, announce: Callable[[Status], None], live: Li
         BlobfsError kinds: it could not be mounted, or not be ended as promised.
     """
     with contextlib.closing(Store.open(config.store, keys)) as store:
-        record = config.store / PENDING
-        record.unlink(missing_ok=True)
+        (config.store / PENDING).unlink(missing_ok=True)
         daemon = Daemon(config, store, announce, live)
         with _plain_errors():
             trio.run(daemon.main)
-        pending = daemon.pending()
-        log.info("ended: %s", format_pending(pending))
-        write_pending(record, pending)
-        return pending
+    if not daemon.was_ready:
+        raise KeyboardInterrupt
+    return daemon.pending
 
 
 @contextlib.contextmanager
@@ -91,26 +89,37 @@ class Daemon:
     def __init__(self, config: Config, store: Store, announce: Callable[[Status], None], live: LiveLine | None) -> None:
         self._config, self._store, self._announce, self._live = config, store, announce, live
         self._remote = load_remote(store.settings)
-        self._mount = trio.CancelScope()
+        self._start, self._mount = trio.CancelScope(), trio.CancelScope()
         self._publish_now = trio.Event()
-        self._is_ready = False
         self._trouble: BlobfsError | None = None
         """Why the wrapped secret is not at the server, when that is for a reason that the user must know."""
+        self.was_ready = False
+        self.pending = Pending(None, None)
+        """What waits for the server; known once it has ended."""
 
     async def main(self) -> None:
-        """Everything between the opening of the store and its closing."""
+        """Everything between the opening of the store and its closing, which it does, too."""
         # Open to the very end: a second Ctrl-C must not cut the flush short.
         with trio.open_signal_receiver(*ENDING) as signals:
-            async with (
-                self._embedded(),
-                RemoteClient(self._remote.url, self._remote.user, self._remote.token) as self._client,
-            ):
-                self._build()
-                await self._serve(signals)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._end_on_signal, signals)
+                async with self._embedded():
+                    try:
+                        async with RemoteClient(
+                            self._remote.url, self._remote.user, self._remote.token
+                        ) as self._client:
+                            self._build()
+                            await self._serve()
+                    finally:
+                        with trio.CancelScope(shield=True):
+                            await trio.to_thread.run_sync(self._close_store)
+                nursery.cancel_scope.cancel()
 
-    def pending(self) -> Pending:
-        """What waits for the server."""
-        return Pending(*self._store.documents.pending())
+    def _close_store(self) -> None:
+        self.pending = Pending(*self._store.documents.pending())
+        self._store.close()
+        write_pending(self._config.store / PENDING, self.pending)
+        log.info("ended: %s", format_pending(self.pending))
 
     def _build(self) -> None:
         self._engine = SyncEngine(self._store, self._client, options=SyncOptions())
@@ -133,14 +142,15 @@ class Daemon:
             return
         server = EmbeddedServer(self._config.server, self._config.store / SERVER_LOG, remote.port)
         try:
-            await server.start()
-            self._remote = move_remote(self._store.settings, remote, server.url, server.port)
-        except ServerFailed as error:
-            # Port 0: it never ran, so what is wrong is wrong with the set-up, and the user is here to see it.
-            if remote.port == 0:
-                raise
-            log.warning("%s", error)
-        try:
+            try:
+                with self._start:
+                    await server.start()
+                    self._remote = move_remote(self._store.settings, remote, server.url, server.port)
+            except ServerFailed as error:
+                # Port 0: it never ran, so what is wrong is wrong with the set-up, and the user is here to see it.
+                if remote.port == 0:
+                    raise
+                log.warning("%s", error)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(server.supervise)
                 yield
@@ -148,9 +158,8 @@ class Daemon:
         finally:
             await server.stop()
 
-    async def _serve(self, signals: AsyncIterator[int]) -> None:
+    async def _serve(self) -> None:
         async with trio.open_nursery() as top:
-            top.start_soon(self._end_on_signal, signals)
             syncing = trio.CancelScope()
             synced = trio.Event()
             top.start_soon(self._sync, syncing, synced)
@@ -175,7 +184,7 @@ class Daemon:
 
     def _ready(self) -> None:
         remember(Mount(self._config.mountpoint, self._config.store))
-        self._is_ready = True
+        self.was_ready = True
         log.info("mounted")
         self._announce(self._status())
 
@@ -184,6 +193,7 @@ class Daemon:
     async def _end_on_signal(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             log.info("ending: %s", signal.Signals(number).name)
+            self._start.cancel()
             self._mount.cancel()
 
     async def _sync(self, scope: trio.CancelScope, ended: trio.Event) -> None:
@@ -203,7 +213,7 @@ class Daemon:
                 if trio.current_time() >= flush_at:
                     await self._fs.flush_all()
                     flush_at = trio.current_time() + FLUSH_S
-            except BlobfsError as error:
+            except (BlobfsError, OSError) as error:
                 # A full disk, say: the next close or fsync of the file tells its program.
                 log.warning("a regular flush failed: %s", error)
 
@@ -224,7 +234,7 @@ class Daemon:
 
     async def _show(self) -> None:
         while self._live is not None:
-            if self._is_ready:
+            if self.was_ready:
                 self._live.show(await trio.to_thread.run_sync(self._status))
             await trio.sleep(TICK_S)
 
@@ -255,7 +265,7 @@ class Daemon:
         with trio.move_on_after(math.inf if timeout_s is None else timeout_s) as scope:
             await self._engine.settle(timeout_s)
         if scope.cancelled_caught:
-            pending = format_pending(await trio.to_thread.run_sync(self.pending))
+            pending = format_pending((await trio.to_thread.run_sync(self._status)).pending)
             raise SyncTimeout(f"the time is over: {pending}; give --timeout more, or look at `blobfs status`")
 
     async def _answer_umount(self, question: Json) -> Json:

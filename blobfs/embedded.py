@@ -6,6 +6,7 @@ Imports nothing of the server's. Invariant: the process never outlives this one,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -26,6 +27,8 @@ RESTART_S: Final = 60
 """Most seconds between two attempts to bring a dead server back."""
 PORT_BUSY: Final = 3
 """The server's exit code for it (docs/CLI.md)."""
+LOG_BYTES: Final = 4 << 20
+"""Size at which the next start begins another log; one old one is kept."""
 HOST: Final = "127.0.0.1"
 _LISTENING: Final = re.compile(rb"listening on (http://127\.0\.0\.1:([0-9]{1,5})/?)\s*")
 
@@ -128,6 +131,7 @@ class EmbeddedServer:
         self.port = int(match[2])
 
     def _spawn(self, port: int) -> subprocess.Popen[bytes]:
+        _rotate(self._log_path)
         pid = str(os.getpid())
         arguments = ("--data", os.fspath(self._data), "--host", HOST, "--port", str(port), "--exit-with-parent", pid)
         # In a session of its own: Ctrl-C on the terminal is for us, and it ends last. Its standard input is a pipe that
@@ -157,6 +161,12 @@ async def _ended(process: subprocess.Popen[bytes]) -> None:
 
 def _read_line(stream: IO[bytes] | None) -> bytes:
     return stream.readline(1024) if stream is not None else b""
+
+
+def _rotate(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size > LOG_BYTES:
+            path.replace(path.with_name(path.name + ".1"))
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

@@ -53,7 +53,8 @@ def mount(config: Config) -> int:
     if config.background:
         return _start_in_background(config, unlocked)
     log_to(config.store / LOG)
-    return _run(config, unlocked, lambda status: print(_welcome(status, config), flush=True), LiveLine(sys.stdout))
+    live = LiveLine(sys.stdout)
+    return _run(config, unlocked, lambda status: live.say(_welcome(status, config)), live)
 
 
 def _check_free(config: Config) -> None:
@@ -109,7 +110,7 @@ def _run(config: Config, unlocked: Unlocked, announce: Announce, live: LiveLine 
         if live is not None:
             live.clear()
     if live is not None:
-        print(f"Unmounted {config.mountpoint}: {_farewell(pending)}.")
+        live.say(f"Unmounted {config.mountpoint}: {_farewell(pending)}.")
     return 0
 
 
@@ -127,6 +128,7 @@ def _welcome(status: Status, config: Config) -> str:
             f"  blobfs sync {status.mountpoint} --wait   return when the server has everything",
             f"  blobfs invite {status.mountpoint}        the text with which another device joins",
             f"  {end} {status.mountpoint}   end it; nothing is lost",
+            *(["  Other users of this machine may enter, as far as modes allow."] if config.allow_other else []),
         )
     )
 
@@ -197,7 +199,8 @@ def look(mount: Mount) -> Status:
     try:
         return from_json(ask(mount.store, "status"))
     except NotMounted:
-        return not_mounted(mount.mountpoint, mount.store, read_pending(mount.store / PENDING), __version__)
+        store = mount.store if mount.store.is_dir() else None
+        return not_mounted(mount.mountpoint, store, read_pending(mount.store / PENDING), __version__)
 
 
 def umount(path: Path, *, force: bool) -> int:

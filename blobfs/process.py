@@ -25,6 +25,8 @@ def harden() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     os.umask(0o077)
+    # Until there is a log, nothing is logged: by default warnings and tracebacks would go to standard error.
+    logging.lastResort = None
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
@@ -40,13 +42,18 @@ def module_environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{inherited}" if inherited else here}
 
 
-def log_to(path: Path, *, debug: bool = False) -> None:
+def is_debugging() -> bool:
+    """Whether the user asked for more than sentences: `BLOBFS_DEBUG` is set."""
+    return bool(os.environ.get("BLOBFS_DEBUG"))
+
+
+def log_to(path: Path) -> None:
     """Send the program's log to `path`, at most three old files of 1 MiB beside it. Names and keys are never logged."""
     handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
-    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    root.setLevel(logging.DEBUG if is_debugging() else logging.INFO)
     # The HTTP library logs every request with its full address at INFO.
     for noisy in ("httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -6,6 +6,7 @@ is shown without control characters, so it cannot write to the terminal.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -188,19 +189,25 @@ class LiveLine:
         if news == self._shown:
             return
         self._shown = news
-        if self._live:
-            # Cut to the terminal's width: a line that wraps cannot be taken back.
-            self._stream.write("\r\x1b[2K" + self._fit(line))
-        else:
-            self._stream.write(f"blobfs: {news}\n")
-        self._stream.flush()
+        # Cut to the terminal's width: a line that wraps cannot be taken back.
+        self._write("\r\x1b[2K" + self._fit(line) if self._live else f"blobfs: {news}\n")
 
     def clear(self) -> None:
         """Make room for ordinary output."""
         if self._live and self._shown is not None:
-            self._stream.write("\r\x1b[2K")
-            self._stream.flush()
+            self._write("\r\x1b[2K")
         self._shown = None
+
+    def say(self, text: str) -> None:
+        """Show `text` for good, in place of the line."""
+        self.clear()
+        self._write(text + "\n")
+
+    def _write(self, text: str) -> None:
+        # A terminal that was closed, or a pipe that nobody reads any more, is no reason to end a mount.
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
 
     def _fit(self, line: str) -> str:
         try:
