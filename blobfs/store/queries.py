@@ -14,6 +14,7 @@ from blobfs.errors import IndexExists, IndexNotFound, UsageError
 from blobfs.store.ledger import Ledger
 from blobfs.store.settings import Settings
 from blobfs.values.documents import ROOT, DocId
+from blobfs.values.nodes import Inode
 
 Scalar = str | int | float | bool
 """What an index can hold and a query ask for."""
@@ -43,6 +44,18 @@ class Queries:
             limit,
         )
         return [DocId(row[0]) for row in rows]
+
+    def named(self, parent: Inode, prefix: bytes) -> list[tuple[bytes, DocId]]:
+        """(name, document) of everything in a directory whose name begins with `prefix`, which is not empty."""
+        rows = self._ledger.all(
+            self._db,
+            "SELECT name, doc_id FROM names JOIN documents ON documents.inode = names.inode "
+            "WHERE names.parent = ? AND name >= ? AND name < ? AND kind != '' ORDER BY name",
+            parent,
+            prefix,
+            prefix + b"\xff" * 255,
+        )
+        return [(name, DocId(doc_id)) for name, doc_id in rows]
 
     # --- indexes ------------------------------------------------------------------------------------------------
 
