@@ -12,7 +12,7 @@ BlobfsError
 ├── FileError                   what a file operation met; an errno each
 │   ├── NotFound  Exists  NotADirectory  IsADirectory  NotEmpty  NameTooLong
 │   ├── StaleHandle  InvalidArgument  FileTooBig  NoAttribute  RangeTooSmall
-│   ├── NotPermitted  TooManyLinks
+│   ├── NotPermitted  NotSupported  TooManyLinks
 │   └── ReadOnly
 ├── DocumentError
 │   ├── DocumentNotFound  DocumentExists
@@ -153,6 +153,10 @@ class NotPermitted(FileError):
 
 class TooManyLinks(FileError):
     """EMLINK."""
+
+
+class NotSupported(FileError):
+    """EOPNOTSUPP."""
 
 
 class ReadOnly(FileError):

@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
+import json
 import re
 import struct
-from typing import Final, TypedDict
+import urllib.parse
+from typing import Final, NamedTuple, TypedDict
 
 VERSION: Final = 1
 """Of the protocol. `GET /` answers with it; a client refuses a server whose version it does not know."""
@@ -111,6 +113,17 @@ class ChangeStatus(enum.StrEnum):
     INVALID = "invalid"
 
 
+class UploadStatus(enum.StrEnum):
+    """The answer to one item of an upload through `POST /stream/{user}`."""
+
+    CREATED = "created"
+    EXISTS = "exists"
+    """It is here already, so nothing was stored; as good as created to whoever derives ids from content."""
+    OVER_QUOTA = "quota"
+    INVALID = "invalid"
+    """Its id breaks the grammar."""
+
+
 class ErrorCode(enum.StrEnum):
     """`error.code` in the JSON body of every status of 400 and above."""
 
@@ -184,6 +197,34 @@ class ResultJson(TypedDict):
     """Blob ids, when status is `missing`."""
     current: DocumentJson | None
     """The server's document, when status is `conflict` and it has one."""
+
+
+class ListJson(TypedDict):
+    """`GET /blobs/{user}`; with `only_count` it is `{"count": N}` instead."""
+
+    blobs: list[str]
+    cursor: str | None
+    """Opaque; give it as `cursor` for the next page. None at the end."""
+
+
+class IdsJson(TypedDict):
+    """The body of `POST /blobs/{user}/missing` and of `POST /stream/{user}?direction=download`."""
+
+    ids: list[str]
+
+
+class MissingJson(TypedDict):
+    """The answer of `POST /blobs/{user}/missing`: those of the ids that the server lacks, in their order."""
+
+    missing: list[str]
+
+
+class UploadResultJson(TypedDict):
+    """The answer to one item; an upload's answer is `{"results": [...]}`, in the order of the items."""
+
+    blob_id: str
+    status: str
+    """An `UploadStatus`."""
 
 
 class ErrorBody(TypedDict):
@@ -260,3 +301,71 @@ def unpack_item_header(fixed: bytes) -> tuple[ItemStatus, int, int]:
     if length > MAX_BLOB:
         raise BadStream(f"an item of {length} bytes")
     return ItemStatus(status), id_length, length
+
+
+# --- invites ------------------------------------------------------------------------------------------------
+
+INVITE_PREFIX: Final = "blobfs1:"
+MAX_INVITE: Final = 4096
+"""Characters of an invite."""
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,256}")
+
+
+class Invite(NamedTuple):
+    """What a new device needs beside the passphrase."""
+
+    url: str
+    """Of the server, without a trailing slash."""
+    user: str
+    token: str
+
+
+def is_server_url(url: str) -> bool:
+    """Whether `url` is `http(s)://HOST[:PORT][/PATH]`, printable ASCII, without credentials, query or fragment."""
+    if len(url) > 1024 or not all("!" <= character <= "~" for character in url) or "\\" in url:
+        return False
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = not (parts.query or parts.fragment or "?" in url or "#" in url or "@" in parts.netloc)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and plain and port != 0
+
+
+def pack_invite(invite: Invite) -> str:
+    """The text that a person copies to a new device: the prefix, then base64url of canonical JSON.
+
+    Raises:
+        ValueError: a URL, user or token that cannot stand in an invite.
+    """
+    if not (is_server_url(invite.url) and is_id(invite.user) and _TOKEN.fullmatch(invite.token)):
+        raise ValueError("an invite needs the address of a server, a user and a token")
+    body = {"v": 1, "url": invite.url, "user": invite.user, "token": invite.token}
+    packed = json.dumps(body, sort_keys=True, separators=(",", ":")).encode("ascii")
+    return INVITE_PREFIX + base64.urlsafe_b64encode(packed).rstrip(b"=").decode("ascii")
+
+
+def parse_invite(text: str) -> Invite:
+    """The invite in `text`; white space around it is forgiven, nothing else is.
+
+    Raises:
+        ValueError: anything that `pack_invite` would not have written.
+    """
+    text = text.strip()
+    if len(text) > MAX_INVITE or not text.startswith(INVITE_PREFIX):
+        raise ValueError("not an invite")
+    encoded = text.removeprefix(INVITE_PREFIX)
+    try:
+        packed = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+        body = json.loads(packed.decode("ascii"))
+        fields = (body["url"], body["user"], body["token"])
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ValueError("not an invite") from error
+    if not all(isinstance(field, str) for field in fields):
+        raise ValueError("not an invite")
+    invite = Invite(*fields)
+    # One text for each invite: this refuses unknown members, versions, duplicate keys and loose base64 at once.
+    if pack_invite(invite) != text:
+        raise ValueError("not an invite")
+    return invite

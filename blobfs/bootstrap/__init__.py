@@ -9,7 +9,7 @@ are its callers; `find_fuse_fault` also serves the mount command.
     environment.py   `.venv`: what is installed in it, by which lock file, and how it heals
     *.lock           every version pinned with its hashes; docs/DEVELOPING.md says how they are refreshed
 
-Invariant: `.venv/setup.json` exists only while everything it names is completely installed.
+Invariant: `.venv/setup.json` exists only while everything that it names is completely installed.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 Owns every file in `.venv`, the lock that serialises set-ups, and the stamp that says what is installed. Knows nothing
 of system packages.
 
-The stamp is written when a set-up is complete and removed before anything changes. So an environment without one is
-either new or was left half-way, by a kill or a failed download; both are emptied and built from scratch.
+The stamp names the parts that are completely installed. It is removed before anything changes and written when pip has
+ended, well or not: pip undoes what it began when it fails, as without a network. So an environment without a stamp is
+either new or was left half-way by a kill; both are emptied and built from scratch.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class Environment:
         """Install `parts`; on return the stamp names them. The caller is inside `locked()`.
 
         Raises:
-            SetupFailure: a step failed. The stamp is gone then, and the next set-up starts from scratch.
+            SetupFailure: a step failed. The stamp names what was there before, and the next set-up goes on from it.
         """
         if not parts:
             return
@@ -118,11 +119,17 @@ class Environment:
         self._stamp.unlink(missing_ok=True)
         if not stamp:
             self._create(log)
-        for part in parts:
-            step = PARTS[part]
-            run_step(step.doing, self._pip(*step.arguments), log, holds_lock=True)
-            stamp[part] = self._digest(part)
-        self._write_stamp({**stamp, **self._identity()})
+        stamp.update(self._identity())
+        try:
+            for part in parts:
+                step = PARTS[part]
+                stamp.pop(part, None)
+                run_step(step.doing, self._pip(*step.arguments), log, holds_lock=True)
+                stamp[part] = self._digest(part)
+        except SetupFailure:
+            self._write_stamp(stamp)
+            raise
+        self._write_stamp(stamp)
         say("the set-up is complete.")
 
     def _create(self, log: Log) -> None:

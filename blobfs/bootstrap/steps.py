@@ -54,7 +54,7 @@ def run_step(doing: str, command: Sequence[str], log: Log, *, holds_lock: bool =
     """
     say(f"{doing} ...")
     if not try_command(command, log, holds_lock=holds_lock):
-        raise SetupFailure(f"{doing} failed; {log.path} has the full log, and running this again tries again.")
+        raise SetupFailure(f"{doing} failed; {log.path} has the full log, and running this again goes on from here.")
 
 
 def try_command(command: Sequence[str], log: Log, *, holds_lock: bool = False) -> bool:

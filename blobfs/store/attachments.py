@@ -143,7 +143,7 @@ class Attachments:
                     self._content.install_index(content, attachment)
                 else:
                     blobs = {index: name for index, name in enumerate(attachment.ids) if name is not None}
-                    stored = self._content.install(content, attachment.size, blobs, old)
+                    stored = self._content.install(content, attachment, blobs, old)
             if old is not None:
                 self._content.discard(old)
             self._ledger.documents.run(

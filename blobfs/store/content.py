@@ -38,7 +38,7 @@ class Extent(NamedTuple):
 
     blob_id: BlobId | None
     length: int
-    """Bytes of plaintext of that blob."""
+    """Bytes sealed in that blob, its padding included."""
     present: int
     """Bitmap of the rows that are here."""
     dirty: bool
@@ -282,7 +282,9 @@ class ContentStore:
         )
         return stored
 
-    def install(self, content: Content, size: int, blobs: Mapping[int, BlobId], old: Content | None) -> int:
+    def install(
+        self, content: Content, attachment: Attachment, blobs: Mapping[int, BlobId], old: Content | None
+    ) -> int:
         """Fill the new content with the extents of a remote version; rows of equal blobs move here from `old`.
 
         Returns the bytes that moved. What remains of `old` is the caller's to discard.
@@ -290,7 +292,7 @@ class ContentStore:
         former = {} if old is None else self.extents(old)
         moved = 0
         for index, blob_id in blobs.items():
-            length, have = extent_length(size, index), former.get(index)
+            length, have = attachment.blob_length(index), former.get(index)
             present = 0
             if old is not None and have is not None and have.blob_id == blob_id and not have.dirty and have.present:
                 present = have.present
@@ -300,7 +302,7 @@ class ContentStore:
 
     def install_index(self, content: Content, attachment: Attachment) -> None:
         """The new content is a remote version whose ids are in index blobs; `resolve` must come before any reading."""
-        body = json.dumps([attachment.size, attachment.depth, attachment.ids])
+        body = json.dumps([attachment.size, attachment.ids, attachment.depth, attachment.padded])
         self._unresolved.add(content)
         self._db.run("INSERT INTO unresolved VALUES (?, ?)", (content, body))
 
@@ -311,8 +313,8 @@ class ContentStore:
         row = self._ledger.one(self._db, "SELECT attachment FROM unresolved WHERE content = ?", content)
         if row is None:
             return None
-        size, depth, ids = json.loads(row[0])
-        return Attachment(size, tuple(ids), depth)
+        size, ids, depth, padded = json.loads(row[0])
+        return Attachment(size, tuple(ids), depth, padded)
 
     def resolve(self, content: Content, blobs: Mapping[int, BlobId]) -> None:
         """The index blobs named these extents. Not to be joined to another transaction."""
@@ -320,7 +322,7 @@ class ContentStore:
         if attachment is None:
             return
         with self._ledger.transaction():
-            self.install(content, attachment.size, blobs, None)
+            self.install(content, attachment, blobs, None)
             self._db.run("DELETE FROM unresolved WHERE content = ?", (content,))
         # Not before it is certain: a reader must never take what is not here for a hole.
         self._unresolved.discard(content)

@@ -181,7 +181,8 @@ class DocumentStore:
         if any(extent.dirty for extent in extents.values()):
             return former or EMPTY, True
         blobs = {index: extent.blob_id for index, extent in extents.items() if extent.blob_id is not None}
-        return build(node.size, blobs, self._index_id), False
+        padded = former is not None and former.padded
+        return build(node.size, blobs, self._index_id, padded=padded), False
 
     def _index_id(self, plaintext: bytes) -> BlobId:
         return crypto.blob_id(self._keys, plaintext)

@@ -90,7 +90,7 @@ CREATE TABLE extents (
     content INTEGER NOT NULL,
     extent INTEGER NOT NULL,
     blob_id BLOB,                    -- 32 bytes; NULL: never sealed
-    length INTEGER NOT NULL,         -- bytes of plaintext of that blob
+    length INTEGER NOT NULL,         -- bytes sealed in that blob, padding included
     present INTEGER NOT NULL,        -- bitmap of its 32 rows: 1 is here (a row that is here and not in `rows` is zeros)
     dirty INTEGER NOT NULL,          -- 1: differs from the blob, or there is none
     used INTEGER NOT NULL,           -- when it was last read or fetched, in seconds; 0: at its writing

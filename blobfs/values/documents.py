@@ -262,7 +262,7 @@ def decode(doc_id: DocId, plaintext: bytes) -> Document:
 
 
 def load(text: bytes) -> Json:
-    """A JSON object in UTF-8, with duplicate keys, NaN and infinite numbers refused.
+    """A JSON object in UTF-8, with duplicate keys and numbers that are none, infinite or huge refused.
 
     Raises:
         ValueError: anything else, nested too deep, or more than `MAX_DOCUMENT` bytes.
@@ -270,7 +270,13 @@ def load(text: bytes) -> Json:
     if len(text) > MAX_DOCUMENT:
         raise ValueError("too large")
     try:
-        body = json.loads(text.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse, parse_float=_finite)
+        body = json.loads(
+            text.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_refuse,
+            parse_float=_finite,
+            parse_int=_short,
+        )
     except RecursionError:
         raise ValueError("nested too deep") from None
     if not isinstance(body, dict):
@@ -294,6 +300,13 @@ def _finite(number: str) -> float:
     if not math.isfinite(value):
         raise ValueError("infinite number")
     return value
+
+
+def _short(digits: str) -> int:
+    # Reading a number takes time by the square of its digits; 64 bits have at most 20 characters.
+    if len(digits) > 20:
+        raise ValueError("huge number")
+    return int(digits)
 
 
 def _integer(value: Any) -> int:

@@ -28,7 +28,7 @@ AccountId = NewType("AccountId", str)
 """32 hex digits, drawn with the secret; binds every sealed document to its account."""
 
 SECRETS_VERSION: Final = 1
-MAX_SLOTS: Final = 16
+_DAMAGED: Final = "the secrets file is damaged; restore it from a backup or from the server"
 _ACCOUNT: Final = re.compile(r"[0-9a-f]{32}")
 _SALT: Final = 16
 _NONCE: Final = 12
@@ -118,30 +118,41 @@ def passphrase_bytes(text: str) -> bytes:
 
 
 def wrap(account: AccountId, secret: bytes, passphrase: bytes, recovery: bytes, cost: Argon2Cost = FLOOR) -> Json:
-    """The secrets file: `secret` in a slot for the passphrase and one for the recovery key (32 random bytes)."""
-    passphrase_slot: Json = {
-        "kind": "passphrase",
-        "kdf": "argon2id",
-        "memory_kib": cost.memory_kib,
-        "iterations": cost.iterations,
-        "lanes": cost.lanes,
-        "salt": _b64(secrets.token_bytes(_SALT)),
-        "nonce": _b64(secrets.token_bytes(_NONCE)),
-    }
+    """The secrets file: `secret` in a slot for the passphrase and one for the recovery key (32 random bytes).
+
+    Args:
+        passphrase: of `passphrase_bytes`.
+    Raises:
+        StoreDamaged: `cost` is outside the allowed strength.
+        StoreError: too little memory for the passphrase hash.
+    """
     recovery_slot: Json = {
         "kind": "recovery",
         "kdf": "hkdf-sha256",
         "salt": _b64(secrets.token_bytes(_SALT)),
         "nonce": _b64(secrets.token_bytes(_NONCE)),
     }
-    return {
-        "version": SECRETS_VERSION,
-        "account": account,
-        "slots": [
-            _seal_slot(account, passphrase_slot, _passphrase_key(passphrase_slot, passphrase), secret),
-            _seal_slot(account, recovery_slot, _recovery_key(recovery_slot, recovery), secret),
-        ],
-    }
+    slots = [
+        _passphrase_slot(account, secret, passphrase, cost),
+        _seal_slot(account, recovery_slot, _recovery_key(recovery_slot, recovery), secret),
+    ]
+    return {"version": SECRETS_VERSION, "account": account, "slots": slots}
+
+
+def replace_passphrase(body: Json, secret: bytes, passphrase: bytes, cost: Argon2Cost = FLOOR) -> Json:
+    """The secrets file `body` with a new passphrase; `secret` is what `unwrap` gave for it. Other slots stay.
+
+    The old file still opens with the old passphrase, wherever a copy of it is.
+
+    Raises:
+        StoreDamaged: `body` is no secrets file.
+    """
+    try:
+        account, slots = _parse_secrets(body)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreDamaged(_DAMAGED) from error
+    slots["passphrase"] = _passphrase_slot(account, secret, passphrase, cost)
+    return {"version": SECRETS_VERSION, "account": account, "slots": list(slots.values())}
 
 
 def unwrap(body: Json, *, passphrase: bytes | None = None, recovery: bytes | None = None) -> tuple[AccountId, bytes]:
@@ -164,7 +175,7 @@ def unwrap(body: Json, *, passphrase: bytes | None = None, recovery: bytes | Non
         commitment = _unb64(slot["commitment"], _COMMITMENT)
         key = _passphrase_key(slot, passphrase) if passphrase is not None else _recovery_key(slot, recovery or b"")
     except (KeyError, TypeError, ValueError) as error:
-        raise StoreDamaged("the secrets file is damaged; restore it from a backup or from the server") from error
+        raise StoreDamaged(_DAMAGED) from error
     # AES-GCM commits to no key: without this, a forged slot could open with several passphrases, and so test them.
     if not hmac.compare_digest(commitment, derive(key, "slot-commitment")):
         raise WrongPassphrase("wrong passphrase or recovery words")
@@ -183,7 +194,7 @@ def _parse_secrets(body: Json) -> tuple[AccountId, dict[str, Json]]:
         or set(body) != {"version", "account", "slots"}
     ):
         raise ValueError("account")
-    if not isinstance(entries, list) or not 0 < len(entries) <= MAX_SLOTS:
+    if not isinstance(entries, list) or not 0 < len(entries) <= len(_MEMBERS):
         raise ValueError("slots")
     slots: dict[str, Json] = {}
     for slot in entries:
@@ -191,6 +202,19 @@ def _parse_secrets(body: Json) -> tuple[AccountId, dict[str, Json]]:
             raise ValueError("slot")
         slots[slot["kind"]] = slot
     return AccountId(account), slots
+
+
+def _passphrase_slot(account: AccountId, secret: bytes, passphrase: bytes, cost: Argon2Cost) -> Json:
+    slot: Json = {
+        "kind": "passphrase",
+        "kdf": "argon2id",
+        "memory_kib": cost.memory_kib,
+        "iterations": cost.iterations,
+        "lanes": cost.lanes,
+        "salt": _b64(secrets.token_bytes(_SALT)),
+        "nonce": _b64(secrets.token_bytes(_NONCE)),
+    }
+    return _seal_slot(account, slot, _passphrase_key(slot, passphrase), secret)
 
 
 def _passphrase_key(slot: Json, passphrase: bytes) -> bytes:

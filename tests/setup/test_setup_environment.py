@@ -85,7 +85,7 @@ def test_a_damaged_stamp_counts_as_none(workshop: Workshop) -> None:
     assert workshop.take_journal() == EVERYTHING
 
 
-def test_a_failed_step_names_the_log_and_the_next_set_up_starts_over(workshop: Workshop) -> None:
+def test_a_failed_step_names_the_log_and_the_next_set_up_goes_on(workshop: Workshop) -> None:
     workshop.broken.touch()
     with pytest.raises(
         SetupFailure, match=r"installing the build tools failed; .*setup\.log has the full log"
@@ -93,10 +93,21 @@ def test_a_failed_step_names_the_log_and_the_next_set_up_starts_over(workshop: W
         workshop.install()
     assert failure.value.exit_code == 11
     assert "no such version" in (workshop.root / ".venv/setup.log").read_text()
+    assert workshop.take_journal() == EVERYTHING[:2]
     workshop.broken.unlink()
-    workshop.take_journal()
     workshop.install()
-    assert workshop.take_journal() == EVERYTHING
+    assert workshop.take_journal() == EVERYTHING[1:]
+
+
+def test_a_failed_refresh_keeps_what_was_installed(workshop: Workshop) -> None:
+    environment = workshop.install(TESTING)
+    with (workshop.root / "blobfs/bootstrap/tests.lock").open("a") as lock_file:
+        lock_file.write("# refreshed\n")
+    workshop.broken.touch()
+    with pytest.raises(SetupFailure):
+        workshop.install(TESTING)
+    assert environment.find_outdated(MOUNTING) == ()
+    assert environment.find_outdated(TESTING) == ("tests",)
 
 
 def test_a_killed_set_up_is_waited_for_and_then_started_over(workshop: Workshop) -> None:

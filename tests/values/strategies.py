@@ -24,7 +24,7 @@ holes_and_ids = st.none() | blob_ids
 
 names = st.binary(min_size=1, max_size=255).filter(documents.is_name)
 parents = st.just(ROOT) | doc_ids
-text = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+text = st.text(st.characters(codec="utf-8"), max_size=20)
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none()
     | st.booleans()

@@ -223,6 +223,11 @@ def test_a_document_extended_is_refused(change: Callable[[bytes], bytes]) -> Non
     refused_document(change(SEALED))
 
 
+def test_a_document_over_the_limit_is_not_even_decrypted() -> None:
+    with pytest.raises(CorruptDocument, match=f"came with {MAX_DOCUMENT + 1} bytes"):
+        crypto.open_document(KEYS, DOCUMENT.doc_id, REVISION, False, SEALED.ljust(MAX_DOCUMENT + 1, b"x"))
+
+
 def test_a_document_cut_at_any_byte_is_refused() -> None:
     for end in range(len(SEALED)):
         refused_document(SEALED[:end])

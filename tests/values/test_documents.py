@@ -148,6 +148,7 @@ def test_json_that_breaks_the_format_is_refused(field: str, value: Any) -> None:
         b'\xef\xbb\xbf{"a":1}',
         '{"a":1}'.encode("utf-16"),
         b'{"a":"\xff"}',
+        b'{"a":' + b"9" * 21 + b"}",
         b'{"a":' + b"9" * 100_000 + b"}",
         b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
         b'{"a":"' + b"x" * MAX_DOCUMENT + b'"}',

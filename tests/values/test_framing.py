@@ -18,7 +18,8 @@ lengths = st.integers(0, EXTENT) | st.sampled_from([0, 1, FRAME - 1, FRAME, FRAM
 
 def layout(length: int) -> list[tuple[int, int, int]]:
     """(plaintext start, plaintext end, stored start) of each frame, by walking over the blob."""
-    frames, at, stored = [], 0, framing.PREAMBLE
+    frames: list[tuple[int, int, int]] = []
+    at, stored = 0, framing.PREAMBLE
     while not frames or at < length:
         end = min(length, at + FRAME)
         frames.append((at, end, stored))

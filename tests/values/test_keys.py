@@ -50,6 +50,17 @@ def test_a_file_shows_neither_the_secret_nor_the_ways_to_it() -> None:
             assert form not in FILE
 
 
+def test_a_new_passphrase_replaces_the_old_one_and_leaves_the_recovery_words() -> None:
+    other = keys.passphrase_bytes("another passphrase")
+    body = load(dump(keys.replace_passphrase(load(FILE), SECRET, other)))
+    assert keys.unwrap(body, passphrase=other) == (ACCOUNT, SECRET)
+    with pytest.raises(WrongPassphrase):
+        keys.unwrap(body, passphrase=PASSPHRASE)
+    assert slots(body)["recovery"] == slots(load(FILE))["recovery"]
+    with pytest.raises(StoreDamaged):
+        keys.replace_passphrase({"version": 1}, SECRET, other)
+
+
 def test_a_file_may_carry_one_slot_only() -> None:
     body = load(FILE)
     body["slots"] = [slots(body)["recovery"]]
@@ -91,7 +102,9 @@ def test_a_cost_of_another_type_is_refused(value: Any) -> None:
 
 # --- changed files --------------------------------------------------------------------------------------------
 
-JUNK = st.sampled_from([None, 0, -1, 1 << 5_000, 1.5, True, "", "AAAA", "passphrase", [], {}, [[]], "\ud800", "\n"])
+JUNK: st.SearchStrategy[Any] = st.sampled_from(
+    [None, 0, -1, 1 << 5_000, 1.5, True, "", "AAAA", "passphrase", [], {}, [[]], "\ud800", "\n"]
+)
 MEMBERS = [(kind, member) for kind, slot in slots(load(FILE)).items() for member in slot]
 
 
@@ -132,6 +145,16 @@ def test_each_flipped_bit_of_a_slot_is_found(member: str) -> None:
         slots(body)["recovery"][member] = base64.b64encode(changed).decode("ascii")
         with pytest.raises(WrongPassphrase):
             keys.unwrap(body, recovery=RECOVERY)
+
+
+@pytest.mark.parametrize(
+    "change", [{"comment": "room for a forger"}, {"salt": "A" * 21 + "B=="}], ids=["member", "bits"]
+)
+def test_a_slot_has_one_form_only(change: dict[str, str]) -> None:
+    body = load(FILE)
+    slots(body)["recovery"].update(change)
+    with pytest.raises(StoreDamaged, match="damaged"):
+        keys.unwrap(body, recovery=RECOVERY)
 
 
 def test_a_slot_of_another_account_does_not_open_here() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -66,4 +67,4 @@ def test_a_key_of_another_length_has_no_words(size: int) -> None:
 
 def test_the_list_of_words_is_read_only_when_it_is_needed() -> None:
     code = "import sys, blobfs.values.words; sys.exit('mnemonic' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True, timeout=60)

@@ -1,0 +1,477 @@
+"""FileSystem: what each file operation means, in our own types. Neither FUSE nor errno nor the network is known here.
+
+Names and attributes are the store's, asked anew each time (a look-up costs less than a cache that could be wrong).
+Bytes written wait in one buffer for each open inode, which every reader sees, until close, fsync, a full buffer or the
+next `flush_all`. Invariant: a byte acknowledged by `write` is in a buffer or in the store, never in neither: a flush
+that fails leaves its buffer as it was. Between two awaits a task is alone, and every method that touches a buffer
+relies on that.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+import trio
+
+from blobfs.errors import (
+    BlobfsError,
+    BytesAbsent,
+    FileTooBig,
+    InvalidArgument,
+    IsADirectory,
+    NotFound,
+    StaleHandle,
+)
+from blobfs.fs.handles import OpenFile
+from blobfs.fs.inodes import References
+from blobfs.fs.presence import Fetch, Presence
+from blobfs.fs.stale import Stale, stale_after
+from blobfs.store.documents import Applied
+from blobfs.store.store import Store
+from blobfs.values.documents import Kind
+from blobfs.values.extents import MAX_SIZE
+from blobfs.values.nodes import Content, Entry, Inode, Node
+
+log = logging.getLogger(__name__)
+
+Prefetch = Callable[[Content, int, int], None]
+
+SPILL: Final = 4 << 20
+"""Bytes at which one file's buffer goes to the store: one extent, so that whole extents are written at once."""
+MAX_HELD: Final = 32 << 20
+"""Bytes of all buffers together at which all go: what the daemon's memory can grow by, however many files are open."""
+MAX_DOOMED: Final = 256
+"""Deleted files purged in one transaction; fewer wait for the next `flush_all`."""
+PREFETCH: Final = 8 << 20
+"""Bytes that a reader in sequence is kept ahead by: two extents."""
+
+
+class Owner(NamedTuple):
+    """Who runs the mount, and whether stored owners count."""
+
+    uid: int
+    gid: int
+    is_root: bool
+    """True: files show the owners they have. False: files of any other user show this one."""
+
+
+class Space(NamedTuple):
+    """What `df` shows; bytes."""
+
+    total: int
+    free: int
+
+
+class FileSystem:
+    """The tree of one store as a filesystem. Single-threaded: every method is called from the trio loop.
+
+    Args:
+        fetch: brings bytes of a content into the store; whatever it raises, the reader gets.
+        prefetch: a hint that these bytes will be read soon; returns at once.
+        fetch_deadline_s: how long a reader or writer waits for absent bytes.
+        space: what the filesystem as a whole holds; None: the disk that the store is on.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        fetch: Fetch,
+        prefetch: Prefetch | None,
+        owner: Owner,
+        fetch_deadline_s: float,
+        space: Callable[[], Space] | None = None,
+    ) -> None:
+        self.owner = owner
+        self.on_stale: Callable[[Stale], None] | None = None
+        """Told what the kernel must forget after a change from another device; set while mounted."""
+        self._store = store
+        self._tree = store.tree
+        self._attachments = store.attachments
+        self._presence = Presence(store.attachments, fetch, fetch_deadline_s)
+        self._prefetch = prefetch
+        self._space = space
+        self._references = References()
+        self._files: dict[Inode, OpenFile] = {}
+        self._held = 0
+
+    # --- names --------------------------------------------------------------------------------------------
+
+    def lookup(self, parent: Inode, name: bytes) -> Node:
+        """The node of a name; the kernel holds one more reference to it."""
+        node = self._tree.lookup(parent, name)
+        self._references.look(node.inode)
+        return self.seen(node)
+
+    def forget(self, inode: Inode, count: int) -> None:
+        """The kernel gives `count` references back."""
+        if self._references.forget(inode, count) and inode not in self._files:
+            self._doom(inode)
+
+    def entries(self, inode: Inode, after: int, limit: int) -> list[Entry]:
+        """At most `limit` entries of a directory whose cookies are above `after`, ascending."""
+        return self._tree.entries(inode, after, limit)
+
+    def entry_sent(self, inode: Inode) -> None:
+        """The kernel got this inode in a directory listing, which counts as a look-up."""
+        self._references.look(inode)
+
+    def parent(self, inode: Inode) -> Inode:
+        """The directory that a directory is in; the root is its own."""
+        return self._tree.parent(inode)
+
+    def make(
+        self,
+        parent: Inode,
+        name: bytes,
+        kind: Kind,
+        mode: int,
+        uid: int,
+        gid: int,
+        *,
+        rdev: int = 0,
+        target: bytes = b"",
+    ) -> Node:
+        """A new file, directory, symlink or special file; the kernel holds a reference to it."""
+        above = self._tree.get(parent)
+        if above.mode & 0o2000:  # a setgid directory hands down its group, and to directories the bit as well
+            gid = above.gid
+            if kind is Kind.DIRECTORY:
+                mode |= 0o2000
+        node = self._tree.create(
+            parent, name, kind, mode=mode & 0o7777, uid=uid, gid=gid, now_ns=time.time_ns(), rdev=rdev, target=target
+        )
+        self._references.look(node.inode)
+        return node
+
+    def link(self, inode: Inode, parent: Inode, name: bytes) -> Node:
+        """One more name for a file; the kernel holds one more reference to it."""
+        node = self._tree.link(inode, parent, name, time.time_ns())
+        self._references.look(inode)
+        self._outdate(inode)
+        return self.seen(node)
+
+    def unlink(self, parent: Inode, name: bytes) -> None:
+        """Remove a name; the file lives on while it is open."""
+        self._deleted(self._tree.unlink(parent, name, time.time_ns()))
+
+    def rmdir(self, parent: Inode, name: bytes) -> None:
+        """Remove an empty directory."""
+        self._deleted(self._tree.rmdir(parent, name, time.time_ns()))
+
+    def rename(
+        self,
+        parent: Inode,
+        name: bytes,
+        new_parent: Inode,
+        new_name: bytes,
+        *,
+        exchange: bool = False,
+        no_replace: bool = False,
+    ) -> None:
+        """Move a name; what it replaces lives on while it is open."""
+        replaced = self._tree.rename(
+            parent, name, new_parent, new_name, time.time_ns(), exchange=exchange, no_replace=no_replace
+        )
+        if replaced is not None:
+            self._deleted(replaced)
+
+    def readlink(self, inode: Inode) -> bytes:
+        """Where a symlink points."""
+        node = self._tree.get(inode)
+        if node.kind is not Kind.SYMLINK:
+            raise InvalidArgument("this is no symbolic link")
+        return node.target
+
+    def _deleted(self, node: Node) -> None:
+        inode = node.inode
+        self._outdate(inode)
+        if node.deleted:
+            self._references.delete(inode)
+            if inode not in self._references.lookups and inode not in self._files:
+                self._doom(inode)
+
+    def _outdate(self, inode: Inode) -> None:
+        file = self._files.get(inode)
+        if file is not None:
+            file.node = None
+
+    def _doom(self, inode: Inode) -> None:
+        if self._references.doom(inode) >= MAX_DOOMED:
+            self._purge()
+
+    def _purge(self) -> None:
+        doomed = self._references.take_doomed()
+        if not doomed:
+            return
+        try:
+            with self._store.transaction():
+                for inode in doomed:
+                    self._tree.purge(inode)
+        except BlobfsError as error:
+            self._references.put_back(doomed)
+            log.warning("the space of %d deleted files is not free yet: %s", len(doomed), error)
+
+    # --- attributes ---------------------------------------------------------------------------------------
+
+    def getattr(self, inode: Inode) -> Node:
+        """A file as a reader sees it now, what is still buffered included."""
+        return self.seen(self._tree.get(inode))
+
+    def seen(self, node: Node) -> Node:
+        """`node` of the store with what is buffered for it laid over."""
+        file = self._files.get(node.inode)
+        return node if file is None or not file.is_dirty else file.seen_through(node)
+
+    async def setattr(
+        self,
+        inode: Inode,
+        *,
+        size: int | None = None,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        atime_ns: int | None = None,
+        mtime_ns: int | None = None,
+    ) -> Node:
+        """Change what is given, all or nothing; the file as it is then."""
+
+        if size is not None and size > MAX_SIZE:
+            raise FileTooBig("no file can be that large")
+        others = {"mode": mode, "uid": uid, "gid": gid, "atime_ns": atime_ns, "mtime_ns": mtime_ns}
+
+        def change() -> Node:
+            now_ns = time.time_ns()
+            file = self._files.get(inode)
+            stored: Node | None = None
+            with self._store.transaction():
+                if size is not None:
+                    stored = self._resize(inode, file, size, now_ns)
+                elif mtime_ns is not None and file is not None and file.is_dirty:
+                    stored = self._write(file)  # left for later, it would set the time of the last write again
+                node = stored
+                if node is None or any(value is not None for value in others.values()):
+                    node = self._tree.update(inode, now_ns, **others)
+            if file is not None:
+                if stored is not None:
+                    self._held -= file.settle(node)
+                file.node = None
+            return node
+
+        return self.seen(await self._presence.perform(change))
+
+    def _resize(self, inode: Inode, file: OpenFile | None, size: int, now_ns: int) -> Node:
+        if file is None or not file.is_dirty:
+            return self._attachments.resize(inode, size, now_ns)
+        return self._attachments.write(inode, file.buffer.pieces(size), size, now_ns, now_ns)
+
+    def get_xattr(self, inode: Inode, name: bytes) -> bytes:
+        """The value of an extended attribute."""
+        return self._tree.get_xattr(inode, name)
+
+    def set_xattr(self, inode: Inode, name: bytes, value: bytes) -> None:
+        """Set an extended attribute, new or not."""
+        self._tree.set_xattr(inode, name, value, time.time_ns())
+
+    def list_xattrs(self, inode: Inode) -> list[bytes]:
+        """The names of all extended attributes."""
+        return self._tree.list_xattrs(inode)
+
+    def remove_xattr(self, inode: Inode, name: bytes) -> None:
+        """Remove an extended attribute."""
+        self._tree.remove_xattr(inode, name, time.time_ns())
+
+    def space(self) -> tuple[Space, int]:
+        """What `df` shows, and the number of files."""
+        if self._space is not None:
+            return self._space(), self._tree.count()
+        disk = os.statvfs(self._store.path)
+        return Space(disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize), self._tree.count()
+
+    # --- open files ---------------------------------------------------------------------------------------
+
+    def is_open(self, inode: Inode) -> bool:
+        """Whether a handle is open, or bytes written are not in the store yet."""
+        return inode in self._files
+
+    def create(self, parent: Inode, name: bytes, mode: int, uid: int, gid: int) -> Node:
+        """A new, open file."""
+        node = self.make(parent, name, Kind.FILE, mode, uid, gid)
+        self._files[node.inode] = OpenFile(node.inode, node)
+        return node
+
+    async def open_name(self, parent: Inode, name: bytes, *, truncate: bool) -> Node:
+        """Open a file by its name: another device has put it there since the kernel asked and decided to create it."""
+        node = self._tree.lookup(parent, name)
+        if node.kind is not Kind.FILE:
+            raise IsADirectory("something that is no file has this name")
+        await self.open(node.inode, truncate=truncate)
+        self._references.look(node.inode)
+        return self.getattr(node.inode)
+
+    async def open(self, inode: Inode, *, truncate: bool = False) -> None:
+        """One more handle. A file that was just deleted or replaced can still be opened by its inode."""
+        if truncate:
+            await self.setattr(inode, size=0)
+        file = self._files.get(inode)
+        if file is None:
+            self._files[inode] = OpenFile(inode)
+        else:
+            file.handles += 1
+
+    async def release(self, inode: Inode) -> None:
+        """One handle less. Bytes that came after the last flush (a mapping's) go to the store now."""
+        file = self._files.get(inode)
+        if file is None:
+            return
+        file.handles -= 1
+        if file.handles > 0:
+            return
+        if file.is_dirty and not self._references.is_deleted(inode):
+            await self._flush(file)
+        self._drop_if_unused(file)
+
+    def _drop_if_unused(self, file: OpenFile) -> None:
+        inode = file.inode
+        is_deleted = self._references.is_deleted(inode)
+        if file.handles > 0 or (file.is_dirty and not is_deleted) or self._files.get(inode) is not file:
+            return
+        del self._files[inode]
+        self._held -= file.buffer.held
+        if is_deleted and inode not in self._references.lookups:
+            self._doom(inode)
+
+    # --- bytes --------------------------------------------------------------------------------------------
+
+    async def read(self, inode: Inode, offset: int, length: int) -> bytes:
+        """Exactly the bytes of a range, cut at the end of the file.
+
+        Raises:
+            RemoteUnavailable, IntegrityError: bytes that are not here could not be fetched.
+        Checkpoint: only when bytes are fetched.
+        """
+        file = self._files.get(inode)
+        if file is not None and file.is_dirty:
+            return await self._read_through(file, offset, length)
+        node = self._tree.get(inode)
+        if offset + length > node.size:
+            length = node.size - offset
+        if length <= 0 or node.content is None:
+            return b""
+        try:
+            data = self._attachments.read(node.content, offset, length)
+        except BytesAbsent:
+            data = await self._presence.read(node.content, offset, length)
+            if file is not None:
+                file.is_partial = True
+        if file is not None and file.is_partial:  # worth it only where something had to be fetched already
+            self._read_ahead(file, node.content, offset + length)
+        return data
+
+    async def _read_through(self, file: OpenFile, offset: int, length: int) -> bytes:
+        length = min(length, file.size - offset)
+        if length <= 0:
+            return b""
+        if file.buffer.covers(offset, length):
+            return file.buffer.get(offset, length)
+        node = self._tree.get(file.inode)
+        stored = min(length, node.size - offset)
+        below = b""
+        if stored > 0 and node.content is not None:
+            try:
+                below = self._attachments.read(node.content, offset, stored)
+            except BytesAbsent:
+                below = await self._presence.read(node.content, offset, stored)
+        target = bytearray(length)
+        target[: len(below)] = below
+        file.buffer.overlay(offset, target)
+        return bytes(target)
+
+    async def write(self, inode: Inode, offset: int, data: bytes) -> int:
+        """Buffer a write; on return every reader on this machine sees it.
+
+        Raises:
+            FileTooBig: past the largest file. NoSpace: the buffer was full and could not be stored; it is kept.
+            RemoteUnavailable: the write covers a part of a row that is not here, and it could not be fetched.
+        Checkpoint: only when bytes are fetched.
+        """
+        file = self._files.get(inode)
+        if file is None:
+            raise StaleHandle("the file is not open")
+        end = offset + len(data)
+        if end > MAX_SIZE:
+            raise FileTooBig("no file can be that large")
+        if file.buffer.held >= SPILL:
+            await self._flush(file)
+        elif self._held >= MAX_HELD:
+            await self._flush(file)
+            await self.flush_all()
+        node = file.node
+        if node is None:
+            node = file.load(self._tree.get(inode))
+        if node.stored < node.size and node.content is not None:
+            await self._presence.bring_edges(node.content, node.size, offset, end)
+        self._held += file.put(offset, data, time.time_ns())
+        return len(data)
+
+    async def flush(self, inode: Inode) -> None:
+        """What `close` waits for: on return everything written is in the store, and survives SIGKILL."""
+        file = self._files.get(inode)
+        if file is not None and file.is_dirty and not self._references.is_deleted(inode):
+            await self._flush(file)
+
+    async def fsync(self, inode: Inode | None = None) -> None:
+        """What `fsync` waits for: on return the file, or without one everything stored, survives power loss."""
+        if inode is not None:
+            await self.flush(inode)
+        await trio.to_thread.run_sync(self._store.sync)
+
+    async def flush_all(self) -> None:
+        """Every buffer into the store, and the space of deleted files free. Files that fail are logged and kept."""
+        for file in list(self._files.values()):
+            if file.is_dirty and not self._references.is_deleted(file.inode):
+                try:
+                    await self._flush(file)
+                except BlobfsError as error:
+                    log.warning("inode %d has bytes that could not be stored: %s", file.inode, error)
+            self._drop_if_unused(file)
+        self._purge()
+
+    async def _flush(self, file: OpenFile) -> None:
+        def store() -> None:
+            if file.is_dirty:
+                self._held -= file.settle(self._write(file))
+
+        await self._presence.perform(store)
+
+    def _write(self, file: OpenFile) -> Node:
+        node = file.node or self._tree.get(file.inode)
+        mtime_ns = file.mtime_ns
+        return self._attachments.write(
+            file.inode, file.buffer.pieces(), file.size, mtime_ns, max(mtime_ns, node.ctime_ns)
+        )
+
+    def _read_ahead(self, file: OpenFile, content: Content, end: int) -> None:
+        if self._prefetch is not None and file.next_offset:
+            self._prefetch(content, end, PREFETCH)
+        file.next_offset = end
+
+    # --- changes from other devices -----------------------------------------------------------------------
+
+    def notify(self, applied: Applied) -> None:
+        """A remote change is in the store: whoever mounts this has the kernel forget what it knew."""
+        self._outdate(applied.inode)
+        if applied.before is not None and not applied.names_after:
+            with suppress(NotFound):
+                self._deleted(self._tree.get(applied.inode))
+        if self.on_stale is not None:
+            self.on_stale(self.invalidated(applied))
+
+    def invalidated(self, applied: Applied) -> Stale:
+        """What the kernel must forget after a remote change."""
+        return stale_after(applied, self._references.lookups)

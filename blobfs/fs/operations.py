@@ -1,0 +1,455 @@
+"""The border to the kernel: pyfuse3's handlers, types, and errors as errno. The only module that imports pyfuse3.
+
+No decision of the filesystem is made here. Invariants: nothing but FUSEError leaves a handler (any other exception
+would end the mount), and each failure that is not the caller's own is logged once.
+"""
+
+# pyfuse3 numbers inodes with plain integers; ours are a type of their own.
+# mypy: disable-error-code="override"
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import stat
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar
+
+import pyfuse3
+import trio
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
+
+from blobfs import errors
+from blobfs.errors import UsageError
+from blobfs.fs.filesystem import FileSystem
+from blobfs.fs.mountpoint import MountOptions, is_mounted, prepare, unmount, widen_read_ahead
+from blobfs.fs.polling import PollingTrio
+from blobfs.fs.stale import Invalidator
+from blobfs.values.documents import Kind
+from blobfs.values.nodes import Inode, Node
+
+log = logging.getLogger(__name__)
+
+ERRNO: Final[dict[type[BaseException], int]] = {
+    errors.NotFound: errno.ENOENT,
+    errors.Exists: errno.EEXIST,
+    errors.NotADirectory: errno.ENOTDIR,
+    errors.IsADirectory: errno.EISDIR,
+    errors.NotEmpty: errno.ENOTEMPTY,
+    errors.NameTooLong: errno.ENAMETOOLONG,
+    errors.StaleHandle: errno.ESTALE,
+    errors.InvalidArgument: errno.EINVAL,
+    errors.FileTooBig: errno.EFBIG,
+    errors.NoAttribute: errno.ENODATA,
+    errors.RangeTooSmall: errno.ERANGE,
+    errors.NotPermitted: errno.EPERM,
+    errors.NotSupported: errno.EOPNOTSUPP,
+    errors.TooManyLinks: errno.EMLINK,
+    errors.ReadOnly: errno.EROFS,
+    errors.NoSpace: errno.ENOSPC,
+    errors.QuotaExceeded: errno.EDQUOT,
+    errors.RemoteUnavailable: errno.ENETUNREACH,  # "Network is unreachable" says more than "Input/output error"
+    errors.BlobfsError: errno.EIO,
+    MemoryError: errno.ENOMEM,
+}
+"""Looked up along the MRO: the most specific class counts. Anything that is not in here is EIO, with a traceback."""
+
+TIMEOUT_S: Final = 300
+"""How long the kernel believes names and attributes. Only the daemon changes the tree, and says when it does."""
+BLOCK: Final = 4096
+MODES: Final = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.SYMLINK: stat.S_IFLNK,
+    Kind.FIFO: stat.S_IFIFO,
+    Kind.SOCKET: stat.S_IFSOCK,
+    Kind.CHARACTER: stat.S_IFCHR,
+    Kind.BLOCK: stat.S_IFBLK,
+}
+KINDS: Final = {mode: kind for kind, mode in MODES.items()}
+USER: Final = b"user."
+MIN_BATCH: Final = 16
+"""Directory entries asked of the store at once; more once it is known how many the kernel takes."""
+
+MAX_TASKS: Final = 500
+"""Requests answered at once. Only those that wait for the server last; the kernel must not run out of the others."""
+FLUSH_S: Final = 5.0
+"""How long bytes written stay in memory alone while their file stays open."""
+STOP_S: Final = 5.0
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def translate(error: Exception) -> FUSEError:
+    """The errno of an error, for the kernel. Whatever is not the caller's own fault is logged, here and only here."""
+    for kind in type(error).__mro__:
+        number = ERRNO.get(kind)
+        if number is not None:
+            if not isinstance(error, errors.FileError):
+                log.warning("%s: %s", errno.errorcode[number], error or type(error).__name__)
+            return FUSEError(number)
+    log.error("a request failed for a reason nobody thought of", exc_info=error)
+    return FUSEError(errno.EIO)
+
+
+def prompt(handler: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
+    """A handler that never waits: the wrapper is the only coroutine, which costs a request least."""
+
+    @functools.wraps(handler)
+    async def answer(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return handler(*args, **kwargs)
+        except FUSEError:
+            raise
+        except Exception as error:
+            raise translate(error) from None
+
+    return answer
+
+
+def patient(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+    """A handler that may wait: for bytes from the server, or for the disk."""
+
+    @functools.wraps(handler)
+    async def answer(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await handler(*args, **kwargs)
+        except FUSEError:
+            raise
+        except Exception as error:
+            raise translate(error) from None
+
+    return answer
+
+
+class Operations(pyfuse3.Operations):
+    """What the kernel asks. A file's handle is its inode: all that a handle holds belongs to the open inode."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(self, fs: FileSystem) -> None:
+        super().__init__()
+        self._fs = fs
+        self._owner = None if fs.owner.is_root else (fs.owner.uid, fs.owner.gid)
+        self._batch = MIN_BATCH
+
+    # --- translation --------------------------------------------------------------------------------------
+
+    def _attributes(self, node: Node) -> EntryAttributes:
+        answer = EntryAttributes()
+        answer.st_ino = node.inode
+        answer.entry_timeout = answer.attr_timeout = TIMEOUT_S
+        answer.st_mode = MODES[node.kind] | node.mode
+        answer.st_nlink = node.nlink
+        if self._owner is None or node.uid == self._owner[0]:
+            answer.st_uid, answer.st_gid = node.uid, node.gid
+        else:
+            answer.st_uid, answer.st_gid = self._owner
+        answer.st_rdev = node.rdev
+        answer.st_size = node.size if node.kind is not Kind.SYMLINK else len(node.target)
+        answer.st_blocks = (node.stored + 511) >> 9
+        answer.st_atime_ns = node.atime_ns
+        answer.st_mtime_ns = node.mtime_ns
+        answer.st_ctime_ns = node.ctime_ns
+        return answer
+
+    # --- names --------------------------------------------------------------------------------------------
+
+    @prompt
+    def lookup(self, parent_inode: Inode, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        """A name's file; that there is none is remembered by the kernel as well."""
+        try:
+            return self._attributes(self._fs.lookup(parent_inode, name))
+        except errors.NotFound:
+            nothing = EntryAttributes()
+            nothing.st_ino = 0
+            nothing.entry_timeout = TIMEOUT_S
+            return nothing
+
+    @prompt
+    def forget(self, inode_list: Sequence[tuple[Inode, int]]) -> None:
+        """References given back."""
+        for inode, count in inode_list:
+            self._fs.forget(inode, count)
+
+    @prompt
+    def mknod(self, parent_inode: Inode, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
+        """A special file, or a plain one that is not opened."""
+        kind = KINDS[stat.S_IFMT(mode) or stat.S_IFREG]
+        return self._attributes(self._fs.make(parent_inode, name, kind, mode, ctx.uid, ctx.gid, rdev=rdev))
+
+    @prompt
+    def mkdir(self, parent_inode: Inode, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
+        """A directory."""
+        return self._attributes(self._fs.make(parent_inode, name, Kind.DIRECTORY, mode, ctx.uid, ctx.gid))
+
+    @prompt
+    def symlink(self, parent_inode: Inode, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
+        """A symbolic link."""
+        node = self._fs.make(parent_inode, name, Kind.SYMLINK, 0o777, ctx.uid, ctx.gid, target=target)
+        return self._attributes(node)
+
+    @prompt
+    def readlink(self, inode: Inode, ctx: RequestContext) -> bytes:
+        """Where a symbolic link points."""
+        return self._fs.readlink(inode)
+
+    @prompt
+    def link(self, inode: Inode, new_parent_inode: Inode, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
+        """A hard link."""
+        return self._attributes(self._fs.link(inode, new_parent_inode, new_name))
+
+    @prompt
+    def unlink(self, parent_inode: Inode, name: bytes, ctx: RequestContext) -> None:
+        """Remove a name."""
+        self._fs.unlink(parent_inode, name)
+
+    @prompt
+    def rmdir(self, parent_inode: Inode, name: bytes, ctx: RequestContext) -> None:
+        """Remove a directory."""
+        self._fs.rmdir(parent_inode, name)
+
+    @prompt
+    def rename(
+        self,
+        parent_inode_old: Inode,
+        name_old: bytes,
+        parent_inode_new: Inode,
+        name_new: bytes,
+        flags: int,
+        ctx: RequestContext,
+    ) -> None:
+        """Rename, exchange, or rename without replacing; no other flag."""
+        if flags & ~(pyfuse3.RENAME_EXCHANGE | pyfuse3.RENAME_NOREPLACE):
+            raise errors.InvalidArgument("a flag of rename that is not known")
+        self._fs.rename(
+            parent_inode_old,
+            name_old,
+            parent_inode_new,
+            name_new,
+            exchange=bool(flags & pyfuse3.RENAME_EXCHANGE),
+            no_replace=bool(flags & pyfuse3.RENAME_NOREPLACE),
+        )
+
+    # --- directories --------------------------------------------------------------------------------------
+
+    @prompt
+    def opendir(self, inode: Inode, ctx: RequestContext) -> int:
+        """A directory's handle is its inode: where a reader is, its cookies say."""
+        return inode
+
+    @prompt
+    def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        """Entries from a cookie on, as many as the kernel takes. Cookies 1 and 2 are behind `.` and `..`."""
+        fs, inode, reply = self._fs, Inode(fh), pyfuse3.readdir_reply
+        if start_id < 1 and not reply(token, b".", self._bare(inode), 1):
+            return
+        if start_id < 2 and not reply(token, b"..", self._bare(fs.parent(inode)), 2):
+            return
+        after, sent = max(0, start_id - 2), 0
+        while True:
+            batch = fs.entries(inode, after, self._batch)
+            for cookie, name, node in batch:
+                if not reply(token, name, self._attributes(fs.seen(node)), cookie + 2):
+                    self._batch = max(MIN_BATCH, sent + 1)  # one query is enough the next time, and little is in vain
+                    return
+                fs.entry_sent(node.inode)
+                sent, after = sent + 1, cookie
+            if len(batch) < self._batch:
+                return
+
+    def _bare(self, inode: Inode) -> EntryAttributes:
+        answer = EntryAttributes()
+        answer.st_ino = inode
+        answer.st_mode = stat.S_IFDIR
+        return answer
+
+    @prompt
+    def releasedir(self, fh: int) -> None:
+        """Nothing is held for it."""
+
+    @patient
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        """Names survive power loss."""
+        await self._fs.fsync()
+
+    # --- attributes ---------------------------------------------------------------------------------------
+
+    @prompt
+    def getattr(self, inode: Inode, ctx: RequestContext) -> EntryAttributes:
+        """Attributes, with what is still buffered."""
+        return self._attributes(self._fs.getattr(inode))
+
+    @patient
+    async def setattr(
+        self, inode: Inode, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext
+    ) -> EntryAttributes:
+        """Change attributes. The kernel has decided who may, and clears setuid and setgid by asking for it here."""
+        node = await self._fs.setattr(
+            inode,
+            size=attr.st_size if fields.update_size else None,
+            mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        )
+        return self._attributes(node)
+
+    @prompt
+    def getxattr(self, inode: Inode, name: bytes, ctx: RequestContext) -> bytes:
+        """An extended attribute. The kernel asks for security.capability before each write: that must be quick."""
+        if not name.startswith(USER):
+            self._refuse(name)
+        return self._fs.get_xattr(inode, name)
+
+    @prompt
+    def setxattr(self, inode: Inode, name: bytes, value: bytes, ctx: RequestContext) -> None:
+        """Set one of `user.`; others would be stored and not obeyed, so they are refused."""
+        if not name.startswith(USER):
+            raise errors.NotSupported("only attributes of the namespace user are kept")
+        self._fs.set_xattr(inode, name, value)
+
+    @prompt
+    def listxattr(self, inode: Inode, ctx: RequestContext) -> Sequence[bytes]:
+        """Names of extended attributes."""
+        return self._fs.list_xattrs(inode)
+
+    @prompt
+    def removexattr(self, inode: Inode, name: bytes, ctx: RequestContext) -> None:
+        """Remove an extended attribute."""
+        if not name.startswith(USER):
+            self._refuse(name)
+        self._fs.remove_xattr(inode, name)
+
+    def _refuse(self, name: bytes) -> NoReturn:
+        if name.startswith(b"system."):  # so that tools know that there are no ACLs here at all
+            raise errors.NotSupported("POSIX ACLs are not kept")
+        raise errors.NoAttribute("only attributes of the namespace user are kept")
+
+    @prompt
+    def statfs(self, ctx: RequestContext) -> StatvfsData:
+        """What `df` shows."""
+        space, count = self._fs.space()
+        answer = StatvfsData()
+        answer.f_bsize = answer.f_frsize = BLOCK
+        answer.f_blocks = space.total // BLOCK
+        answer.f_bfree = answer.f_bavail = space.free // BLOCK
+        answer.f_ffree = answer.f_favail = space.free // BLOCK
+        answer.f_files = count + answer.f_ffree
+        answer.f_namemax = 255
+        return answer
+
+    # --- open files ---------------------------------------------------------------------------------------
+
+    @patient
+    async def open(self, inode: Inode, flags: int, ctx: RequestContext) -> FileInfo:
+        """Open. The page cache stays: whatever changes bytes behind the kernel's back tells it so."""
+        await self._fs.open(inode, truncate=bool(flags & os.O_TRUNC))
+        return FileInfo(fh=inode)
+
+    @patient
+    async def create(
+        self, parent_inode: Inode, name: bytes, mode: int, flags: int, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        """Create and open."""
+        try:
+            node = self._fs.create(parent_inode, name, mode, ctx.uid, ctx.gid)
+        except errors.Exists:
+            if flags & os.O_EXCL:
+                raise
+            node = await self._fs.open_name(parent_inode, name, truncate=bool(flags & os.O_TRUNC))
+        return FileInfo(fh=node.inode), self._attributes(node)
+
+    @patient
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        """Exactly what is there: a short answer would be taken for the end of the file."""
+        return await self._fs.read(Inode(fh), off, size)
+
+    @patient
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        """Write all of it."""
+        return await self._fs.write(Inode(fh), off, buf)
+
+    @patient
+    async def flush(self, fh: int) -> None:
+        """`close` of one descriptor, perhaps of several for one handle; the last chance to report an error."""
+        await self._fs.flush(Inode(fh))
+
+    @patient
+    async def release(self, fh: int) -> None:
+        """The handle is gone. The kernel discards errors, so whatever can fail has failed in `flush`."""
+        await self._fs.release(Inode(fh))
+
+    @patient
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        """Survives power loss."""
+        await self._fs.fsync(Inode(fh))
+
+
+# --- the mount ----------------------------------------------------------------------------------------------
+
+
+async def serve(fs: FileSystem, mountpoint: Path, options: MountOptions, *, ready: Callable[[], None]) -> None:
+    """Mount `fs` and answer the kernel until somebody unmounts it, or until cancelled.
+
+    `ready` is called once the mount can be used. On return, however it ended, nothing is mounted any more and every
+    byte written is in the store, but for files that `flush_all` has logged.
+
+    Raises:
+        UsageError: the mountpoint, or /dev/fuse, cannot be used.
+    """
+    prepare(mountpoint)
+    vars(pyfuse3)["trio"] = PollingTrio()
+    try:
+        pyfuse3.init(Operations(fs), str(mountpoint), options.arguments())
+    except RuntimeError as error:
+        raise UsageError(f"the kernel refuses to mount on {mountpoint}: {error}") from None
+    invalidator = Invalidator(_forget_inode, pyfuse3.invalidate_entry)
+    fs.on_stale = invalidator.put
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_flush_regularly, fs)
+            nursery.start_soon(_announce, mountpoint, ready)
+            await pyfuse3.main(max_tasks=MAX_TASKS)
+            nursery.cancel_scope.cancel()
+    finally:
+        fs.on_stale = None
+        with trio.CancelScope(shield=True):
+            # No more requests first: then there is an end to what has to be stored.
+            await trio.to_thread.run_sync(_unmount, mountpoint, invalidator)
+            await fs.flush_all()
+
+
+def _forget_inode(inode: Inode, has_content: bool) -> None:
+    pyfuse3.invalidate_inode(inode, attr_only=not has_content)
+
+
+async def _flush_regularly(fs: FileSystem) -> None:
+    while True:
+        await trio.sleep(FLUSH_S)
+        await fs.flush_all()
+
+
+async def _announce(mountpoint: Path, ready: Callable[[], None]) -> None:
+    # Through the mount, so from a thread: this loop has to answer what it asks.
+    await trio.to_thread.run_sync(widen_read_ahead, mountpoint)
+    ready()
+
+
+def _unmount(mountpoint: Path, invalidator: Invalidator) -> None:
+    if is_mounted(mountpoint):
+        try:
+            unmount(mountpoint)
+        except UsageError as error:
+            log.error("%s", error)
+    if invalidator.stop(STOP_S):
+        pyfuse3.close(unmount=False)
+    else:  # it is inside the session, which must not be freed under it; the process is about to end
+        log.warning("the kernel still holds a lock that a notification waits for")

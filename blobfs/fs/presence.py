@@ -1,0 +1,71 @@
+"""Presence: has bytes fetched that an operation needs and the store lacks, and bounds how long that may take.
+
+Knows contents and ranges; not files, names or buffers, nor where bytes come from. Invariant: whoever asks gets an
+answer or an error within a few deadlines: no request of the kernel's hangs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import trio
+
+from blobfs.errors import BytesAbsent, RemoteUnavailable
+from blobfs.store.attachments import Attachments
+from blobfs.values.extents import ROW
+from blobfs.values.nodes import Content
+
+Fetch = Callable[[Content, int, int], Awaitable[None]]
+Result = TypeVar("Result")
+
+TRIES: Final = 3
+"""A fetched row can be evicted before it is read; three times in a row it is not chance."""
+
+
+class Presence:
+    """Bytes of contents, brought here when they are not."""
+
+    def __init__(self, attachments: Attachments, fetch: Fetch, deadline_s: float) -> None:
+        self._attachments = attachments
+        self._fetch = fetch
+        self._deadline_s = deadline_s
+
+    async def perform(self, action: Callable[[], Result]) -> Result:
+        """`action()`, with the bytes brought that it finds absent; it must change nothing when it does.
+
+        Raises:
+            RemoteUnavailable, IntegrityError: they could not be brought. Whatever else `action` raises.
+        Checkpoint: only when bytes are fetched.
+        """
+        for _ in range(TRIES):
+            try:
+                return action()
+            except BytesAbsent as absent:
+                missing = absent
+            await self._bring(Content(missing.content), missing.offset, missing.length)
+        raise RemoteUnavailable("bytes that were fetched did not stay on this device")
+
+    async def read(self, content: Content, offset: int, length: int) -> bytes:
+        """Exactly these bytes, of which some are known to be absent. Raises as `perform`."""
+        await self._bring(content, offset, length)
+        return await self.perform(lambda: self._attachments.read(content, offset, length))
+
+    async def bring_edges(self, content: Content, size: int, offset: int, end: int) -> None:
+        """Bring the rows of a content of `size` bytes that a write covers in part, so that it can be stored later."""
+        edges = {offset - offset % ROW} if offset % ROW else set()
+        if end % ROW and end < size:
+            edges.add(end - end % ROW)
+        for start in edges:
+            if start < size:
+                await self._bring_if_absent(content, start)
+
+    async def _bring_if_absent(self, content: Content, start: int) -> None:
+        await self.perform(lambda: self._attachments.read(content, start, 1))
+
+    async def _bring(self, content: Content, offset: int, length: int) -> None:
+        try:
+            with trio.fail_after(self._deadline_s):
+                await self._fetch(content, offset, length)
+        except trio.TooSlowError:
+            raise RemoteUnavailable(f"bytes not on this device did not come within {self._deadline_s:g} s") from None

@@ -1,0 +1,165 @@
+"""Accounts and tokens. Must not know what a scope allows; tokens come here hashed and no text of one is kept."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from server.catalog import schema
+from server.errors import AccountExists, AccountMissing
+
+USERS, TOKENS = schema.USERS, schema.TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user as the catalog has it. Sizes are bytes."""
+
+    user_id: int
+    name: str
+    quota: int | None
+    used: int
+    reserved: int
+    blobs: int
+    seq: int
+    created_ns: int
+    removed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token as the catalog has it: everything but its text."""
+
+    token_id: int
+    user_id: int
+    user: str
+    hash: bytes
+    scopes: str
+    label: str
+    created_ns: int
+    expires_ns: int | None
+
+
+_ACCOUNT = select(
+    USERS.c.id,
+    USERS.c.name,
+    USERS.c.quota,
+    USERS.c.used,
+    USERS.c.reserved,
+    USERS.c.blobs,
+    USERS.c.seq,
+    USERS.c.created_ns,
+    USERS.c.removed,
+)
+_TOKEN = select(
+    TOKENS.c.id,
+    TOKENS.c.user_id,
+    USERS.c.name,
+    TOKENS.c.hash,
+    TOKENS.c.scopes,
+    TOKENS.c.label,
+    TOKENS.c.created_ns,
+    TOKENS.c.expires_ns,
+).join(USERS, USERS.c.id == TOKENS.c.user_id)
+_TOKEN_BY_HASH = _TOKEN.where(TOKENS.c.hash == bindparam("hash"), USERS.c.removed.is_(False))
+_LOCKED = _ACCOUNT.where(USERS.c.id == bindparam("user_id")).with_for_update()
+
+
+def find_token(connection: Connection, digest: bytes) -> Token | None:
+    """The token with this hash, unless its account is gone or going."""
+    row = connection.execute(_TOKEN_BY_HASH, {"hash": digest}).first()
+    return None if row is None else Token(*row)
+
+
+def lock_account(connection: Connection, user_id: int) -> Account:
+    """The account, unchanged by others until this transaction ends.
+
+    Raises:
+        AccountMissing: it was removed meanwhile.
+    """
+    row = connection.execute(_LOCKED, {"user_id": user_id}).first()
+    if row is None or row.removed:
+        raise AccountMissing("The account was removed.")
+    return Account(*row)
+
+
+def list_accounts(connection: Connection) -> list[Account]:
+    """Every account, by name."""
+    return [Account(*row) for row in connection.execute(_ACCOUNT.order_by(USERS.c.name))]
+
+
+def find_account(connection: Connection, name: str) -> Account:
+    """The account of this name.
+
+    Raises:
+        AccountMissing: there is none.
+    """
+    row = connection.execute(_ACCOUNT.where(USERS.c.name == name).with_for_update()).first()
+    if row is None:
+        raise AccountMissing(f"There is no user {name}; `user list` shows them all.")
+    return Account(*row)
+
+
+def add_account(connection: Connection, name: str, quota: int | None) -> int:
+    """Create an account; answers its number.
+
+    Raises:
+        AccountExists: the name is taken.
+    """
+    row = {"name": name, "quota": quota, "used": 0, "reserved": 0, "blobs": 0, "seq": 0}
+    row |= {"created_ns": time.time_ns(), "removed": False}
+    try:
+        result = connection.execute(insert(USERS), row)
+    except IntegrityError as error:
+        raise AccountExists(f"There is a user {name} already; `token add` gives another token.") from error
+    assert result.inserted_primary_key is not None
+    return int(result.inserted_primary_key[0])
+
+
+def set_quota(connection: Connection, user_id: int, quota: int | None) -> None:
+    """Change what the account may hold; less than it holds only stops it from growing."""
+    connection.execute(update(USERS).where(USERS.c.id == user_id).values(quota=quota))
+
+
+def close_account(connection: Connection, user_id: int) -> None:
+    """Begin a removal: from the commit on no token works."""
+    connection.execute(update(USERS).where(USERS.c.id == user_id).values(removed=True))
+    connection.execute(delete(TOKENS).where(TOKENS.c.user_id == user_id))
+
+
+def forget_account(connection: Connection, user_id: int) -> None:
+    """End a removal: every row of the account goes and its name is free. Its blobs' bytes went before."""
+    tables = (schema.BLOBS, schema.RESERVATIONS, schema.DELETIONS, schema.DOCUMENTS)
+    for table in (*tables, schema.REVISIONS, schema.REFS, schema.SECRETS, TOKENS):
+        connection.execute(delete(table).where(table.c.user_id == user_id))
+    connection.execute(delete(USERS).where(USERS.c.id == user_id))
+
+
+def add_token(
+    connection: Connection, user_id: int, digest: bytes, scopes: str, label: str, expires_ns: int | None
+) -> int:
+    """Store a token's hash; answers the token's number."""
+    row = {"user_id": user_id, "hash": digest, "scopes": scopes, "label": label}
+    result = connection.execute(insert(TOKENS), row | {"created_ns": time.time_ns(), "expires_ns": expires_ns})
+    assert result.inserted_primary_key is not None
+    return int(result.inserted_primary_key[0])
+
+
+def list_tokens(connection: Connection, user_id: int) -> list[Token]:
+    """The account's tokens, oldest first."""
+    rows = connection.execute(_TOKEN.where(TOKENS.c.user_id == user_id).order_by(TOKENS.c.id))
+    return [Token(*row) for row in rows]
+
+
+def revoke_token(connection: Connection, user_id: int, token_id: int) -> None:
+    """From the commit on the token is unknown.
+
+    Raises:
+        AccountMissing: the account has no such token.
+    """
+    found = connection.execute(delete(TOKENS).where(TOKENS.c.user_id == user_id, TOKENS.c.id == token_id))
+    if found.rowcount == 0:
+        raise AccountMissing("The user has no token of this number; `token list` shows them.")

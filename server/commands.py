@@ -1,0 +1,144 @@
+"""The commands beside serving: accounts, tokens, quota, usage, collect, check. They work on the catalog directly, also
+while a server runs on it, and answer with plain values that `cli.py` prints.
+
+Must not know arguments' text or exit codes beyond the parsed names. Invariant: a token's text leaves once, when made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from argparse import Namespace
+from dataclasses import asdict
+from typing import Any
+
+from blobfs.protocol import Invite, pack_invite
+from server import auth, check, collect
+from server.auth import Scope
+from server.backends.filesystem import FilesystemBlobsBackend
+from server.catalog import accounts
+from server.catalog.accounts import Account
+from server.catalog.engine import Catalog
+from server.errors import AccountNotEmpty, DataUnusable
+from server.settings import DAY_S, Settings, prepare_data, recall_address
+
+
+def run(parsed: Namespace) -> Any:
+    """Do the command; answers what is to be printed.
+
+    Raises:
+        ServerError: one sentence for the person at the terminal.
+    """
+    settings = Settings(parsed.data, catalog_url=parsed.catalog)
+    prepare_data(settings.data)
+    verbs = {
+        "user add": _add_user,
+        "user list": _list_users,
+        "user remove": _remove_user,
+        "token add": _add_token,
+        "token list": _list_tokens,
+        "token revoke": _revoke_token,
+        "quota set": _set_quota,
+        "usage": _list_users,
+        "collect": _collect,
+        "check": _check,
+    }
+    with contextlib.closing(Catalog(settings.url_of_catalog)) as catalog:
+        return verbs[" ".join(filter(None, (parsed.noun, getattr(parsed, "verb", None))))](parsed, settings, catalog)
+
+
+def _backend(settings: Settings) -> FilesystemBlobsBackend:
+    try:
+        return FilesystemBlobsBackend(settings.blobs)
+    except OSError as error:
+        raise DataUnusable(f"The directory of the blobs cannot be used: {error.strerror}.") from error
+
+
+def _invitation(settings: Settings, parsed: Namespace, token: str) -> dict[str, Any]:
+    url = parsed.url or recall_address(settings.data)
+    invite = pack_invite(Invite(url.rstrip("/"), parsed.name, token))
+    return {"user": parsed.name, "token": token, "invite": invite}
+
+
+def _add_user(parsed: Namespace, settings: Settings, catalog: Catalog) -> Any:
+    token = auth.new_token()
+    with catalog.writing() as connection:
+        user_id = accounts.add_account(connection, parsed.name, parsed.quota)
+        accounts.add_token(connection, user_id, auth.hash_token(token), Scope.WRITE, "first", None)
+    return _invitation(settings, parsed, token)
+
+
+def _account_json(account: Account) -> dict[str, Any]:
+    shown = {"user": account.name, "used": account.used, "quota": account.quota, "blobs": account.blobs}
+    return shown | {"changes": account.seq, "created": _time(account.created_ns), "removed": account.removed}
+
+
+def _time(when_ns: int | None) -> str | None:
+    return None if when_ns is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when_ns // 10**9))
+
+
+def _list_users(_parsed: Namespace, _settings: Settings, catalog: Catalog) -> Any:
+    with catalog.reading() as connection:
+        return [_account_json(account) for account in accounts.list_accounts(connection)]
+
+
+def _remove_user(parsed: Namespace, settings: Settings, catalog: Catalog) -> Any:
+    with catalog.writing() as connection:
+        account = accounts.find_account(connection, parsed.name)
+        if (account.used or account.blobs or account.seq) and not parsed.delete_data:
+            raise AccountNotEmpty(f"The user {account.name} holds data; with --delete-data it goes for good.")
+        accounts.close_account(connection, account.user_id)
+    collect.remove_account(catalog, _backend(settings), account.user_id, account.name)
+    return {"user": account.name, "freed": account.used}
+
+
+def _add_token(parsed: Namespace, settings: Settings, catalog: Catalog) -> Any:
+    token = auth.new_token()
+    scopes = auth.parse_scopes(parsed.scope or [Scope.WRITE])
+    expires_ns = None if parsed.expires_days is None else time.time_ns() + int(parsed.expires_days * DAY_S * 1e9)
+    with catalog.writing() as connection:
+        account = accounts.find_account(connection, parsed.name)
+        number = accounts.add_token(
+            connection, account.user_id, auth.hash_token(token), scopes, parsed.label, expires_ns
+        )
+    return _invitation(settings, parsed, token) | {"number": number, "scopes": scopes.split()}
+
+
+def _list_tokens(parsed: Namespace, _settings: Settings, catalog: Catalog) -> Any:
+    with catalog.reading() as connection:
+        account = accounts.find_account(connection, parsed.name)
+        tokens = accounts.list_tokens(connection, account.user_id)
+    return [
+        {
+            "number": token.token_id,
+            "scopes": token.scopes.split(),
+            "label": token.label,
+            "created": _time(token.created_ns),
+            "expires": _time(token.expires_ns),
+        }
+        for token in tokens
+    ]
+
+
+def _revoke_token(parsed: Namespace, _settings: Settings, catalog: Catalog) -> Any:
+    with catalog.writing() as connection:
+        account = accounts.find_account(connection, parsed.name)
+        accounts.revoke_token(connection, account.user_id, parsed.token)
+    return {"user": parsed.name, "revoked": parsed.token}
+
+
+def _set_quota(parsed: Namespace, _settings: Settings, catalog: Catalog) -> Any:
+    with catalog.writing() as connection:
+        account = accounts.find_account(connection, parsed.name)
+        accounts.set_quota(connection, account.user_id, parsed.bytes)
+    return {"user": parsed.name, "quota": parsed.bytes, "used": account.used}
+
+
+def _collect(parsed: Namespace, settings: Settings, catalog: Catalog) -> Any:
+    grace_s, retention_s = parsed.grace_days * DAY_S, parsed.retention_days * DAY_S
+    done = collect.collect(catalog, _backend(settings), grace_s, retention_s, parsed.dry_run)
+    return asdict(done) | {"dry_run": parsed.dry_run}
+
+
+def _check(parsed: Namespace, settings: Settings, catalog: Catalog) -> Any:
+    return check.check(catalog, _backend(settings), parsed.digests, parsed.repair)

@@ -1,0 +1,64 @@
+"""One HTTP connection: uvicorn's protocol with bounds on the head of a request, which uvicorn leaves without any.
+
+Must not know routes. Invariant: a request's head is at most `MAX_HEAD` bytes in `MAX_HEADERS` headers, and complete
+`HEAD_S` after its first byte was due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEAD: Final = 64 << 10
+MAX_HEADERS: Final = 100
+HEAD_S: Final = 30
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """Counts and times the head; the body is the application's to bound."""
+
+    _size = 0
+    _number = 0
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def _arm(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(HEAD_S, self.transport.close)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._timer is not None:  # the head is not complete yet
+            self._size += len(data)
+            if self._size > MAX_HEAD and not self.transport.is_closing():
+                self.send_400_response("The head of the request is too long.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._number = 0
+        self._arm()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._number += 1
+        if self._number > MAX_HEADERS or len(name) + len(value) > MAX_HEAD:
+            raise ValueError("too many headers")  # the parser stops, and uvicorn answers 400
+
+    def on_headers_complete(self) -> None:
+        self._disarm()
+        self._size = 0
+        super().on_headers_complete()

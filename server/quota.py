@@ -1,0 +1,205 @@
+"""Quota: reserve, extend, settle or release, each in one transaction. The only way for a blob into the catalog.
+
+Must not know HTTP. Invariant: `used + reserved` of an account never exceeds its quota by anything let in here, whatever
+runs at the same time; a blob's row exists only when its bytes are durable in the backend.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
+
+from blobfs.protocol import UploadStatus
+from server.backends.interface import BlobKey, BlobsBackend, Staged
+from server.catalog import blobs
+from server.catalog.accounts import lock_account
+from server.catalog.blobs import Blob
+from server.catalog.schema import RESERVATIONS, USERS
+from server.errors import OverQuota
+
+MAX_BLOBS: Final = 20_000_000
+"""Blobs of one account: a bound on what blobs of no bytes, which no quota counts, can do to the catalog."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an account's blobs go."""
+
+    user_id: int
+    user: str
+    namespace: str
+
+    def key(self, blob_id: str) -> BlobKey:
+        """The backend's name of a blob of this place."""
+        return BlobKey(self.user, self.namespace, blob_id)
+
+
+@dataclass(slots=True)
+class Reservation:
+    """Room for one upload under way; the row also tells a restarted server which blob may be half-way in."""
+
+    number: int
+    place: Place
+    blob_id: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A blob that has come whole: its bytes are staged and durable."""
+
+    reservation: Reservation
+    staged: Staged
+    blob: Blob
+
+
+def reserve(
+    connection: Connection, place: Place, wanted: Sequence[tuple[str, int]]
+) -> list[Reservation | UploadStatus]:
+    """Set room aside for each (blob id, bytes), in order; one answer for each.
+
+    Answers:
+        EXISTS: the blob is here. OVER_QUOTA: no room. Otherwise the reservation.
+    """
+    account = lock_account(connection, place.user_id)
+    held = blobs.find_several(connection, place.user_id, place.namespace, dict(wanted))
+    room = None if account.quota is None else account.quota - account.used - account.reserved
+    slots = MAX_BLOBS - account.blobs
+    answers: list[Reservation | UploadStatus] = []
+    rows: list[dict[str, object]] = []
+    total = 0
+    for blob_id, size in wanted:
+        if blob_id in held:
+            answers.append(UploadStatus.EXISTS)
+        elif (room is not None and total + size > room) or len(rows) >= slots:
+            answers.append(UploadStatus.OVER_QUOTA)
+        else:
+            total += size
+            number = secrets.randbits(62)
+            row = {"id": number, "user_id": place.user_id, "namespace": place.namespace, "blob_id": blob_id}
+            rows.append(row | {"bytes": size, "created_ns": time.time_ns()})
+            answers.append(Reservation(number, place, blob_id, size))
+    if rows:
+        connection.execute(insert(RESERVATIONS), rows)
+        _change_reserved(connection, place.user_id, total)
+    return answers
+
+
+def extend(connection: Connection, reservation: Reservation, needed: int, wanted: int) -> None:
+    """Enlarge a reservation to `wanted` bytes, or as far as there is room, but at least to `needed`.
+
+    Raises:
+        OverQuota: there is no room for `needed`; what was reserved stays so.
+    """
+    account = lock_account(connection, reservation.place.user_id)
+    if account.quota is not None:
+        wanted = min(wanted, reservation.bytes + account.quota - account.used - account.reserved)
+    if wanted < needed:
+        raise OverQuota("The account's quota has no room for this blob.")
+    connection.execute(update(RESERVATIONS).where(RESERVATIONS.c.id == reservation.number).values(bytes=wanted))
+    _change_reserved(connection, reservation.place.user_id, wanted - reservation.bytes)
+    reservation.bytes = wanted
+
+
+def settle(connection: Connection, backend: BlobsBackend, arrivals: Sequence[Arrival]) -> list[UploadStatus]:
+    """Let blobs in: rows and bytes appear together when this transaction commits; one answer for each arrival.
+
+    Answers:
+        CREATED. EXISTS: another creator of the id was first. OVER_QUOTA: the account was removed meanwhile.
+    """
+    answers = [UploadStatus.EXISTS] * len(arrivals)
+    places: dict[Place, list[int]] = {}
+    for index, arrival in enumerate(arrivals):
+        places.setdefault(arrival.reservation.place, []).append(index)
+    published: list[tuple[BlobKey, Staged]] = []
+    for place in sorted(places, key=lambda place: (place.user_id, place.namespace)):  # one order of locks for all
+        if _is_gone(connection, place.user_id):
+            for index in places[place]:
+                answers[index] = UploadStatus.OVER_QUOTA
+            continue
+        of_place = {index: arrivals[index] for index in places[place]}
+        held = set(
+            blobs.find_several(
+                connection, place.user_id, place.namespace, {item.blob.blob_id: None for item in of_place.values()}
+            )
+        )
+        created: list[Blob] = []
+        for index, arrival in of_place.items():
+            if arrival.blob.blob_id not in held:
+                held.add(arrival.blob.blob_id)
+                created.append(arrival.blob)
+                published.append((place.key(arrival.blob.blob_id), arrival.staged))
+                answers[index] = UploadStatus.CREATED
+        if created:
+            blobs.add(connection, place.namespace, place.user_id, created)
+            size = sum(blob.size for blob in created)
+            values = {"used": USERS.c.used + size, "blobs": USERS.c.blobs + len(created)}
+            connection.execute(update(USERS).where(USERS.c.id == place.user_id).values(values))
+    _free(connection, [arrival.reservation for arrival in arrivals])
+    # Last, so that the lock is not held over disk flushes for a batch that fails anyway. Before the commit, so that a
+    # row never names bytes that are not durable; a crash in between leaves a reservation that names the stray file.
+    backend.publish(published)
+    return answers
+
+
+def release(connection: Connection, backend: BlobsBackend, reservations: Sequence[Reservation]) -> None:
+    """Give up uploads: their room is free again, and no stray bytes stand under their ids."""
+    strays = []
+    for reservation in reservations:
+        place = reservation.place
+        if blobs.find(connection, place.user_id, place.namespace, reservation.blob_id) is None:
+            strays.append(place.key(reservation.blob_id))
+    backend.delete(strays)
+    _free(connection, reservations)
+
+
+def recover(connection: Connection, backend: BlobsBackend, before_ns: int, active: set[int]) -> int:
+    """Give up the uploads of dead processes: reservations older than `before_ns` that are not `active`.
+
+    Returns how many there were.
+    """
+    query = select(
+        RESERVATIONS.c.id, RESERVATIONS.c.user_id, USERS.c.name, RESERVATIONS.c.namespace, RESERVATIONS.c.blob_id
+    ).join(USERS, USERS.c.id == RESERVATIONS.c.user_id)
+    rows = connection.execute(query.where(RESERVATIONS.c.created_ns <= before_ns)).all()
+    dead = [
+        Reservation(row.id, Place(row.user_id, row.name, row.namespace), row.blob_id, 0)
+        for row in rows
+        if row.id not in active
+    ]
+    release(connection, backend, dead)
+    return len(dead)
+
+
+def _is_gone(connection: Connection, user_id: int) -> bool:
+    row = connection.execute(select(USERS.c.removed).where(USERS.c.id == user_id).with_for_update()).first()
+    return row is None or row.removed
+
+
+_FORGET = delete(RESERVATIONS).where(RESERVATIONS.c.id == bindparam("number"))
+_TAKE_BACK = select(RESERVATIONS.c.user_id, RESERVATIONS.c.bytes).where(
+    RESERVATIONS.c.id.in_(bindparam("numbers", expanding=True))
+)
+
+
+def _free(connection: Connection, reservations: Sequence[Reservation]) -> None:
+    """Delete the rows and take what they held off the accounts' `reserved`; rows already gone count nothing."""
+    totals: dict[int, int] = {}
+    numbers = [reservation.number for reservation in reservations]
+    for start in range(0, len(numbers), blobs.AT_ONCE):
+        rows = connection.execute(_TAKE_BACK, {"numbers": numbers[start : start + blobs.AT_ONCE]})
+        for row in rows:
+            totals[row.user_id] = totals.get(row.user_id, 0) + row.bytes
+    if numbers:
+        connection.execute(_FORGET, [{"number": number} for number in numbers])
+    for user_id, total in totals.items():
+        _change_reserved(connection, user_id, -total)
+
+
+def _change_reserved(connection: Connection, user_id: int, by: int) -> None:
+    connection.execute(update(USERS).where(USERS.c.id == user_id).values(reserved=USERS.c.reserved + by))

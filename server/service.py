@@ -1,0 +1,75 @@
+"""What the routes share in one server process: catalog, backend, and the bounded threads that block on them.
+
+Must not know HTTP. Invariant: nothing that waits for a disk runs on the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from sqlalchemy import Connection
+
+from server.backends.interface import BlobsBackend
+from server.catalog.engine import Catalog, storage_error
+from server.news import News
+from server.settings import Settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+READERS: Final = 4
+"""Threads in catalog reads: they hold the interpreter for most of their time, so more would not go faster."""
+
+DISK: Final = 8
+"""Threads in blob files: enough to keep a disk's queue filled while some wait for a flush."""
+
+
+class Service:
+    """Everything one server process has to serve with."""
+
+    def __init__(self, settings: Settings, catalog: Catalog, backend: BlobsBackend) -> None:
+        self.settings = settings
+        self.catalog = catalog
+        self.backend = backend
+        self.news = News()
+        self._readers = CapacityLimiter(READERS)
+        # SQLite has one writer at a time: queueing here is fair, where its own lock would be polled for.
+        self._writer = CapacityLimiter(1)
+        self._disk = CapacityLimiter(DISK)
+
+    async def read(self, call: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`call` in a worker thread, on one consistent view of the catalog."""
+
+        def run() -> R:
+            with self.catalog.reading() as connection:
+                return call(connection, *args, **kwargs)
+
+        return await to_thread.run_sync(run, limiter=self._readers)
+
+    async def write(self, call: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`call` in a worker thread, as one durable transaction: committed when this returns."""
+        return await self._write(True, lambda connection: call(connection, *args, **kwargs))
+
+    async def note(self, call: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """As `write`, but the transaction may be lost with the power: for what a restart would undo anyway."""
+        return await self._write(False, lambda connection: call(connection, *args, **kwargs))
+
+    async def _write(self, durable: bool, call: Callable[[Connection], R]) -> R:
+        def run() -> R:
+            with self.catalog.writing(durable) as connection:
+                return call(connection)
+
+        return await to_thread.run_sync(run, limiter=self._writer)
+
+    async def on_disk(self, call: Callable[..., R], *args: Any) -> R:
+        """`call`, a piece of work on the backend, in a worker thread; an `OSError` becomes ours."""
+
+        def run() -> R:
+            try:
+                return call(*args)
+            except OSError as error:
+                raise storage_error(error) from error
+
+        return await to_thread.run_sync(run, limiter=self._disk)

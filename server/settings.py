@@ -1,0 +1,113 @@
+"""What a server process is told, and its data directory. Must not know HTTP.
+
+DATA/catalog.db     the catalog, unless its URL says otherwise; 0600
+DATA/blobs/         the filesystem backend's root
+DATA/address        the URL that the server listens on, for the invites of `user add`
+DATA/server.lock    held (flock) by the one server process that runs on this directory
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from blobfs.protocol import is_server_url
+from server.errors import DataInUse, DataUnusable
+
+DEFAULT_HOST: Final = "127.0.0.1"
+DEFAULT_PORT: Final = 8090
+DAY_S: Final = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one server process runs. Durations are seconds, sizes bytes."""
+
+    data: Path
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    """0 lets the system choose."""
+    catalog_url: str | None = None
+    """An SQLAlchemy URL; None for SQLite in the data directory."""
+    public_url: str | None = None
+    """What clients are to use, when it is not what the server listens on."""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    exit_with: int | None = None
+    """Process id of the parent whose end is ours."""
+    grace_s: float = 7 * DAY_S
+    """How long a blob that nothing refers to is kept."""
+    retention_s: float = 30 * DAY_S
+    """How long earlier revisions, and the record of deleted blobs, are kept."""
+    upkeep_s: float = 600
+    """Between two runs of the collector."""
+    idle_s: float = 60
+    """How long a request may go without sending a byte of its body."""
+
+    @property
+    def url_of_catalog(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.catalog_url or f"sqlite:///{self.data.absolute() / 'catalog.db'}"
+
+    @property
+    def blobs(self) -> Path:
+        """The root of the filesystem backend."""
+        return self.data.absolute() / "blobs"
+
+
+def prepare_data(data: Path) -> None:
+    """On return the directory is there, is ours, and is closed to other users.
+
+    Raises:
+        DataUnusable: it cannot be made so.
+    """
+    os.umask(0o077)
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = data.stat()
+        if status.st_uid != os.geteuid():
+            raise DataUnusable(f"The data directory {data} belongs to another user.")
+        if stat.S_IMODE(status.st_mode) & 0o077:
+            data.chmod(0o700)
+        probe = os.open(data / "server.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        os.close(probe)
+    except OSError as error:
+        raise DataUnusable(f"The data directory {data} cannot be used: {error.strerror}.") from error
+
+
+def lock_data(data: Path) -> int:
+    """Own the data directory until the descriptor returned is closed or the process ends.
+
+    Raises:
+        DataInUse: another server process owns it.
+    """
+    descriptor = os.open(data / "server.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise DataInUse(
+            f"Another blobfs-server runs on {data}; stop it first, or give this one its own --data."
+        ) from error
+    return descriptor
+
+
+def remember_address(data: Path, url: str) -> None:
+    """Keep the URL for later commands; a crash leaves the old one or the new one."""
+    temporary = data / "address.new"
+    temporary.write_text(url + "\n", encoding="ascii")
+    temporary.replace(data / "address")
+
+
+def recall_address(data: Path) -> str:
+    """The URL of the server that runs, or ran last, on this directory; the default one before the first."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        url = (data / "address").read_text(encoding="ascii").strip()
+        if is_server_url(url):
+            return url
+    return f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"

@@ -1,0 +1,25 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--long`: also what takes minutes or gigabytes."""
+    parser.addoption("--long", action="store_true", help="also run tests that take minutes or gigabytes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The mark that such tests carry."""
+    config.addinivalue_line("markers", "long: takes minutes or gigabytes; run with --long")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave them out unless asked for."""
+    if config.getoption("--long"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("long")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]

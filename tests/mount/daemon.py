@@ -1,0 +1,96 @@
+"""A daemon of the least kind: one store, no server, mounted until SIGTERM. Run as `python -m tests.mount.daemon`.
+
+Prints `ready` when the mount can be used. The store's keys are fixed: what is in it is made up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import trio
+
+from blobfs.errors import BlobfsError, RemoteUnavailable
+from blobfs.fs.filesystem import FileSystem, Owner
+from blobfs.fs.mountpoint import MountOptions
+from blobfs.fs.operations import serve
+from blobfs.store.store import Store
+from blobfs.values.keys import AccountId, Keys, derive_keys
+from blobfs.values.nodes import Content
+
+
+def fixed_keys() -> Keys:
+    """The same keys each time."""
+    return derive_keys(AccountId("0" * 32), bytes(range(32)))
+
+
+def open_store(path: Path) -> Store:
+    """The store in `path`, made if there is none."""
+    if (path / "documents.db").exists():
+        return Store.open(path, fixed_keys())
+    return Store.create(path, fixed_keys(), device_name="test")
+
+
+async def no_server(content: Content, offset: int, length: int) -> None:
+    """A fetch of a device that is offline."""
+    raise RemoteUnavailable("this device is offline")
+
+
+async def _run(store: Store, mountpoint: Path, options: MountOptions) -> None:
+    owner = Owner(os.getuid(), os.getgid(), os.getuid() == 0)
+    fs = FileSystem(store, fetch=no_server, prefetch=None, owner=owner, fetch_deadline_s=5)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_wait_for_signal, nursery.cancel_scope)
+        nursery.start_soon(_tick, store)
+        await serve(fs, mountpoint, options, ready=functools.partial(print, "ready", flush=True))
+        nursery.cancel_scope.cancel()
+
+
+async def _wait_for_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            scope.cancel()
+
+
+async def _tick(store: Store) -> None:
+    while True:
+        await trio.sleep(1)
+        await trio.to_thread.run_sync(store.tick)
+
+
+def main() -> None:
+    """Mount until told to stop."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("store", type=Path)
+    parser.add_argument("mountpoint", type=Path)
+    parser.add_argument("--allow-other", action="store_true")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
+    reasons: list[str] = []
+    try:
+        store = open_store(arguments.store)
+        try:
+            trio.run(_run, store, arguments.mountpoint, MountOptions(allow_other=arguments.allow_other))
+        finally:
+            store.close()
+    except* BlobfsError as group:
+        reasons = [str(error) for error in leaves(group)]
+    if reasons:
+        sys.exit("; ".join(reasons))
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """Every error of a group that is no group itself."""
+    errors = []
+    for error in group.exceptions:
+        errors += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return errors
+
+
+if __name__ == "__main__":
+    main()
