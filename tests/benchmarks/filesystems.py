@@ -160,7 +160,11 @@ def _blobfs_mount(place: Place) -> Argv:
 
 
 def _python_environment(place: Place) -> Mapping[str, str]:
-    return {"PYTHONPATH": str(ROOT), "XDG_DATA_HOME": str(place.scratch / "home"), "PYTHONDONTWRITEBYTECODE": ""}
+    return {"PYTHONPATH": str(ROOT), "XDG_DATA_HOME": str(place.scratch / "home")}
+
+
+def _alone_mount(place: Place) -> Argv:
+    return [sys.executable, "-m", "tests.benchmarks.alone", "--store", place.data / "blobfs", place.mountpoint]
 
 
 _EMPTY: Final[Argv] = [sys.executable, "-m", "tests.benchmarks.empty"]
@@ -173,6 +177,13 @@ FILESYSTEMS: Final = (
         mount=_blobfs_mount,
         environment=_python_environment,
         remark="with its own server on this machine, which it syncs to meanwhile",
+    ),
+    Filesystem(
+        "blobfs-alone",
+        module="blobfs.fs.operations",
+        mount=_alone_mount,
+        environment=_python_environment,
+        remark="the same store and mount without sync and server, like the peers",
     ),
     Filesystem(
         "securefs",

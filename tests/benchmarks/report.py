@@ -70,9 +70,8 @@ def local_tables(results: Mapping[str, Runs], workloads: Sequence[Workload]) -> 
 
 
 def _cell(runs: Runs, workload: str) -> str:
-    failed = sum("error" in run.get(workload, {}) for run in runs)
-    text = number(median(runs, workload))
-    return f"{text} ({failed} failed)" if failed else text
+    has_failed = any("error" in run.get(workload, {}) for run in runs)
+    return number(median(runs, workload)) + (" FAILED" if has_failed else "")
 
 
 def _cpu(runs: Runs, workload: str) -> str:

@@ -1,7 +1,7 @@
 """A trial: what a workload is given, its stop-watch, and how one after the other is run in one fresh directory.
 
 Knows no workload and no filesystem: `root` is any directory. Invariant: only what happens inside `timed` counts, and a
-workload whose check fails has no figure.
+figure whose check failed stands beside its error.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Workload(NamedTuple):
 
 
 class Result(TypedDict, total=False):
-    """What a workload came to. `value` is missing when it failed, `error` when it did not."""
+    """What a workload came to. Without `error`, everything read back was right."""
 
     value: float
     unit: str
@@ -166,7 +166,7 @@ def run(trial: Trial, workloads: Sequence[Workload], limit_s: int) -> dict[str, 
         else:
             signal.alarm(limit_s)
             try:
-                result.update(_run_one(trial, workload))
+                _run_one(trial, workload, result)
             except Exception as error:
                 result["error"] = f"{type(error).__name__}: {error}"
             finally:
@@ -175,10 +175,16 @@ def run(trial: Trial, workloads: Sequence[Workload], limit_s: int) -> dict[str, 
     return results
 
 
-def _run_one(trial: Trial, workload: Workload) -> Result:
+def _run_one(trial: Trial, workload: Workload, result: Result) -> None:
     trial.elapsed_s = trial.cpu_s = None
-    work = workload.act(trial)
+    try:
+        work = workload.act(trial)
+    except CheckFailed:
+        # What it did took its time, and others need what it left: the figure is kept, and marked by the error.
+        if trial.elapsed_s is not None and workload.unit == "s":
+            result["value"] = trial.elapsed_s
+        raise
     if trial.elapsed_s is None or trial.cpu_s is None:
         raise CheckFailed("nothing was timed")
-    value = trial.elapsed_s if workload.unit == "s" else work / trial.elapsed_s
-    return {"value": value, "elapsed_s": trial.elapsed_s, "daemon_cpu_s": trial.cpu_s}
+    result["value"] = trial.elapsed_s if workload.unit == "s" else work / trial.elapsed_s
+    result["elapsed_s"], result["daemon_cpu_s"] = trial.elapsed_s, trial.cpu_s
