@@ -42,7 +42,7 @@ FORBIDDEN_ARROWS: Final = {("fs", "remote")}
 """Arrows that point down and are none of ours all the same."""
 SOLE_IMPORTERS: Final = {
     "pyfuse3": ("blobfs.fs.operations",),
-    "httpx": ("blobfs.remote.client",),
+    "httpx": ("blobfs.remote.transport",),
 }
 ALONE: Final = ("blobfs.errors", "blobfs.protocol", "blobfs.bootstrap", "blobfs.setup")
 """Import the standard library and themselves, nothing else."""

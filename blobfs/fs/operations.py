@@ -76,8 +76,6 @@ MIN_BATCH: Final = 16
 
 MAX_TASKS: Final = 500
 """Requests answered at once. Only those that wait for the server last; the kernel must not run out of the others."""
-FLUSH_S: Final = 5.0
-"""How long bytes written stay in memory alone while their file stays open."""
 STOP_S: Final = 5.0
 
 P = ParamSpec("P")
@@ -414,8 +412,7 @@ async def serve(fs: FileSystem, mountpoint: Path, options: MountOptions, *, read
     invalidator = Invalidator(_forget_inode, pyfuse3.invalidate_entry)
     fs.on_stale = invalidator.put
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_flush_regularly, fs)
+        async with fs.at_work(), trio.open_nursery() as nursery:
             nursery.start_soon(_announce, mountpoint, ready)
             await pyfuse3.main(max_tasks=MAX_TASKS)
             nursery.cancel_scope.cancel()
@@ -429,12 +426,6 @@ async def serve(fs: FileSystem, mountpoint: Path, options: MountOptions, *, read
 
 def _forget_inode(inode: Inode, has_content: bool) -> None:
     pyfuse3.invalidate_inode(inode, attr_only=not has_content)
-
-
-async def _flush_regularly(fs: FileSystem) -> None:
-    while True:
-        await trio.sleep(FLUSH_S)
-        await fs.flush_all()
 
 
 async def _announce(mountpoint: Path, ready: Callable[[], None]) -> None:

@@ -1,0 +1,368 @@
+"""HTTP: connections in lanes, deadlines, bounded bodies, and the one table from status to exception.
+
+The sole importer of httpx. Knows nothing of blobs or documents. Invariants: no answer is read beyond the bytes that
+its caller allows; no redirect, cookie or proxy of the environment is followed; a cancelled request never costs the
+next one its connection; only `RemoteError` kinds come out.
+"""
+
+from __future__ import annotations
+
+import enum
+import http.cookiejar
+import ipaddress
+import json
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Self
+
+import httpx
+import trio
+
+from blobfs.errors import (
+    AccessDenied,
+    BlobExists,
+    BlobNotFound,
+    BlobReferred,
+    BlobTooLarge,
+    InvalidFlags,
+    PreconditionFailed,
+    ProtocolError,
+    QuotaExceeded,
+    RemoteError,
+    RemoteUnavailable,
+    UsageError,
+)
+from blobfs.protocol import ErrorCode, authorization_header, is_id
+from blobfs.remote.throttle import Throttle
+
+ERRORS: Final[dict[str, type[RemoteError]]] = {
+    ErrorCode.BAD_REQUEST: ProtocolError,
+    ErrorCode.UNAUTHORIZED: AccessDenied,
+    ErrorCode.FORBIDDEN: AccessDenied,
+    ErrorCode.NOT_FOUND: BlobNotFound,
+    ErrorCode.METHOD_NOT_ALLOWED: ProtocolError,
+    ErrorCode.INVALID_FLAGS: InvalidFlags,
+    ErrorCode.EXISTS: BlobExists,
+    ErrorCode.REFERRED: BlobReferred,
+    ErrorCode.PRECONDITION_FAILED: PreconditionFailed,
+    ErrorCode.TOO_LARGE: BlobTooLarge,
+    # What arrived there is not what was sent from here: the way spoilt it, so another try helps.
+    ErrorCode.BAD_DIGEST: RemoteUnavailable,
+    ErrorCode.BAD_RANGE: ProtocolError,
+    ErrorCode.LENGTH_REQUIRED: ProtocolError,
+    ErrorCode.TOO_MANY_REQUESTS: RemoteUnavailable,
+    ErrorCode.INTERNAL: RemoteUnavailable,
+    ErrorCode.UNAVAILABLE: RemoteUnavailable,
+    ErrorCode.OVER_QUOTA: QuotaExceeded,
+    ErrorCode.DISK_FULL: QuotaExceeded,
+}
+STATUSES: Final[dict[int, type[RemoteError]]] = {
+    401: AccessDenied,
+    403: AccessDenied,
+    404: BlobNotFound,
+    409: BlobExists,
+    412: PreconditionFailed,
+    413: BlobTooLarge,
+    429: RemoteUnavailable,
+    507: QuotaExceeded,
+}
+"""For answers without a known code: of a proxy, or of a server that is none of ours. From 500 on: unavailable."""
+
+ADVICE: Final[dict[type[RemoteError], str]] = {
+    AccessDenied: "the server refuses this device's token; ask its operator for a new invite",
+    QuotaExceeded: "the account on the server is full; delete something there or ask for more room",
+    ProtocolError: "the server's answer is not one of a blobfs server; check the address and the versions",
+    RemoteUnavailable: "the server cannot answer now; blobfs tries again by itself",
+}
+"""Sentences of ours. The server's own text is shown only escaped and cut, after them."""
+
+MAX_ERROR_BODY: Final = 64 << 10
+_CHUNK: Final = 64 << 10
+_SLOWEST: Final = 16 << 10
+"""Bytes per second below which a body counts as stalled, on the whole of a request."""
+
+
+class Lane(enum.StrEnum):
+    """Requests of one lane share connections and never wait for those of another."""
+
+    READER = "reader"
+    """Somebody is blocked in `read`."""
+    BULK = "bulk"
+    """Uploads, documents, read-ahead."""
+    POLL = "poll"
+    """The feed, which is held open for a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times in seconds, numbers of connections."""
+
+    connect_s: float = 10.0
+    silence_s: float = 30.0
+    """Without one byte moving."""
+    readers: int = 8
+    bulk: int = 6
+    """Enough to keep a line of 50 ms round trip busy with 4 MiB blobs; more only lengthens each one's turn."""
+    polls: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer with a status below 300."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By lower-case name."""
+    body: bytes
+
+
+class Transport:
+    """One account on one server. An async context manager."""
+
+    def __init__(self, url: str, user: str, token: str, *, limits: Limits, ca_file: str | None = None) -> None:
+        """Raises UsageError: an address that cannot be used, with the reason."""
+        self.url = _checked_url(url)
+        if not is_id(user) or not token:
+            raise UsageError("the invite names no possible user or has no token; ask for a new one")
+        self.up, self.down = Throttle(), Throttle()
+        self._headers = {"Authorization": authorization_header(user, token), "Accept-Encoding": "identity"}
+        context = ssl.create_default_context(cafile=ca_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        counts = {Lane.READER: limits.readers, Lane.BULK: limits.bulk, Lane.POLL: limits.polls}
+        self._lanes = {lane: _Connections(self.url, context, limits, count) for lane, count in counts.items()}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with trio.CancelScope(shield=True), trio.move_on_after(2):
+            for lane in self._lanes.values():
+                await lane.close()
+
+    async def request(
+        self,
+        lane: Lane,
+        method: str,
+        path: str,
+        *,
+        most: int,
+        query: Mapping[str, str | int] | None = None,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        wait_s: float = 0.0,
+    ) -> Answer:
+        """Send a request and read its whole answer, of at most `most` bytes.
+
+        Args:
+            path: within the server's URL; ids need no quoting.
+            wait_s: how long the server may think before it answers.
+        Raises:
+            RemoteError: its kind by the status; `RemoteUnavailable` when there was no whole answer.
+        """
+        deadline_s = wait_s + 60 + (len(body) + most) / _SLOWEST
+        async with self.open(
+            lane, method, path, query=query, body=body, headers=headers, wait_s=wait_s, deadline_s=deadline_s
+        ) as (status, found, chunks):
+            pieces, size = [], 0
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > most:
+                    raise ProtocolError(ADVICE[ProtocolError] + " (an answer longer than asked for)")
+                pieces.append(chunk)
+            return Answer(status, found, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    @asynccontextmanager
+    async def open(
+        self,
+        lane: Lane,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        wait_s: float = 0.0,
+        deadline_s: float = 600.0,
+    ) -> AsyncIterator[tuple[int, Mapping[str, str], AsyncIterator[bytes]]]:
+        """Send a request; (status, headers, the body in pieces), all within `deadline_s`. Raises as `request`."""
+        connections = self._lanes[lane]
+        try:
+            with trio.fail_after(deadline_s):
+                async with connections.borrow() as client:
+                    request = client.build_request(
+                        method,
+                        self.url + path,
+                        params=query,
+                        content=self._pieces(body) if self.up.bytes_per_s is not None else body or None,
+                        headers={**self._headers, "Content-Length": str(len(body)), **(headers or {})},
+                        timeout=connections.timeout(wait_s),
+                    )
+                    response = await client.send(request, stream=True)
+                    try:
+                        if response.status_code >= 300:
+                            await _refuse(response)
+                        yield response.status_code, response.headers, self._body(response)
+                    finally:
+                        # A stream that is not at its end closes its connection; that needs no more than a moment.
+                        with trio.CancelScope(shield=True), trio.move_on_after(1):
+                            await response.aclose()
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ssl.SSLError) as error:
+            raise RemoteUnavailable(_connection_sentence(error)) from error
+        except trio.TooSlowError:
+            raise RemoteUnavailable("the server is too slow; blobfs tries again by itself") from None
+
+    async def _pieces(self, body: bytes) -> AsyncIterator[bytes]:
+        for at in range(0, len(body), _CHUNK):
+            piece = body[at : at + _CHUNK]
+            await self.up.take(len(piece))
+            yield piece
+
+    async def _body(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        async for chunk in response.aiter_raw():
+            await self.down.take(len(chunk))
+            yield chunk
+
+
+# --- connections ------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Generation:
+    """An httpx client, and how many requests it has under way."""
+
+    client: httpx.AsyncClient
+    users: int = 0
+    spoilt: bool = False
+
+
+@dataclass(slots=True)
+class _Connections:
+    """The connections of one lane.
+
+    httpcore can lose the slot of a request that is cancelled at the wrong moment. So the bound is a limiter of ours,
+    and after a cancellation a fresh client serves whoever comes next; the old one ends with its last request.
+    """
+
+    url: str
+    context: ssl.SSLContext
+    limits: Limits
+    count: int
+    _limiter: trio.CapacityLimiter = field(init=False)
+    _generation: _Generation | None = None
+
+    def __post_init__(self) -> None:
+        self._limiter = trio.CapacityLimiter(self.count)
+
+    def timeout(self, wait_s: float) -> httpx.Timeout:
+        """For a request whose answer may take `wait_s` to begin."""
+        silence_s = self.limits.silence_s
+        return httpx.Timeout(silence_s, connect=self.limits.connect_s, read=silence_s + wait_s)
+
+    @asynccontextmanager
+    async def borrow(self) -> AsyncIterator[httpx.AsyncClient]:
+        async with self._limiter:
+            generation = self._fresh()
+            generation.users += 1
+            try:
+                yield generation.client
+            except (trio.Cancelled, httpx.HTTPError, GeneratorExit):
+                generation.spoilt = True
+                raise
+            finally:
+                generation.users -= 1
+                if generation.spoilt and not generation.users:
+                    with trio.CancelScope(shield=True), trio.move_on_after(1):
+                        await generation.client.aclose()
+
+    def _fresh(self) -> _Generation:
+        if self._generation is None or self._generation.spoilt:
+            # Cookies are neither kept nor sent; the environment names no proxy and no certificates.
+            jar = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+            pool = httpx.Limits(max_connections=2 * self.count, max_keepalive_connections=self.count)
+            self._generation = _Generation(
+                httpx.AsyncClient(
+                    verify=self.context, trust_env=False, follow_redirects=False, cookies=jar, limits=pool
+                )
+            )
+        return self._generation
+
+    async def close(self) -> None:
+        if self._generation is not None:
+            await self._generation.client.aclose()
+
+
+# --- addresses and errors ---------------------------------------------------------------------------------
+
+
+_NO_URL: Final = "the server's address is no URL; it looks like https://host or http://127.0.0.1:8000"
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError, ValueError):
+        raise UsageError(_NO_URL) from None
+    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo or parsed.query:
+        raise UsageError(_NO_URL)
+    if parsed.scheme == "http" and not _is_loopback(parsed.host):
+        raise UsageError("plain http is for servers on this machine only; use the server's https address")
+    return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def _refuse(response: httpx.Response) -> None:
+    """Raise what a status of 300 and above means."""
+    body = b""
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > MAX_ERROR_BODY:
+            break
+    code, message = _parse_error(body[:MAX_ERROR_BODY])
+    status = response.status_code
+    usual = RemoteUnavailable if status >= 500 else ProtocolError
+    kind = ERRORS.get(code) or STATUSES.get(status, usual)
+    sentence = ADVICE.get(kind, f"the server answered with an error ({status})")
+    if message:
+        sentence += f" [{message}]"
+    if issubclass(kind, RemoteUnavailable):
+        raise RemoteUnavailable(sentence, _retry_after(response.headers.get("retry-after")))
+    raise kind(sentence)
+
+
+def _parse_error(body: bytes) -> tuple[str, str]:
+    try:
+        error = json.loads(body)["error"]
+        return str(error["code"])[:64], printable(str(error["message"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "", ""
+
+
+def printable(text: str, most: int = 200) -> str:
+    """Text of the server's as it may be shown: one line, no control or format characters, cut."""
+    return "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in text[:most])
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds; the form with a date is not ours and counts as none."""
+    return float(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 8 else None
+
+
+def _connection_sentence(error: Exception) -> str:
+    if isinstance(error, httpx.ConnectTimeout | httpx.ConnectError):
+        if "CERTIFICATE" in str(error).upper():
+            return "the server's certificate is not valid for its address; check the address or the certificate"
+        return "the server cannot be reached; blobfs tries again by itself"
+    if isinstance(error, httpx.TimeoutException):
+        return "the server does not answer; blobfs tries again by itself"
+    return "the connection to the server broke; blobfs tries again by itself"
