@@ -21,7 +21,11 @@ NOTHING: Final = "-"
 
 def median(runs: Runs, workload: str) -> float | None:
     """The median of the runs that have a figure."""
-    values = [run[workload]["value"] for run in runs if "value" in run.get(workload, {})]
+    return middle([run[workload]["value"] for run in runs if "value" in run.get(workload, {})])
+
+
+def middle(values: Sequence[float]) -> float | None:
+    """Their median, if there are any."""
     return statistics.median(values) if values else None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -20,7 +21,8 @@ def main(arguments: list[str]) -> int:
     """0 when every figure was taken, 1 when one is missing."""
     sys.path.insert(0, str(ROOT))
     options = parse(arguments)
-    text, everything, has_failed = run_local(options)
+    os.environ["PYTHONPATH"] = str(ROOT)  # for the commands of the client and the server
+    text, everything, has_failed = ROOMS[options.room](options)
     print(text)
     if options.json is not None:
         options.json.write_text(json.dumps(everything, indent=1) + "\n")
@@ -45,6 +47,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     local.add_argument("--only", type=names, default=[], help="only these workloads, and what they need")
     local.add_argument("--limit", type=int, default=120, help="seconds for one workload (120)")
     local.add_argument("--disk", type=Path, default=Path(tempfile.gettempdir()), help="where the disk images are made")
+    rooms.add_parser("server", parents=[common], help="requests and bytes a second of a server process")
+    sync = rooms.add_parser(
+        "sync", parents=[common], help="two devices and a server, at full speed and over a slow link"
+    )
+    sync.add_argument("--only", type=names, default=[], help="loopback, or 50 for the slow link")
     return parser.parse_args(arguments)
 
 
@@ -65,6 +72,23 @@ def run_local(options: argparse.Namespace) -> tuple[str, object, bool]:
     chosen = local.Options(options.peers, options.only, options.runs, options.scale, options.limit, options.disk)
     outcome = local.run(chosen)
     return local.write_up(outcome, chosen), local.raw(outcome), outcome.has_failed()
+
+
+def run_server(options: argparse.Namespace) -> tuple[str, object, bool]:
+    """Text, raw figures, and whether some are missing."""
+    from tests.benchmarks import server
+
+    return server.run(options.runs, options.scale)
+
+
+def run_sync(options: argparse.Namespace) -> tuple[str, object, bool]:
+    """Text, raw figures, and whether some are missing."""
+    from tests.benchmarks import sync
+
+    return sync.run(options.runs, options.scale, options.only)
+
+
+ROOMS = {"sync": run_sync, "local": run_local, "server": run_server}
 
 
 if __name__ == "__main__":
