@@ -165,7 +165,7 @@ def _scratch() -> Iterator[Path]:
                 os.environ["XDG_DATA_HOME"] = before
 
 
-# --- what is measured --------------------------------------------------------------------------------------------------
+# --- what is measured -------------------------------------------------------------------------------------------------
 
 
 def large_file(bench: Bench, figures: Figures) -> None:
