@@ -17,12 +17,19 @@ BlobfsError
 ├── DocumentError
 │   ├── DocumentNotFound  DocumentExists
 │   ├── RevisionConflict
+│   ├── IndexExists  IndexNotFound
 │   └── InvalidDocument
 ├── IntegrityError              somebody changed what only our devices may write
 │   ├── CorruptBlob
 │   ├── CorruptDocument
 │   ├── Rollback
 │   └── DataMissing
+├── DoorError                   mounting, and talking to the daemon that did
+│   ├── MountPointUnusable
+│   ├── FuseMissing
+│   ├── NotMounted
+│   ├── ServerFailed            (the embedded one)
+│   └── SyncTimeout
 └── RemoteError                 the server, or the way to it
     ├── RemoteUnavailable       (retriable)
     ├── AccessDenied
@@ -186,6 +193,14 @@ class InvalidDocument(DocumentError):
     """Content that is not a JSON object, or breaks a limit."""
 
 
+class IndexExists(DocumentError):
+    """An index of this name is over other paths."""
+
+
+class IndexNotFound(DocumentError):
+    """No index of this name."""
+
+
 # --- integrity ----------------------------------------------------------------------------------------
 
 
@@ -207,6 +222,33 @@ class Rollback(IntegrityError):
 
 class DataMissing(IntegrityError):
     """The server lacks a blob that a live document names."""
+
+
+# --- the door -------------------------------------------------------------------------------------------
+
+
+class DoorError(BlobfsError):
+    """Mounting, unmounting, or talking to the process that holds a mount."""
+
+
+class MountPointUnusable(DoorError):
+    """The directory cannot be mounted on, or not be unmounted now."""
+
+
+class FuseMissing(DoorError):
+    """This machine offers no /dev/fuse, or not to this user."""
+
+
+class NotMounted(DoorError):
+    """No blobfs process answers for this directory."""
+
+
+class ServerFailed(DoorError):
+    """The embedded server did not start."""
+
+
+class SyncTimeout(DoorError):
+    """The time given to `sync --wait` was over before the server had confirmed everything."""
 
 
 # --- the server and the way to it -----------------------------------------------------------------------
