@@ -216,7 +216,11 @@ class Feed:
             self._park(arrivals[0].doc_id, error)
             return
         for applied in done:
-            self._on_applied(applied)
+            try:
+                self._on_applied(applied)
+            except Exception:
+                # It is applied all the same; what the kernel holds of it runs out by itself.
+                _log.exception("the mount could not be told of a change from another device")
 
     def _apply_now(self, arrivals: Sequence[Remote], same: frozenset[DocId]) -> list[Applied]:
         """Plan and do, in one transaction. In a worker thread."""
