@@ -22,7 +22,7 @@ from blobfs import control, mountpoint
 from blobfs.account import invite_text, load_remote, move_remote, publish_secrets
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
 from blobfs.embedded import EmbeddedServer
-from blobfs.errors import BlobfsError, RemoteError, ServerFailed, SyncTimeout, WrongAccount
+from blobfs.errors import BlobfsError, ServerFailed, SyncTimeout
 from blobfs.fs.filesystem import FileSystem, Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
@@ -36,11 +36,11 @@ from blobfs.values.documents import Json
 from blobfs.values.keys import Keys
 
 TICK_S: Final = 1
-FLUSH_S: Final = 5
-"""Seconds between two flushes of open files' write buffers: what a SIGKILL can take from a file never closed."""
 FETCH_DEADLINE_S: Final = 60
 FLUSH_DEADLINE_S: Final = 600
 """Seconds for the last flush, on local disk; a disk that hangs longer must not keep the process for ever."""
+PATIENCE_S: Final = 30
+"""Seconds that `sync --wait` without a time limit gives a server that does not answer."""
 PUBLISH_S: Final = 60
 """Seconds between two looks whether the wrapped secret is at the server; when it is, a look costs one local read."""
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -57,11 +57,13 @@ def run(config: Config, keys: Keys, announce: Callable[[Status], None], live: Li
     Raises:
         BlobfsError kinds: it could not be mounted, or not be ended as promised.
     """
-    with contextlib.closing(Store.open(config.store, keys)) as store:
-        (config.store / PENDING).unlink(missing_ok=True)
-        daemon = Daemon(config, store, announce, live)
+    (config.store / PENDING).unlink(missing_ok=True)
+    daemon = Daemon(config, Store.open(config.store, keys), announce, live)
+    try:
         with _plain_errors():
             trio.run(daemon.main)
+    finally:
+        daemon.close_store()
     if not daemon.was_ready:
         raise KeyboardInterrupt
     return daemon.pending
@@ -88,11 +90,9 @@ class Daemon:
 
     def __init__(self, config: Config, store: Store, announce: Callable[[Status], None], live: LiveLine | None) -> None:
         self._config, self._store, self._announce, self._live = config, store, announce, live
-        self._remote = load_remote(store.settings)
+        self._is_open = True
         self._start, self._mount = trio.CancelScope(), trio.CancelScope()
         self._publish_now = trio.Event()
-        self._trouble: BlobfsError | None = None
-        """Why the wrapped secret is not at the server, when that is for a reason that the user must know."""
         self.was_ready = False
         self.pending = Pending(None, None)
         """What waits for the server; known once it has ended."""
@@ -101,6 +101,7 @@ class Daemon:
         """Everything between the opening of the store and its closing, which it does, too."""
         # Open to the very end: a second Ctrl-C must not cut the flush short.
         with trio.open_signal_receiver(*ENDING) as signals:
+            self._remote = load_remote(self._store.settings)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_on_signal, signals)
                 async with self._embedded():
@@ -112,13 +113,18 @@ class Daemon:
                             await self._serve()
                     finally:
                         with trio.CancelScope(shield=True):
-                            await trio.to_thread.run_sync(self._close_store)
+                            await trio.to_thread.run_sync(self.close_store)
                 nursery.cancel_scope.cancel()
 
-    def _close_store(self) -> None:
+    def close_store(self) -> None:
+        """Close the store, if that was not done yet: `main` does it before the embedded server ends."""
+        if not self._is_open:
+            return
+        self._is_open = False
         self.pending = Pending(*self._store.documents.pending())
         self._store.close()
-        write_pending(self._config.store / PENDING, self.pending)
+        with contextlib.suppress(OSError):
+            write_pending(self._config.store / PENDING, self.pending)
         log.info("ended: %s", format_pending(self.pending))
 
     def _build(self) -> None:
@@ -179,11 +185,14 @@ class Daemon:
 
     async def _hold_mount(self) -> None:
         mountpoint.prepare(self._config.mountpoint)
-        options = MountOptions(allow_other=self._config.allow_other, fsname=f"blobfs@{self._remote.url}")
+        options = MountOptions(allow_other=self._config.allow_other)
         await serve(self._fs, self._config.mountpoint, options, ready=self._ready)
 
     def _ready(self) -> None:
-        remember(Mount(self._config.mountpoint, self._config.store))
+        try:
+            remember(Mount(self._config.mountpoint, self._config.store))
+        except OSError as error:
+            log.warning("later commands will not find this mount by its directory: %s", error.strerror)
         self.was_ready = True
         log.info("mounted")
         self._announce(self._status())
@@ -205,38 +214,33 @@ class Daemon:
             ended.set()
 
     async def _tick(self) -> None:
-        flush_at = trio.current_time() + FLUSH_S
         while True:
             await trio.sleep(TICK_S)
             try:
                 await trio.to_thread.run_sync(self._store.tick)
-                if trio.current_time() >= flush_at:
-                    await self._fs.flush_all()
-                    flush_at = trio.current_time() + FLUSH_S
             except (BlobfsError, OSError) as error:
-                # A full disk, say: the next close or fsync of the file tells its program.
-                log.warning("a regular flush failed: %s", error)
+                # A full disk, say: the next close or fsync of a file tells its program.
+                log.warning("the store could not be brought to the disk: %s", error)
 
     async def _publish(self) -> None:
         """See that a new device finds the wrapped secret at the server; after a change of passphrase, the new one."""
         while True:
             try:
                 await publish_secrets(self._client, self._store.settings, read_secrets(self._config.secrets))
-                self._trouble = None
-            except RemoteError as error:
-                self._trouble = error if isinstance(error, WrongAccount) else None
-                log.warning("the wrapped secret is not at the server yet: %s", error)
             except BlobfsError as error:
-                log.error("the wrapped secret cannot be sent: %s", error)
+                # Nothing that a person must know: the engine meets the same and shows it in the status.
+                log.warning("the wrapped secret is not at the server yet: %s", error)
             with trio.move_on_after(PUBLISH_S):
                 await self._publish_now.wait()
             self._publish_now = trio.Event()
 
     async def _show(self) -> None:
         while self._live is not None:
+            start = trio.current_time()
             if self.was_ready:
                 self._live.show(await trio.to_thread.run_sync(self._status))
-            await trio.sleep(TICK_S)
+            # Counting what waits takes time when it is much: never more than a tenth of a processor.
+            await trio.sleep(max(TICK_S, 9 * (trio.current_time() - start)))
 
     # --- what the control socket answers -------------------------------------------------------------------------
 
@@ -255,18 +259,29 @@ class Daemon:
     async def _answer_sync(self, question: Json) -> Json:
         """With `wait`: on return the server has confirmed everything local, of open files what was written till now."""
         await self._fs.flush_all()
-        self._engine.wake()
+        heard = self._engine.health.changed
+        self._engine.retry()
         if question.get("wait"):
-            timeout_s = question.get("limit_s")
-            await self._settle(float(timeout_s) if isinstance(timeout_s, int | float) else None)
+            if self._engine.health.worst is not None:
+                # What was wrong may be mended by now: it counts only once it has been tried again.
+                with trio.move_on_after(PATIENCE_S):
+                    await heard.wait()
+            limit_s = question.get("limit_s")
+            await self._settle(float(limit_s) if isinstance(limit_s, int | float) else math.inf)
         return (await trio.to_thread.run_sync(self._status)).to_json()
 
-    async def _settle(self, timeout_s: float | None) -> None:
-        with trio.move_on_after(math.inf if timeout_s is None else timeout_s) as scope:
-            await self._engine.settle(timeout_s)
-        if scope.cancelled_caught:
-            pending = format_pending((await trio.to_thread.run_sync(self._status)).pending)
-            raise SyncTimeout(f"the time is over: {pending}; give --timeout more, or look at `blobfs status`")
+    async def _settle(self, timeout_s: float) -> None:
+        """Wait for the server as long as it answers; without an end in sight, not much longer than it does."""
+        # The time is kept here: the engine's own end of it cannot be told from a server that is not there.
+        end = trio.current_time() + timeout_s
+        while trio.current_time() < end:
+            with trio.move_on_at(min(end, trio.current_time() + PATIENCE_S)):
+                await self._engine.settle()
+                return
+            if self._engine.health.worst is not None and (timeout_s == math.inf or trio.current_time() >= end):
+                raise self._engine.health.worst
+        pending = (await trio.to_thread.run_sync(self._status)).pending
+        raise SyncTimeout(f"the time is over: {format_pending(pending)}; it goes on, wait longer with --timeout")
 
     async def _answer_umount(self, question: Json) -> Json:
         """Unmounts, unless files are in use; the rest of the end follows, and the asker waits for the process to go."""
@@ -290,11 +305,9 @@ class Daemon:
         """From any thread."""
         sync = self._engine.status()
         told = sync.to_json()
-        trouble = str(self._trouble) if self._trouble is not None else None
-        state = SyncState.WRONG_ACCOUNT if trouble is not None else sync.state
         return Status(
-            state=MOUNTED if state is SyncState.CONNECTED else state.value,
-            reason=trouble or sync.reason or None,
+            state=MOUNTED if sync.state is SyncState.CONNECTED else sync.state.value,
+            reason=sync.reason or None,
             mountpoint=os.fspath(self._config.mountpoint),
             store=os.fspath(self._config.store),
             pid=os.getpid(),

@@ -27,11 +27,11 @@ class WriteBuffer:
     def __bool__(self) -> bool:
         return bool(self._starts)
 
-    def pieces(self, size: int | None = None) -> list[tuple[int, Bytes | memoryview]]:
+    def pieces(self, size: int | None = None) -> list[tuple[int, Bytes]]:
         """(offset, bytes), ascending and disjoint, nothing at or after `size`. Valid until the next `put`."""
-        pieces: list[tuple[int, Bytes | memoryview]] = list(zip(self._starts, self._pieces, strict=True))
+        pieces = list(zip(self._starts, self._pieces, strict=True))
         if size is not None:
-            pieces = [(start, memoryview(piece)[: size - start]) for start, piece in pieces if start < size]
+            pieces = [(start, piece[: size - start]) for start, piece in pieces if start < size]
         return pieces
 
     def clear(self) -> None:

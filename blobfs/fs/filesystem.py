@@ -12,8 +12,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Final, NamedTuple
 
 import trio
@@ -31,6 +31,7 @@ from blobfs.fs.handles import OpenFile
 from blobfs.fs.inodes import References
 from blobfs.fs.presence import Fetch, Presence
 from blobfs.fs.stale import Stale, stale_after
+from blobfs.fs.writeback import MAX_HELD, SPILL, WriteBack
 from blobfs.store.documents import Applied
 from blobfs.store.store import Store
 from blobfs.values.documents import Kind
@@ -41,11 +42,9 @@ log = logging.getLogger(__name__)
 
 Prefetch = Callable[[Content, int, int], None]
 
-SPILL: Final = 4 << 20
-"""Bytes at which one file's buffer goes to the store: one extent, so that whole extents are written at once."""
-MAX_HELD: Final = 32 << 20
-"""Bytes of all buffers together at which all go: what the daemon's memory can grow by, however many files are open."""
-MAX_DOOMED: Final = 256
+FLUSH_S: Final = 5.0
+"""How long bytes written stay in memory alone while their file stays open."""
+MAX_DOOMED: Final = 32
 """Deleted files purged in one transaction; fewer wait for the next `flush_all`."""
 PREFETCH: Final = 8 << 20
 """Bytes that a reader in sequence is kept ahead by: two extents."""
@@ -94,11 +93,11 @@ class FileSystem:
         self._tree = store.tree
         self._attachments = store.attachments
         self._presence = Presence(store.attachments, fetch, fetch_deadline_s)
+        self._writeback = WriteBack(store, self._presence)
         self._prefetch = prefetch
         self._space = space
         self._references = References()
         self._files: dict[Inode, OpenFile] = {}
-        self._held = 0
 
     # --- names --------------------------------------------------------------------------------------------
 
@@ -253,22 +252,29 @@ class FileSystem:
                 if size is not None:
                     stored = self._resize(inode, file, size, now_ns)
                 elif mtime_ns is not None and file is not None and file.is_dirty:
-                    stored = self._write(file)  # left for later, it would set the time of the last write again
+                    stored = self._writeback.write(
+                        file
+                    )  # left for later, it would set the time of the last write again
                 node = stored
                 if node is None or any(value is not None for value in others.values()):
                     node = self._tree.update(inode, now_ns, **others)
             if file is not None:
                 if stored is not None:
-                    self._held -= file.settle(node)
+                    self._writeback.settle(file, node)
                 file.node = None
             return node
 
-        return self.seen(await self._presence.perform(change))
+        async def wait() -> None:
+            file = self._files.get(inode)
+            if file is not None:
+                await self._writeback.landed(file)
+
+        return self.seen(await self._presence.perform(change, first=wait))
 
     def _resize(self, inode: Inode, file: OpenFile | None, size: int, now_ns: int) -> Node:
         if file is None or not file.is_dirty:
             return self._attachments.resize(inode, size, now_ns)
-        return self._attachments.write(inode, file.buffer.pieces(size), size, now_ns, now_ns)
+        return self._writeback.write(file, size, now_ns)
 
     def get_xattr(self, inode: Inode, name: bytes) -> bytes:
         """The value of an extended attribute."""
@@ -292,6 +298,23 @@ class FileSystem:
             return self._space(), self._tree.count()
         disk = os.statvfs(self._store.path)
         return Space(disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize), self._tree.count()
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """While in it, full buffers are stored in the background, and others every few seconds."""
+        async with trio.open_nursery() as nursery:
+            self._writeback.background = nursery
+            nursery.start_soon(self._flush_regularly)
+            try:
+                yield
+            finally:
+                self._writeback.background = None
+                nursery.cancel_scope.cancel()
+
+    async def _flush_regularly(self) -> None:
+        while True:
+            await trio.sleep(FLUSH_S)
+            await self.flush_all()
 
     # --- open files ---------------------------------------------------------------------------------------
 
@@ -332,17 +355,20 @@ class FileSystem:
         file.handles -= 1
         if file.handles > 0:
             return
+        await self._writeback.landed(file)
         if file.is_dirty and not self._references.is_deleted(inode):
-            await self._flush(file)
+            await self._writeback.flush(file)
         self._drop_if_unused(file)
 
     def _drop_if_unused(self, file: OpenFile) -> None:
         inode = file.inode
         is_deleted = self._references.is_deleted(inode)
-        if file.handles > 0 or (file.is_dirty and not is_deleted) or self._files.get(inode) is not file:
+        if file.handles > 0 or file.flight is not None or (file.is_dirty and not is_deleted):
+            return
+        if self._files.get(inode) is not file:
             return
         del self._files[inode]
-        self._held -= file.buffer.held
+        self._writeback.held -= file.buffer.held
         if is_deleted and inode not in self._references.lookups:
             self._doom(inode)
 
@@ -367,6 +393,7 @@ class FileSystem:
             data = self._attachments.read(node.content, offset, length)
         except BytesAbsent:
             data = await self._presence.read(node.content, offset, length)
+            self._tell(Stale(((inode, False),), ()))  # it takes more blocks now
             if file is not None:
                 file.is_partial = True
         if file is not None and file.is_partial:  # worth it only where something had to be fetched already
@@ -389,7 +416,7 @@ class FileSystem:
                 below = await self._presence.read(node.content, offset, stored)
         target = bytearray(length)
         target[: len(below)] = below
-        file.buffer.overlay(offset, target)
+        file.overlay(offset, target)
         return bytes(target)
 
     async def write(self, inode: Inode, offset: int, data: bytes) -> int:
@@ -407,23 +434,23 @@ class FileSystem:
         if end > MAX_SIZE:
             raise FileTooBig("no file can be that large")
         if file.buffer.held >= SPILL:
-            await self._flush(file)
-        elif self._held >= MAX_HELD:
-            await self._flush(file)
+            await self._writeback.make_room(file)
+        elif self._writeback.held >= MAX_HELD:
+            await self._writeback.flush(file)
             await self.flush_all()
         node = file.node
         if node is None:
             node = file.load(self._tree.get(inode))
         if node.stored < node.size and node.content is not None:
             await self._presence.bring_edges(node.content, node.size, offset, end)
-        self._held += file.put(offset, data, time.time_ns())
+        self._writeback.held += file.put(offset, data, time.time_ns())
         return len(data)
 
     async def flush(self, inode: Inode) -> None:
         """What `close` waits for: on return everything written is in the store, and survives SIGKILL."""
         file = self._files.get(inode)
         if file is not None and file.is_dirty and not self._references.is_deleted(inode):
-            await self._flush(file)
+            await self._writeback.flush(file)
 
     async def fsync(self, inode: Inode | None = None) -> None:
         """What `fsync` waits for: on return the file, or without one everything stored, survives power loss."""
@@ -436,25 +463,13 @@ class FileSystem:
         for file in list(self._files.values()):
             if file.is_dirty and not self._references.is_deleted(file.inode):
                 try:
-                    await self._flush(file)
+                    await self._writeback.flush(file)
                 except BlobfsError as error:
                     log.warning("inode %d has bytes that could not be stored: %s", file.inode, error)
+                except Exception:
+                    log.exception("inode %d has bytes that could not be stored", file.inode)
             self._drop_if_unused(file)
         self._purge()
-
-    async def _flush(self, file: OpenFile) -> None:
-        def store() -> None:
-            if file.is_dirty:
-                self._held -= file.settle(self._write(file))
-
-        await self._presence.perform(store)
-
-    def _write(self, file: OpenFile) -> Node:
-        node = file.node or self._tree.get(file.inode)
-        mtime_ns = file.mtime_ns
-        return self._attachments.write(
-            file.inode, file.buffer.pieces(), file.size, mtime_ns, max(mtime_ns, node.ctime_ns)
-        )
 
     def _read_ahead(self, file: OpenFile, content: Content, end: int) -> None:
         if self._prefetch is not None and file.next_offset:
@@ -469,8 +484,11 @@ class FileSystem:
         if applied.before is not None and not applied.names_after:
             with suppress(NotFound):
                 self._deleted(self._tree.get(applied.inode))
+        self._tell(self.invalidated(applied))
+
+    def _tell(self, stale: Stale) -> None:
         if self.on_stale is not None:
-            self.on_stale(self.invalidated(applied))
+            self.on_stale(stale)
 
     def invalidated(self, applied: Applied) -> Stale:
         """What the kernel must forget after a remote change."""

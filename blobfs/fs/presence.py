@@ -31,14 +31,18 @@ class Presence:
         self._fetch = fetch
         self._deadline_s = deadline_s
 
-    async def perform(self, action: Callable[[], Result]) -> Result:
+    async def perform(self, action: Callable[[], Result], first: Callable[[], Awaitable[None]] | None = None) -> Result:
         """`action()`, with the bytes brought that it finds absent; it must change nothing when it does.
+
+        `first` is awaited before each try; nothing else runs between its return and the action.
 
         Raises:
             RemoteUnavailable, IntegrityError: they could not be brought. Whatever else `action` raises.
         Checkpoint: only when bytes are fetched.
         """
         for _ in range(TRIES):
+            if first is not None:
+                await first()
             try:
                 return action()
             except BytesAbsent as absent:

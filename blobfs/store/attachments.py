@@ -9,14 +9,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from blobfs.errors import FileTooBig, InvalidArgument
 from blobfs.store.content import ContentStore, Extent
 from blobfs.store.ledger import Ledger
 from blobfs.store.tree import EDITED, Tree
 from blobfs.values.documents import Kind
-from blobfs.values.extents import MAX_SIZE, Attachment, BlobId, extent_length
+from blobfs.values.extents import EXTENT, MAX_SIZE, Attachment, BlobId
 from blobfs.values.nodes import Content, Inode, Node
-
-from blobfs.errors import FileTooBig, InvalidArgument  # isort: skip
 
 
 class Attachments:
@@ -61,9 +60,11 @@ class Attachments:
             if size != node.size:
                 stored -= self._content.resize(content, node.size, size)
             for offset, data in pieces:
+                if offset < 0 or offset + len(data) > size:
+                    raise InvalidArgument("bytes beyond the size of the file")
                 if len(data):
                     stored += self._content.write(content, offset, data, node.size)
-            return self._record(inode, content, size, stored, mtime_ns, ctime_ns)
+            return self._record(node, content, size, stored, mtime_ns, ctime_ns)
 
     def resize(self, inode: Inode, size: int, now_ns: int) -> Node:
         """Truncate or extend a file with zeros; the node after.
@@ -77,10 +78,10 @@ class Attachments:
             if size == 0 and node.content is not None:
                 # A fresh content: how long it takes must not depend on how much there was.
                 self._content.discard(node.content)
-                return self._record(inode, self._content.new(), 0, 0, now_ns, now_ns)
+                return self._record(node, self._content.new(), 0, 0, now_ns, now_ns)
             content = self._content_of(node)
             freed = self._content.resize(content, node.size, size)
-            return self._record(inode, content, size, node.stored - freed, now_ns, now_ns)
+            return self._record(node, content, size, node.stored - freed, now_ns, now_ns)
 
     def _content_of(self, node: Node) -> Content:
         if node.kind is not Kind.FILE:
@@ -88,15 +89,15 @@ class Attachments:
         return self._content.new() if node.content is None else node.content
 
     def _record(
-        self, inode: Inode, content: Content | None, size: int, stored: int, mtime_ns: int, ctime_ns: int
+        self, node: Node, content: Content | None, size: int, stored: int, mtime_ns: int, ctime_ns: int
     ) -> Node:
         self._ledger.documents.run(
             "UPDATE documents SET content = ?, size = ?, stored = ?, mtime_ns = ?, ctime_ns = ?, "  # noqa: S608
             f"{EDITED} WHERE inode = ?",
-            (content, size, stored, mtime_ns, ctime_ns, ctime_ns, ctime_ns, inode),
+            (content, size, stored, mtime_ns, ctime_ns, ctime_ns, ctime_ns, node.inode),
         )
         self._ledger.mark_changed()
-        return self._tree.get(inode)
+        return node._replace(content=content, size=size, stored=stored, mtime_ns=mtime_ns, ctime_ns=ctime_ns)
 
     # --- for programs ---------------------------------------------------------------------------------------
 
@@ -125,7 +126,7 @@ class Attachments:
                 raise InvalidArgument("only a file has bytes")
             if node.content is not None:
                 self._content.discard(node.content)
-            return self._record(inode, content, size, stored, now_ns, now_ns)
+            return self._record(node, content, size, stored, now_ns, now_ns)
 
     def abandon(self, content: Content) -> None:
         """A staged content will not be attached."""
@@ -140,8 +141,7 @@ class Attachments:
 
     def read_extent(self, content: Content, index: int, length: int) -> bytes:
         """The first `length` bytes of an extent: its plaintext, as it is to be sealed. Raises BytesAbsent."""
-        from_start = index * extent_length(MAX_SIZE, 0)
-        return self._content.read(content, from_start, length)
+        return self.read(content, index * EXTENT, length)
 
     def settle(self, inode: Inode, edit: int, sealed: Mapping[int, tuple[BlobId, int]]) -> bool:
         """These extents are on the server: id and plaintext length of each.
@@ -224,7 +224,7 @@ class Attachments:
 
     def _add_stored(self, content: Content, stored: int) -> None:
         if stored:
-            sql = "UPDATE documents SET stored = stored + ? WHERE content = ?"
+            sql = "UPDATE documents SET stored = MAX(0, stored + ?) WHERE content = ?"
             self._ledger.documents.run(sql, (stored, content))
 
 

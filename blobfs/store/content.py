@@ -30,7 +30,17 @@ _ROWS: Final = "SELECT position, payload FROM rows WHERE position BETWEEN ? AND 
 _EXTENT: Final = "SELECT blob_id, length, present, dirty FROM extents WHERE content = ? AND extent = ?"
 _PUT_EXTENT: Final = "INSERT OR REPLACE INTO extents VALUES (?, ?, ?, ?, ?, ?, ?)"
 _STORED: Final = "SELECT COALESCE(SUM(length(payload)), 0) FROM rows WHERE position BETWEEN ? AND ?"
+_ANY_EXTENT: Final = "SELECT 1 FROM extents WHERE content = ? LIMIT 1"
+_LAST_ROW: Final = (
+    "SELECT position, length(payload) FROM rows WHERE position BETWEEN ? AND ? ORDER BY position DESC LIMIT 1"
+)
+_DELETE_SLICE: Final = (
+    "DELETE FROM rows WHERE position IN (SELECT position FROM rows WHERE position BETWEEN ? AND ? "
+    "ORDER BY position LIMIT ?)"
+)
+_ROW_MASK: Final = (1 << ROW_BITS) - 1
 _SLICE: Final = 256
+"""Rows, and contents, that one sweep deletes."""
 
 
 class Extent(NamedTuple):
@@ -115,14 +125,14 @@ class ContentStore:
             self.require(content, offset, length)
             row, start = divmod(offset, ROW)
             if start + length <= ROW:  # the usual case: one row
-                found = self._db.one(_ROW, (_position(content, row),))
+                found = self._ledger.one(self._db, _ROW, _position(content, row))
                 piece = b"" if found is None else found[0][start : start + length]
                 return piece if len(piece) == length else piece.ljust(length, b"\0")
             return self._read_rows(content, offset, length)
 
     def _read_rows(self, content: Content, offset: int, length: int) -> bytes:
         first, last = offset // ROW, (offset + length - 1) // ROW
-        found = dict(self._db.all(_ROWS, (_position(content, first), _position(content, last))))
+        found = dict(self._ledger.all(self._db, _ROWS, _position(content, first), _position(content, last)))
         pieces = []
         for row, start, wanted in spans(offset, length, ROW):
             payload = found.get(_position(content, row), b"")
@@ -138,6 +148,8 @@ class ContentStore:
         Raises:
             BytesAbsent: a row that keeps bytes of the old size beside the new ones is not here; nothing was changed.
         """
+        if content in self._unresolved:
+            raise BytesAbsent(content, offset, len(data))
         view = memoryview(data)
         pieces = list(spans(offset, len(view), ROW))
         for row, start, length in {pieces[0], pieces[-1]}:
@@ -190,6 +202,8 @@ class ContentStore:
             BytesAbsent: the row that is cut is not here; nothing was changed.
         """
         freed = 0
+        if content in self._unresolved:
+            raise BytesAbsent(content, 0, max(1, old))
         if new < old:
             if new % ROW:
                 self.require(content, new - new % ROW, 1)
@@ -213,41 +227,38 @@ class ContentStore:
                 freed = len(found[0]) - start
         beyond = (_position(content, row + (start > 0)), _position(content + 1, 0) - 1)
         freed += int(self._db.one(_STORED, beyond)[0])
+        self._ledger.mark_loss()
         self._db.run("DELETE FROM rows WHERE position BETWEEN ? AND ?", beyond)
         self._db.run("DELETE FROM extents WHERE content = ? AND extent >= ?", (content, -(-size // EXTENT)))
         return freed
 
     def discard(self, content: Content) -> None:
-        """The content is no longer needed. Many rows go later, in slices: freeing one reads all its pages."""
-        rows = self._db.one(
-            "SELECT COUNT(*) FROM (SELECT 1 FROM rows WHERE position BETWEEN ? AND ? LIMIT ?)",
-            (_position(content, 0), _position(content + 1, 0) - 1, _SLICE),
-        )[0]
-        self._db.run("DELETE FROM extents WHERE content = ?", (content,))
-        self._db.run("DELETE FROM unresolved WHERE content = ?", (content,))
-        if rows == _SLICE:
+        """The content is no longer needed. `sweep` frees it, later and in slices: freeing a row reads all its pages."""
+        if content in self._unresolved or self._ledger.one(self._db, _ANY_EXTENT, content) is not None:
             self._db.run("INSERT OR IGNORE INTO discarded VALUES (?)", (content,))
-        elif rows:
-            self._db.run(
-                "DELETE FROM rows WHERE position BETWEEN ? AND ?",
-                (_position(content, 0), _position(content + 1, 0) - 1),
-            )
 
     def sweep(self) -> bool:
         """Delete one slice of what was discarded; whether there may be more."""
-        found = self._ledger.one(self._db, "SELECT content FROM discarded LIMIT 1")
-        if found is None:
-            return False
-        content = Content(found[0])
         with self._ledger.transaction():
-            count = self._db.run(
-                "DELETE FROM rows WHERE position IN (SELECT position FROM rows WHERE position BETWEEN ? AND ? "
-                "ORDER BY position LIMIT ?)",
-                (_position(content, 0), _position(content + 1, 0) - 1, _SLICE),
-            )
-            if count < _SLICE:
-                self._db.run("DELETE FROM discarded WHERE content = ?", (content,))
-        return True
+            found = self._ledger.all(self._db, "SELECT content FROM discarded LIMIT ?", _SLICE)
+            left = _SLICE
+            for (content,) in found:
+                self._ledger.mark_loss()
+                left -= self._db.run(_DELETE_SLICE, (*_range(content), left))
+                if left == 0:
+                    break
+                for table in ("extents", "unresolved", "discarded"):
+                    self._db.run(f"DELETE FROM {table} WHERE content = ?", (content,))  # noqa: S608
+        return left == 0 or len(found) == _SLICE
+
+    def trim(self, content: Content, size: int) -> int:
+        """Delete what lies beyond `size`, which no document has been told of; bytes stored then. For `mend`."""
+        last = self._ledger.one(self._db, _LAST_ROW, *_range(content))
+        extent = self._ledger.one(self._db, "SELECT MAX(extent) FROM extents WHERE content = ?", content)[0]
+        end = 0 if last is None else (last[0] & _ROW_MASK) * ROW + last[1]
+        if end > size or (extent is not None and extent * EXTENT >= size):
+            self._cut(content, size)
+        return int(self._ledger.one(self._db, _STORED, *_range(content))[0])
 
     # --- what sync knows ----------------------------------------------------------------------------------
 
@@ -271,8 +282,10 @@ class ContentStore:
         for at in range(0, len(plaintext), ROW):
             row = first_row + at // ROW
             if not present >> row & 1:
-                payload = plaintext[at : at + ROW]
-                self._put_row(_position(content, index * ROWS_PER_EXTENT + row), payload)
+                # What it ends with is zeros, padding too: they need no room here.
+                payload = plaintext[at : at + ROW].rstrip(b"\0")
+                if payload:
+                    self._put_row(_position(content, index * ROWS_PER_EXTENT + row), payload)
                 stored, present = stored + len(payload), present | 1 << row
         if first_row * ROW + len(plaintext) >= known.length:
             present |= ALL_ROWS & ~((1 << -(-known.length // ROW)) - 1)
@@ -331,6 +344,7 @@ class ContentStore:
         first, last = _rows_of(old, index)
         shift = _position(new, 0) - _position(old, 0)
         moved = int(self._db.one(_STORED, (first, last))[0])
+        self._ledger.mark_loss()
         self._db.run("UPDATE rows SET position = position + ? WHERE position BETWEEN ? AND ?", (shift, first, last))
         self._db.run("UPDATE extents SET present = 0 WHERE content = ? AND extent = ?", (old, index))
         return moved
@@ -343,6 +357,7 @@ class ContentStore:
             if known is None or known.dirty or known.blob_id is None or not known.present:
                 continue
             freed += self.stored_in(content, index)
+            self._ledger.mark_loss()
             self._db.run("DELETE FROM rows WHERE position BETWEEN ? AND ?", _rows_of(content, index))
             self._db.run("UPDATE extents SET present = 0 WHERE content = ? AND extent = ?", (content, index))
         return freed
@@ -359,6 +374,10 @@ def _extent(row: Sequence[Any]) -> Extent:
 
 def _position(content: int, row: int) -> int:
     return content << ROW_BITS | row
+
+
+def _range(content: int) -> tuple[int, int]:
+    return _position(content, 0), _position(content + 1, 0) - 1
 
 
 def _rows_of(content: Content, index: int) -> tuple[int, int]:

@@ -6,14 +6,16 @@ Each statement that writes is also noted, so that the ledger can put it into the
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import sqlcipher3
 
-from blobfs.errors import NoSpace, StoreDamaged, StoreTooNew
+from blobfs.errors import NoSpace, StoreDamaged, StoreError, StoreTooNew
 from blobfs.store import schema
 
 Value = int | float | str | bytes | None
@@ -25,6 +27,9 @@ PATCH: Final = "PATCH"
 
 IntegrityError: Final = sqlcipher3.IntegrityError
 _FULL: Final = ("full", "disk I/O error")
+_FAILURES: Final = (sqlcipher3.DatabaseError, MemoryError)
+"""SQLCipher answers all that follows a page that failed authentication with "out of memory"."""
+_NO_SPACE: Final = "the disk that holds the store is full or failing"
 
 
 class Database:
@@ -45,8 +50,14 @@ class Database:
         """Bytes of payload in `notes`."""
         self.in_step = False
         """Whether the current transaction is marked, and so can be undone."""
-        self._page_size = page_size
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        self.failed = False
+        """A full or failing disk came between: SQLite may have taken back the whole batch."""
+        self._tight = False
+        """Changed pages stay in memory, since the disk is full."""
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise refusal(path, error) from error
         self._connection = sqlcipher3.connect(
             os.fspath(path), isolation_level=None, check_same_thread=False, cached_statements=512
         )
@@ -59,6 +70,7 @@ class Database:
         # A raw key in x'..' quotes: no PBKDF2 at every open.
         self._connection.execute(f"PRAGMA key = \"x'{key.hex()}'\"")
         for pragma in (
+            "cipher_log_level = NONE",
             f"cipher_page_size = {page_size}",
             "cipher_hmac_algorithm = HMAC_SHA256",
             "journal_mode = WAL",
@@ -72,6 +84,8 @@ class Database:
                 self._connection.execute(f"PRAGMA {pragma}")
             except sqlcipher3.DatabaseError as error:
                 self._connection.close()
+                if _is_full(error):
+                    raise NoSpace(_NO_SPACE) from error
                 raise StoreDamaged(f"{self.path.name} cannot be read with this store's key") from error
 
     def _migrate(self, ddl: str) -> None:
@@ -80,17 +94,27 @@ class Database:
             self._connection.close()
             raise StoreTooNew(f"{self.path.name} was written by a newer blobfs; update blobfs")
         if version == 0:
-            self._connection.executescript(f"BEGIN; {ddl}; PRAGMA user_version = {schema.VERSION}; COMMIT;")
+            try:
+                self._connection.executescript(f"BEGIN; {ddl}; PRAGMA user_version = {schema.VERSION}; COMMIT;")
+            except sqlcipher3.DatabaseError as error:
+                self._connection.close()
+                raise self._failure(error) from error
 
     # --- statements -----------------------------------------------------------------------------------
 
     def one(self, sql: str, parameters: Sequence[Value]) -> Any:
-        """The first row of a query; None when there is none."""
-        return self._connection.execute(sql, parameters).fetchone()
+        """The first row of a query; None when there is none. Raises NoSpace, StoreDamaged."""
+        try:
+            return self._connection.execute(sql, parameters).fetchone()
+        except _FAILURES as error:
+            raise self._failure(error) from error
 
     def all(self, sql: str, parameters: Sequence[Value]) -> list[Any]:
-        """All rows of a query."""
-        rows: list[Any] = self._connection.execute(sql, parameters).fetchall()
+        """All rows of a query. Raises NoSpace, StoreDamaged."""
+        try:
+            rows: list[Any] = self._connection.execute(sql, parameters).fetchall()
+        except _FAILURES as error:
+            raise self._failure(error) from error
         return rows
 
     def run(self, sql: str, parameters: Sequence[Value], weight: int = 0) -> int:
@@ -98,25 +122,41 @@ class Database:
 
         `weight` is the bytes of payload among the parameters. The statement must do the same when it is run
         again on the same database: no clock, no random numbers, no other source than its parameters.
+
+        Raises:
+            NoSpace, StoreDamaged; IntegrityError: a constraint forbids it.
         """
+        if not self.in_step:
+            self.begin()
         try:
             count: int = self._connection.execute(sql, parameters).rowcount
-        except sqlcipher3.OperationalError as error:
-            raise _translate(error) from error
+        except IntegrityError:
+            raise
+        except _FAILURES as error:
+            raise self._failure(error) from error
         self.notes.append((self.number, sql, parameters))
         self.weight += weight
         return count
 
     def patch(self, position: int, offset: int, data: bytes) -> None:
         """Overwrite bytes within the payload of a row of `rows`: only the pages that they lie on are written again."""
+        if not self.in_step:
+            self.begin()
         try:
             with self._connection.open_blob("rows", "payload", position) as payload:
                 payload.seek(offset)
                 payload.write(data)
-        except sqlcipher3.OperationalError as error:
-            raise _translate(error) from error
+        except _FAILURES as error:
+            raise self._failure(error) from error
         self.notes.append((self.number, PATCH, (position, offset, data)))
         self.weight += len(data)
+
+    def _failure(self, error: Exception) -> Exception:
+        if _is_full(error):
+            self.failed = True
+            return NoSpace(_NO_SPACE)
+        misused: bool = isinstance(error, (sqlcipher3.OperationalError, sqlcipher3.ProgrammingError))
+        return error if misused else StoreDamaged(f"{self.path.name} is damaged")
 
     def replay(self, sql: str, parameters: Sequence[Any]) -> None:
         """Do again what a note says."""
@@ -133,47 +173,68 @@ class Database:
         return bool(self._connection.in_transaction)
 
     def begin(self) -> None:
-        """Open a batch if there is none, and mark where the current transaction starts."""
-        if not self._connection.in_transaction:
-            self._connection.execute("BEGIN IMMEDIATE")
-        self._connection.execute("SAVEPOINT step")
+        """Open a batch if there is none, and mark where the current transaction starts here.
+
+        Raises:
+            NoSpace: a statement of this transaction failed already.
+        """
+        if self.failed:
+            raise NoSpace(_NO_SPACE)
+        try:
+            if not self._connection.in_transaction:
+                self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("SAVEPOINT step")
+        except _FAILURES as error:
+            raise self._failure(error) from error
         self.in_step = True
 
     def keep(self) -> None:
-        """The current transaction is now part of the batch."""
-        self._connection.execute("RELEASE step")
-        self.in_step = False
+        """What the current transaction did here is now part of the batch."""
+        if self.in_step:
+            self._connection.execute("RELEASE step")
+        self._forget()
 
-    def undo(self) -> bool:
-        """Take the current transaction back, if there is one; False when SQLite took back the whole batch."""
-        if not self.in_step:
-            return True
-        self.in_step = False
-        if not self._connection.in_transaction:
-            return False
-        self._connection.execute("ROLLBACK TO step")
-        self._connection.execute("RELEASE step")
-        return True
+    def undo(self) -> None:
+        """Take back what the current transaction did here. The database must not have `failed`."""
+        if self.in_step:
+            self._connection.execute("ROLLBACK TO step")
+            self._connection.execute("RELEASE step")
+        self._forget()
 
     def drop(self) -> None:
-        """Take back the whole batch."""
-        self.in_step = False
+        """Take back the whole batch; the database works again after a failure."""
+        self._forget()
+        if self.failed:
+            # What is run again now stays in memory until it is committed: even a query would meet the full disk.
+            self._connection.execute("PRAGMA cache_spill = OFF")
+            self._tight = True
         if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+            with suppress(sqlcipher3.OperationalError):  # SQLite did so itself
+                self._connection.execute("ROLLBACK")
+        self.failed = False
+
+    def _forget(self) -> None:
+        self.in_step = False
+        self.weight = 0
+        if self.notes:
+            self.notes = []
 
     def commit(self, sequence: int) -> None:
         """Write the batch to the log, complete up to journal record `sequence`: it survives SIGKILL on return.
 
         Raises:
-            NoSpace: the disk is full; the batch may be lost, see `in_batch`.
+            NoSpace: the disk is full; the batch is lost.
         """
-        if not self._connection.in_transaction:
-            return
         try:
+            if not self._connection.in_transaction:
+                self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute("UPDATE applied SET sequence = ? WHERE id = 1", (sequence,))
             self._connection.execute("COMMIT")
-        except sqlcipher3.OperationalError as error:
-            raise _translate(error) from error
+            if self._tight:
+                self._connection.execute("PRAGMA cache_spill = ON")
+                self._tight = False
+        except _FAILURES as error:
+            raise self._failure(error) from error
 
     def applied(self) -> int:
         """Up to which journal record this database is complete."""
@@ -196,7 +257,12 @@ class Database:
         self._connection.close()
 
 
-def _translate(error: Exception) -> Exception:
-    if any(text in str(error) for text in _FULL):
-        return NoSpace("the disk that holds the store is full or failing")
-    return error
+def refusal(path: Path, error: OSError) -> StoreError:
+    """What it means that a file of the store could not be opened or written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+        return NoSpace(_NO_SPACE)
+    return StoreDamaged(f"{path.name} cannot be opened: {os.strerror(error.errno or 0)}")
+
+
+def _is_full(error: Exception) -> bool:
+    return any(text in str(error) for text in _FULL)

@@ -257,14 +257,18 @@ class DocumentStore:
         The bytes of a deleted node stay for its open handles, until `Tree.purge`.
 
         Raises:
-            Exists: another document has one of the names; nothing was changed.
-            CorruptDocument: the document changes its kind.
+            Exists: another document has one of the names.
+            NotEmpty: a directory is deleted and there is something in it here.
+            NotFound: the parent was deleted here, so what is in it would be out of sight.
+            CorruptDocument: the document changes its kind, or its parent is no directory.
+            Nothing was changed then.
         """
         wanted = local or document
         with self._ledger.transaction():
             base, inode = self.base(document.doc_id), self._find(document.doc_id)
             before = None if inode is None else self._node(inode)
-            if before is not None and before.kind is not document.kind:
+            if inode is not None and document.kind is not (Kind.DIRECTORY if before is None else before.kind):
+                # A placeholder is somebody's parent, so it can be a directory only.
                 raise CorruptDocument(f"document {document.doc_id} changes its kind")
             names_before = () if before is None else tuple(self._tree.names(before.inode))
             unsent = local is not None or keep_content
@@ -276,7 +280,8 @@ class DocumentStore:
                 self._insert(inode, wanted, deleted=0, edit=1, synced=1, now_ns=now_ns)
             gone = deleted and not unsent
             self._write(inode, wanted, () if gone else wanted.names, gone, now_ns)
-            content_changed = self._adopt(inode, base, document) if not keep_content and not gone else False
+            keep_content = keep_content or gone or document.kind is not Kind.FILE
+            content_changed = False if keep_content else self._adopt(inode, base, document, unsent)
             self._set_base(document, revision, deleted)
             synced = f"synced = edit, {EDITED}" if unsent else "synced = edit, touched_ns = ?, changed_ns = ?"
             self._db.run(f"UPDATE documents SET {synced} WHERE inode = ?", (now_ns, now_ns, inode))  # noqa: S608
@@ -284,12 +289,14 @@ class DocumentStore:
                 self._ledger.mark_changed()
             return Applied(inode, before, names_before, tuple(self._tree.names(inode)), content_changed)
 
-    def _adopt(self, inode: Inode, base: Base | None, document: Document) -> bool:
-        if document.kind is not Kind.FILE:
-            return False
-        if base is not None and not base.deleted and base.document.attachment == document.attachment:
-            row = self._ledger.one(self._db, "SELECT content FROM documents WHERE inode = ?", inode)
-            if (row[0] is None) == (document.attachment is None):
+    def _adopt(self, inode: Inode, base: Base | None, document: Document, unsent: bool) -> bool:
+        """The remote version's bytes become those of a file, unless they are here; whether they changed."""
+        node = self._tree.get(inode)
+        former = None if base is None or base.deleted else base.document.attachment
+        if node.content is not None or document.attachment is None:
+            # A merge leaves bytes alone that only this side changed; else they are what both sides must have.
+            mine, dirty = self._attachment(node, former)
+            if former == document.attachment if unsent else (mine, dirty) == (document.attachment, False):
                 return False
         self._attachments.adopt(inode, document.attachment)
         return True
@@ -321,25 +328,25 @@ class DocumentStore:
         return inode
 
     def _write(self, inode: Inode, document: Document, names: Iterable[Name], deleted: bool, now_ns: int) -> None:
-        """Give a row the names and attributes of a document. Raises Exists."""
+        """Give a row the names and attributes of a document. Raises Exists, NotEmpty, NotFound, CorruptDocument."""
         directory = document.kind is Kind.DIRECTORY
-        former = {Name(parent, name) for parent, name in self._named(inode)}
+        if deleted and directory:
+            self._tree.check_empty(inode)
+        former = set(self._names(inode))
         wanted = set(names)
         for name in former - wanted:
             self._db.run("DELETE FROM names WHERE parent = ? AND name = ?", (self._find(name.parent), name.name))
             self._count_directory(name.parent, -int(directory))
         for name in sorted(wanted - former):
-            parent = self._find(name.parent)
-            self._tree.add_name(self._placeholder(name.parent) if parent is None else parent, name.name, inode)
+            self._tree.add_name(self._directory(name.parent), name.name, inode)
             self._count_directory(name.parent, int(directory))
         self._db.run(
             "UPDATE documents SET kind = ?, mode = ?, uid = ?, gid = ?, rdev = ?, mtime_ns = ?, ctime_ns = ?, "
-            "birth_ns = ?, target = ?, json = ?, deleted = ?, nlink = CASE WHEN ? THEN nlink ELSE ? END "
-            "WHERE inode = ?",
+            "birth_ns = ?, target = ?, json = ?, deleted = ?, nlink = ? WHERE inode = ?",
             (
                 *(document.kind.value, document.mode, document.uid, document.gid, document.rdev, document.mtime_ns),
                 *(now_ns, document.birth_ns, document.target, json.dumps(document.content), int(deleted)),
-                *(int(directory), len(wanted), inode),
+                *(self._links_of_directory(inode) * (not deleted) if directory else len(wanted), inode),
             ),
         )
         if self._xattrs(inode) != dict(document.xattrs):
@@ -347,8 +354,20 @@ class DocumentStore:
             for key, value in document.xattrs.items():
                 self._db.run("INSERT INTO xattrs VALUES (?, ?, ?)", (inode, key, value), len(value))
 
-    def _named(self, inode: Inode) -> list[tuple[DocId, bytes]]:
-        return [(name.parent, name.name) for name in self._names(inode)]
+    def _links_of_directory(self, inode: Inode) -> int:
+        sql = "SELECT COUNT(*) FROM names JOIN documents USING (inode) WHERE parent = ? AND kind = 'directory'"
+        return 2 + int(self._ledger.one(self._db, sql, inode)[0])
+
+    def _directory(self, doc_id: DocId) -> Inode:
+        """The inode of a parent, known or not."""
+        row = self._ledger.one(self._db, "SELECT inode, kind, deleted FROM documents WHERE doc_id = ?", doc_id)
+        if row is None:
+            return self._placeholder(doc_id)
+        if row[1] not in ("", Kind.DIRECTORY.value):
+            raise CorruptDocument(f"document {doc_id} is no directory, and another is in it")
+        if row[2]:
+            raise NotFound(f"directory {doc_id} was deleted here")
+        return Inode(row[0])
 
     def _count_directory(self, parent: DocId, count: int) -> None:
         if count:
@@ -398,7 +417,7 @@ class DocumentStore:
         """Change fields of a live document, as `Document` names them; the attachment is not one of them.
 
         Raises:
-            DocumentNotFound. Exists: another document has one of the names.
+            DocumentNotFound. Exists, NotEmpty, NotFound: as `apply`.
         """
         with self._ledger.transaction():
             local = self.local(doc_id)

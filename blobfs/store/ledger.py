@@ -4,15 +4,21 @@
     batch         after many records, or some seconds: both commit, a new journal begins  the same
     flush         logs and journal to the disk                                            survives power loss
 
-A transaction with much payload is not written twice: blobs.db commits at once, and only what documents.db was told
-goes into the journal. Content before pointer, so a crash in between leaves rows that nothing refers to.
+A transaction with much payload is not written twice: its record holds only what documents.db was told, and is void
+unless blobs.db, which commits right after it, is complete up to it.
+
+What may reach the disk before what, so that power loss leaves a state that was, or one that the sweep can mend:
+journal before blobs.db before documents.db. Only a heavy commit may be on the disk without the records before it:
+then blobs.db has bytes that no document has heard of. It has never lost any: whatever deletes rows says `mark_loss`,
+and the journal goes to the disk first.
 
 Order of recovery: each database says up to which record it is complete; what lies beyond is run again from the
-journals, oldest first. Between two statements of one thread nobody else runs: every access holds `lock`.
+journals, oldest first, up to the first record that is cut or void. Every access holds `lock`.
 """
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,11 +26,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from blobfs.errors import NoSpace
+from blobfs.errors import NoSpace, StoreDamaged
 from blobfs.store import schema
-from blobfs.store.database import Database, Value
-from blobfs.store.journal import Journal, journals, read
-from blobfs.values.keys import Keys
+from blobfs.store.database import Database, Value, refusal
+from blobfs.store.journal import Journal, journals, number_of, read
+from blobfs.values.keys import Keys, derive
 
 HEAVY: Final = 256 << 10
 """Bytes of payload from which a transaction commits blobs.db in place of copying them into the journal."""
@@ -41,52 +47,93 @@ class Ledger:
         """Open the databases in `directory`, making what is missing, and run again what the journals hold.
 
         Raises:
-            StoreTooNew, StoreDamaged: as `Database`.
+            StoreTooNew, StoreDamaged: as `Database`; or the two databases are not of one store.
             NoSpace: there is no room for the recovery; nothing is lost.
         """
         self.lock = threading.RLock()
         self.changed: list[Callable[[], None]] = []
         """Called after a transaction that left something to send; by the thread that made it."""
         self._directory = directory
-        self._key = keys.journal
-        self.documents = Database(
-            directory / "documents.db", 0, keys.documents_db, schema.DOCUMENTS_PAGE, schema.DOCUMENTS, 32 << 10
-        )
-        self.blobs = Database(directory / "blobs.db", 1, keys.blobs_db, schema.BLOBS_PAGE, schema.BLOBS, 32 << 10)
-        self._databases = (self.documents, self.blobs)
+        self._flushing = threading.Lock()
         self._transaction = _Transaction(self)
         self._depth = 0
         self._dirty = False
+        self._loses = False
         self._behind = False
         """The databases lack something that was acknowledged and is in the journal: a full disk came between."""
         self._since = 0.0
+        self._limit = BATCH_BYTES
         self._unflushed = False
-        self._retired: list[Path] = []
-        self._sequence = 0
+        self._retired: list[Journal] = []
         self._journal: Journal
-        self.recovered = self._recover()
-        """Records that had to be run again: not zero after a crash."""
+        self._sequence = 0
+        self._loss = 0
+        """The last record that deleted rows."""
+        self._heavy = 0
+        """The last record whose rows are in blobs.db alone."""
+        self._safe = 0
+        """The record up to which all is on the disk."""
+        self.documents = Database(
+            directory / "documents.db", 0, keys.documents_db, schema.DOCUMENTS_PAGE, schema.DOCUMENTS, 32 << 10
+        )
+        self._databases = [self.documents]
+        try:
+            self.blobs = Database(directory / "blobs.db", 1, keys.blobs_db, schema.BLOBS_PAGE, schema.BLOBS, 32 << 10)
+            self._databases.append(self.blobs)
+            self._key = derive(keys.journal, "store", self._pair())
+            self.unclean = bool(journals(directory))
+            """Whether the last run ended without `close`."""
+            self.recovered = self._recover()
+            """Records that had to be run again."""
+        except BaseException:
+            for database in self._databases:
+                database.close()
+            raise
+
+    def _pair(self) -> bytes:
+        """The mark of the store that both databases bear. A journal and a database of another store are refused."""
+        mine, other = (bytes(database.one("SELECT store FROM applied", ())[0]) for database in self._databases)
+        if not mine and self.blobs.applied() == 0:
+            mine = other or secrets.token_bytes(16)
+            for database in (self.blobs, self.documents):
+                database.run("UPDATE applied SET store = ?", (mine,))
+                database.keep()
+                database.commit(0)
+            return mine
+        if mine != other:
+            raise StoreDamaged("documents.db and blobs.db are not of one store; put the right ones back")
+        return mine
 
     # --- reading --------------------------------------------------------------------------------------
 
     def one(self, database: Database, sql: str, *parameters: Value) -> Any:
         """The first row of a query, or None."""
-        with self.lock:
-            if self._behind:
-                self._catch_up()
-            return database.one(sql, parameters)
+        return self._query(database.one, sql, parameters)
 
     def all(self, database: Database, sql: str, *parameters: Value) -> list[Any]:
         """All rows of a query."""
+        rows: list[Any] = self._query(database.all, sql, parameters)
+        return rows
+
+    def _query(self, query: Callable[[str, Sequence[Value]], Any], sql: str, parameters: Sequence[Value]) -> Any:
         with self.lock:
             if self._behind:
                 self._catch_up()
-            return database.all(sql, parameters)
+            try:
+                return query(sql, parameters)
+            except NoSpace:
+                # Even a query can meet a full disk: it needs memory, so SQLite writes changed pages out.
+                if self._depth:
+                    raise
+                self._catch_up()
+                return query(sql, parameters)
 
     # --- transactions -----------------------------------------------------------------------------------
 
     def transaction(self) -> _Transaction:
         """A context: all statements in it, or none. What is in it survives SIGKILL on leaving the outermost one.
+
+        An error within ends the outermost one: it is not to be caught in between.
 
         Raises, on leaving:
             NoSpace: nothing of it was kept.
@@ -97,34 +144,34 @@ class Ledger:
         """The current transaction leaves something to send; `changed` is called after it."""
         self._dirty = True
 
+    def mark_loss(self) -> None:
+        """The current transaction deletes bytes from blobs.db that documents.db on the disk may refer to."""
+        self._loses = True
+
     def _enter(self) -> None:
         self.lock.acquire()
-        self._depth += 1
-        if self._depth == 1:
+        if self._behind and not self._depth:
             try:
-                if self._behind:
-                    self._catch_up()
-                for database in self._databases:
-                    database.begin()
+                self._catch_up()
             except BaseException:
-                self._depth -= 1
                 self.lock.release()
                 raise
+        self._depth += 1
 
     def _leave(self, failed: bool) -> None:
         notify = False
         try:
             if self._depth == 1:
                 try:
-                    if failed:
+                    if failed or self.documents.failed or self.blobs.failed:
                         self._undo()
+                        if not failed:
+                            raise NoSpace("the disk that holds the store is full or failing")
                     else:
                         self._acknowledge()
                         notify = self._dirty
                 finally:
-                    self._dirty = False
-                    for database in self._databases:
-                        database.notes, database.weight = [], 0
+                    self._dirty = self._loses = False
         finally:
             self._depth -= 1
             self.lock.release()
@@ -134,117 +181,158 @@ class Ledger:
 
     def _acknowledge(self) -> None:
         documents, blobs = self.documents, self.blobs
-        notes = documents.notes + blobs.notes
-        if notes:
-            previous, self._sequence = self._sequence, self._sequence + 1
+        if not documents.notes and not blobs.notes:
+            return
+        previous, sequence = self._sequence, self._sequence + 1
+        mark = self._journal.size
+        if self._loses:
+            self._loss = sequence
+        try:
             if blobs.weight >= HEAVY:
-                self._commit_blobs()
-                notes = documents.notes
-            try:
-                self._journal.append(self._sequence, previous, notes)
-            except NoSpace:
-                # Bytes that are in blobs.db by now stay: a write that failed may have written a part.
-                self._undo()
-                raise
-            if self._since == 0.0:
-                self._since = time.monotonic()
-        for database in self._databases:
-            if database.in_step:
-                database.keep()
-        if self._journal.size >= BATCH_BYTES:
+                self._journal.append(sequence, sequence, documents.notes)
+                if self._loss > self._safe:
+                    self._flush_journal()
+                blobs.keep()
+                blobs.commit(sequence)
+                self._heavy, self._unflushed = sequence, True
+            else:
+                self._journal.append(sequence, previous, documents.notes + blobs.notes)
+        except BaseException:
+            if self._journal.size != mark:
+                self._journal.cut(mark)
+            self._undo()
+            raise
+        self._sequence = sequence
+        documents.keep()
+        blobs.keep()
+        if self._since == 0.0:
+            self._since = time.monotonic()
+        if self._journal.size >= self._limit:
             self._commit()
 
-    def _commit_blobs(self) -> None:
-        self.blobs.keep()
+    def _flush_journal(self) -> None:
         try:
-            self.blobs.commit(self._sequence)
-        except NoSpace:
-            self._undo_batch()
-            raise
-        self._unflushed = True
+            self._journal.flush()
+        except OSError as error:
+            raise refusal(self._journal.path, error) from error
+        self._loss = 0
 
     def _undo(self) -> None:
         """Take back the current transaction."""
-        whole = [database.undo() for database in self._databases]
-        if not all(whole):
-            # A full disk made SQLite take back the whole batch, with transactions that were acknowledged.
-            self._undo_batch()
-
-    def _undo_batch(self) -> None:
-        """Take back all since the last commit, then run again what the journal has of it."""
-        for database in self._databases:
-            database.drop()
-        self._behind = True
-        self._catch_up()
+        if self.documents.failed or self.blobs.failed:
+            # SQLite may have taken back the whole batch, with transactions that were acknowledged.
+            self._catch_up()
+        else:
+            self.documents.undo()
+            self.blobs.undo()
 
     def _catch_up(self) -> None:
+        """Take back all since the last commit, then run again what the journal has of it."""
+        self._behind = True
+        for database in self._databases:
+            database.drop()
         self._replay()
         self._behind = False
 
     # --- batches ------------------------------------------------------------------------------------------
 
     def _commit(self) -> None:
-        """Commit both databases and begin a new journal. Called with the lock held, between transactions."""
-        try:
-            self.blobs.commit(self._sequence)
-            self.documents.commit(self._sequence)
-        except NoSpace:
-            # What was acknowledged is in the journal; it stays there until there is room.
-            self._undo_batch()
+        """Commit both databases and begin a new journal. Called with the lock held, between transactions.
+
+        On a full disk nothing is done: what was acknowledged is in the journal, and stays there until there is room.
+        """
+        if self._journal.records == 0:
             return
-        self._unflushed = True
-        self._since = 0.0
-        if self._journal.records:
-            old = self._journal
+        try:
+            self._flush_journal()
+            self.blobs.commit(self._sequence)
+            self._unflushed = True
+            if self._heavy > self._safe:
+                self._flush(self.blobs)
+                self._heavy = 0
+            self.documents.commit(self._sequence)
+            self._since = 0.0
+            old: Journal = self._journal
             self._journal = Journal(self._directory, self._key, old.number + 1)
-            old.close()
             # Deleted only after the logs are on the disk: what a flush promised may be in here and nowhere else.
-            self._retired.append(old.path)
+            self._retired.append(old)
+            self._limit = BATCH_BYTES
+        except NoSpace:
+            self._limit = self._journal.size + BATCH_BYTES
+            if self.documents.failed or self.blobs.failed:
+                self._behind = True
+
+    def _flush(self, database: Database) -> None:
+        try:
+            database.flush()
+        except OSError as error:
+            raise refusal(database.path, error) from error
 
     def tick(self) -> None:
         """Commit a batch that is old enough. For a worker thread, about once a second."""
         with self.lock:
-            due = self._since and time.monotonic() - self._since >= BATCH_AGE_S and self._depth == 0
+            due = self._since and time.monotonic() - self._since >= BATCH_AGE_S
         if due:
             self.commit()
 
     def commit(self) -> None:
         """Commit the batch and bring it to the disk; superseded journals go. For a worker thread.
 
+        On a full disk the batch stays in the journal.
+
         Raises:
-            NoSpace: the batch stays in the journal.
+            NoSpace: the disk does not take what was written.
         """
+        self.flush()  # without the lock; what is left to flush with it is little
         with self.lock:
             self._commit()
         self.flush()
 
     def flush(self) -> None:
-        """On return everything acknowledged before the call survives power loss. For a worker thread."""
-        with self.lock:
-            journal, retired, logs = self._journal, self._retired, self._unflushed
-            self._retired, self._unflushed = [], False
-        try:
-            if logs:
-                self.blobs.flush()
-                self.documents.flush()
-            journal.flush()
-        except OSError as error:
+        """On return everything acknowledged before the call survives power loss. For a worker thread.
+
+        Raises:
+            NoSpace: the disk fails; nothing is lost unless the power goes.
+        """
+        # One at a time: a second caller must not return while the first is still at it.
+        with self._flushing:
             with self.lock:
-                self._retired, self._unflushed = retired + self._retired, True
-            raise NoSpace("the disk that holds the store is full or failing") from error
-        for path in retired:
-            path.unlink(missing_ok=True)
+                journal, retired, logs, safe = self._journal, self._retired, self._unflushed, self._sequence
+                self._retired, self._unflushed = [], False
+            try:
+                journal.flush()
+                if logs:
+                    self.blobs.flush()
+                    self.documents.flush()
+            except OSError as error:
+                with self.lock:
+                    self._retired, self._unflushed = retired + self._retired, True
+                raise refusal(journal.path, error) from error
+            self._safe = safe
+            for old in retired:
+                old.close()
+                old.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Commit, bring everything to the disk, and close; an orderly end leaves no journal behind."""
-        with self.lock:
-            self._commit()
+        """Commit, bring everything to the disk, and close; an orderly end leaves no journal behind.
+
+        Raises:
+            NoSpace: the disk fails; the store is closed, and its journals hold what the databases lack.
+        """
+        complete = False
+        try:
+            with self.lock:
+                if self._behind:
+                    self._catch_up()
+                self._commit()
             self.flush()
-            in_journal = self.documents.in_batch or self.blobs.in_batch
-            self._journal.close()
+            complete = self._journal.records == 0
+        finally:
+            for journal in (*self._retired, self._journal):
+                journal.close()
             for database in self._databases:
                 database.close()
-            if not in_journal:
+            if complete:
                 self._journal.path.unlink(missing_ok=True)
 
     # --- recovery -------------------------------------------------------------------------------------------
@@ -252,40 +340,39 @@ class Ledger:
     def _recover(self) -> int:
         old = journals(self._directory)
         done = self._replay()
-        self._journal = Journal(self._directory, self._key, int(old[-1].name[8:]) + 1 if old else 1)
         if old:
             self.blobs.commit(self._sequence)
+            self._flush(self.blobs)
             self.documents.commit(self._sequence)
-            for database in self._databases:
-                database.flush()
-            for path in old:
-                path.unlink(missing_ok=True)
+            self._flush(self.documents)
+        self._journal = Journal(self._directory, self._key, number_of(old[-1]) + 1 if old else 1)
+        # On the disk before anything else: a journal that is there tells that the last run did not end in order.
+        self._flush_journal()
+        for path in old:
+            path.unlink(missing_ok=True)
         return done
 
     def _replay(self) -> int:
         """Run again every record that a database lacks; how many there were."""
         applied = [database.applied() for database in self._databases]
-        known, done = max(applied), 0
+        known, done = min(applied), 0
         for path in journals(self._directory):
             for sequence, previous, notes in read(path, self._key):
-                if previous > known:
-                    break  # What this record builds on went with the power.
-                if min(applied) < sequence:
+                void = applied[1] < sequence if previous == sequence else previous > known
+                if void:
+                    break  # What this record builds on went with the power, or was never finished.
+                if known < sequence:
                     self._replay_notes([note for note in notes if applied[note[0]] < sequence])
-                    done += 1
-                known = max(known, sequence)
+                    known, done = sequence, done + 1
         # Never back: a number that is used twice would be taken for one that is applied.
-        self._sequence = max(self._sequence, known)
+        self._sequence = max(self._sequence, known, *applied)
         return done
 
     def _replay_notes(self, notes: Sequence[Sequence[Any]]) -> None:
-        for database in self._databases:
-            database.begin()
         for number, sql, parameters in notes:
             self._databases[number].replay(sql, parameters)
         for database in self._databases:
             database.keep()
-            database.notes, database.weight = [], 0
 
 
 class _Transaction:

@@ -14,9 +14,13 @@ DOCUMENTS_PAGE: Final = 4096
 BLOBS_PAGE: Final = 16384
 
 DOCUMENTS: Final = """
--- The one row says up to which journal record this database is complete.
-CREATE TABLE applied (id INTEGER PRIMARY KEY CHECK (id = 1), sequence INTEGER NOT NULL);
-INSERT INTO applied VALUES (1, 0);
+-- The one row says up to which journal record this database is complete, and of which store it is.
+CREATE TABLE applied (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    sequence INTEGER NOT NULL,
+    store BLOB NOT NULL              -- 16 random bytes, the same in both databases; empty: being made
+);
+INSERT INTO applied VALUES (1, 0, x'');
 
 -- One row a document that this device knows. Inode 1 is the root, which is never sent.
 CREATE TABLE documents (
@@ -76,8 +80,8 @@ CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
 """
 
 BLOBS: Final = """
-CREATE TABLE applied (id INTEGER PRIMARY KEY CHECK (id = 1), sequence INTEGER NOT NULL);
-INSERT INTO applied VALUES (1, 0);
+CREATE TABLE applied (id INTEGER PRIMARY KEY CHECK (id = 1), sequence INTEGER NOT NULL, store BLOB NOT NULL);
+INSERT INTO applied VALUES (1, 0, x'');
 
 -- Plaintext in rows of at most 128 KiB; what a row's payload lacks at its end is zeros.
 CREATE TABLE rows (

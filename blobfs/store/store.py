@@ -16,13 +16,16 @@ from typing import Final
 from blobfs.errors import NotFound, StoreInUse, StoreMissing, UsageError
 from blobfs.store.attachments import Attachments
 from blobfs.store.content import ContentStore
+from blobfs.store.database import refusal
 from blobfs.store.documents import DocumentStore
 from blobfs.store.ledger import Ledger
+from blobfs.store.mending import check, mend
 from blobfs.store.queries import Queries
 from blobfs.store.settings import Settings
 from blobfs.store.tree import Tree
 from blobfs.values.documents import ROOT
 from blobfs.values.keys import Keys
+from blobfs.values.nodes import ROOT_INODE
 from blobfs.values.revisions import DeviceId
 
 _SWEEPS: Final = 8
@@ -39,6 +42,10 @@ class Store:
         self._lock = _lock(path)
         try:
             self._ledger = Ledger(path, keys)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        try:
             content = ContentStore(self._ledger)
             self.settings = Settings(self._ledger)
             self.tree = Tree(self._ledger, content)
@@ -50,7 +57,7 @@ class Store:
             self.transaction = self._ledger.transaction
             self.on_change = self._ledger.changed
         except BaseException:
-            os.close(self._lock)
+            self.close()
             raise
 
     @classmethod
@@ -61,21 +68,29 @@ class Store:
             UsageError: there is one already. StoreInUse, NoSpace.
         """
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if (path / "documents.db").exists():
+        path.chmod(0o700)
+        if (path / "documents.db").exists() or (path / "blobs.db").exists():
             raise UsageError("there is a store in this directory already")
         store = cls(path, keys)
+        try:
+            store._begin(device_name)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def _begin(self, device_name: str) -> None:
         now_ns = time.time_ns()
-        with store.transaction():
-            store._ledger.documents.run(
+        with self.transaction():
+            self._ledger.documents.run(
                 "INSERT INTO documents VALUES (1, ?, 'directory', ?, ?, ?, 0, 0, 0, 2, ?, ?, ?, ?, x'', NULL, 0, '{}', "
                 "0, 0, 0, 0)",
                 (ROOT, 0o755, os.getuid(), os.getgid(), now_ns, now_ns, now_ns, now_ns),
             )
-            store.device = DeviceId(secrets.token_hex(8))
-            store.settings.set("device", store.device)
-            store.settings.set("device_name", device_name)
-        store._ledger.commit()
-        return store
+            self.device = DeviceId(secrets.token_hex(8))
+            self.settings.set("device", self.device)
+            self.settings.set("device_name", device_name)
+        self._ledger.commit()
 
     @classmethod
     def open(cls, path: Path, keys: Keys) -> Store:
@@ -88,20 +103,36 @@ class Store:
             raise StoreMissing("there is no store in this directory")
         store = cls(path, keys)
         try:
-            store.tree.get(store.tree.parent(1))  # type: ignore[arg-type]
-        except NotFound:
+            store._resume()
+        except BaseException:
             store.close()
-            raise StoreMissing("the store was never finished; delete it and start again") from None
-        for inode in store.tree.orphans():
-            store.tree.purge(inode)
+            raise
         return store
+
+    def _resume(self) -> None:
+        try:
+            self.tree.get(ROOT_INODE)
+        except NotFound:
+            raise StoreMissing("the store was never finished; delete it and start again") from None
+        if self._ledger.unclean:
+            mend(self._ledger, self._content)
+        for inode in self.tree.orphans():
+            self.tree.purge(inode)
+
+    def check(self) -> list[str]:
+        """What is wrong with the store, a sentence each; empty when all is as it should be. Reads every row's head."""
+        return check(self._ledger)
 
     def sync(self) -> None:
         """On return everything acknowledged before survives power loss. For a worker thread. Raises NoSpace."""
         self._ledger.flush()
 
     def tick(self) -> None:
-        """Commit a batch that is due, and free some of what was discarded. For a worker thread, once a second."""
+        """Commit a batch that is due, and free some of what was discarded. For a worker thread, once a second.
+
+        Raises:
+            NoSpace: the disk is full; nothing is lost.
+        """
         self._ledger.tick()
         for _ in range(_SWEEPS):
             if not self._content.sweep():
@@ -109,13 +140,20 @@ class Store:
 
     def close(self) -> None:
         """Commit, bring everything to the disk, and give up the store."""
-        self._ledger.close()
-        os.close(self._lock)
+        try:
+            self._ledger.close()
+        finally:
+            os.close(self._lock)
 
 
 def _lock(path: Path) -> int:
     with suppress(FileNotFoundError):
-        descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise refusal(path / "lock", error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -206,10 +206,11 @@ class Tree:
             node = self.lookup(parent, name)
             if node.kind is not Kind.DIRECTORY:
                 raise NotADirectory("not a directory")
-            self._check_empty(node.inode)
+            self.check_empty(node.inode)
             return self._remove(parent, name, node, now_ns)
 
-    def _check_empty(self, inode: Inode) -> None:
+    def check_empty(self, inode: Inode) -> None:
+        """Raise NotEmpty when the directory has an entry."""
         if self._ledger.one(self._db, "SELECT 1 FROM names WHERE parent = ? LIMIT 1", inode) is not None:
             raise NotEmpty("the directory has entries")
 
@@ -289,8 +290,9 @@ class Tree:
                 (new_parent, new_name, parent, name),
             )
             moved = int(node.kind is Kind.DIRECTORY)
-            self._touch(parent, now_ns, links=-moved)
-            self._touch(new_parent, now_ns, links=moved)
+            if parent != new_parent:
+                self._touch(parent, now_ns, links=-moved)
+            self._touch(new_parent, now_ns, links=moved * (parent != new_parent))
             self._edit(node.inode, now_ns, "ctime_ns = ?", now_ns)
             return None if other is None else self.get(other.inode)
 
@@ -298,7 +300,7 @@ class Tree:
         if other.kind is Kind.DIRECTORY:
             if node.kind is not Kind.DIRECTORY:
                 raise IsADirectory("a directory has the new name")
-            self._check_empty(other.inode)
+            self.check_empty(other.inode)
         elif node.kind is Kind.DIRECTORY:
             raise NotADirectory("something other than a directory has the new name")
         after = self._remove(parent, name, other, now_ns)
@@ -310,11 +312,14 @@ class Tree:
         known = "SELECT 1 FROM bases WHERE doc_id = ? AND NOT deleted"
         if self._ledger.one(self._db, known, node.doc_id) or not self._ledger.one(self._db, known, former.doc_id):
             return
-        json = self._ledger.one(self._db, "SELECT json FROM documents WHERE inode = ?", former.inode)[0]
-        change = "UPDATE documents SET doc_id = ? WHERE inode = ?"
-        self._db.run(change, ("", former.inode))
-        self._db.run(change, (former.doc_id, node.inode))
-        self._db.run(change, (node.doc_id, former.inode))
+        sql = "SELECT json, edit FROM documents WHERE inode = ?"
+        json, edit = self._ledger.one(self._db, sql, former.inode)
+        # Either may be on its way to the server: what that send confirms must not pass for an edit of the other.
+        edit = 1 + max(edit, self._ledger.one(self._db, sql, node.inode)[1])
+        change = "UPDATE documents SET doc_id = ?, edit = ? WHERE inode = ?"
+        self._db.run(change, ("", edit, former.inode))
+        self._db.run(change, (former.doc_id, edit, node.inode))
+        self._db.run(change, (node.doc_id, edit, former.inode))
         self._db.run("UPDATE documents SET json = ? WHERE inode = ? AND json = '{}'", (json, node.inode))
 
     def _exchange(self, left: tuple[Inode, bytes, Node], right: tuple[Inode, bytes, Node | None], now_ns: int) -> None:
@@ -334,9 +339,11 @@ class Tree:
             self._edit(moved.inode, now_ns, "ctime_ns = ?", now_ns)
 
     def _check_descent(self, directory: Inode, into: Inode) -> None:
+        passed: set[Inode] = set()
         while into != ROOT_INODE:
-            if into == directory:
+            if into == directory or into in passed:  # other devices' moves can make a ring, until sync breaks it
                 raise InvalidArgument("a directory cannot be moved into itself")
+            passed.add(into)
             into = self.parent(into)
 
     # --- attributes -------------------------------------------------------------------------------------

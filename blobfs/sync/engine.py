@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -32,6 +32,7 @@ from blobfs.remote.retry import Backoff
 from blobfs.store.documents import Applied
 from blobfs.store.store import Store
 from blobfs.sync.download import Download
+from blobfs.sync.echoes import Echoes
 from blobfs.sync.evict import CacheLimits, evict
 from blobfs.sync.feed import Feed
 from blobfs.sync.leaves import Leaves
@@ -90,7 +91,7 @@ class SyncEngine:
         """Whether bytes must stay here; called from a worker thread."""
         self.health = Health()
         self.rounds = 0
-        echoes: OrderedDict[DocId, bytes] = OrderedDict()
+        echoes = Echoes()
         leaves = Leaves(client, store.keys)
         self._download = Download(
             store, client, leaves, deadline_s=self.options.fetch_deadline_s, note=self._note_integrity
@@ -110,6 +111,7 @@ class SyncEngine:
             is_busy=lambda inode: self.is_busy(inode),
             fetch=self._download.fetch,
             arrive=self._feed.arrive,
+            turn=self._feed.turn,
             echoes=echoes,
         )
         self._wake = trio.Event()
@@ -167,11 +169,13 @@ class SyncEngine:
             RemoteUnavailable: not within `timeout_s`. AccessDenied, QuotaExceeded, WrongAccount, Rollback,
             ProtocolError: nothing can be sent before somebody mends it. IntegrityError: a document cannot be sent.
         """
+        # What was wrong before is tried again first: somebody may have mended it.
+        former = list(self.health.errors.values())
         self._hurried += 1
         self.retry()
         try:
             with trio.move_on_after(timeout_s):
-                await self._drain()
+                await self._drain(former)
                 return
             worst = self.health.worst
             raise worst or RemoteUnavailable("not everything could be sent in this time; blobfs goes on trying")
@@ -315,10 +319,10 @@ class SyncEngine:
             limits = self.options.cache
             await trio.to_thread.run_sync(partial(evict, self._store, limits, lambda content: self.is_pinned(content)))
 
-    async def _drain(self) -> None:
-        """See `settle`."""
+    async def _drain(self, former: Sequence[BlobfsError]) -> None:
+        """See `settle`; errors that were there before do not end it."""
         while True:
-            self._raise_if_stuck()
+            self._raise_if_stuck(former)
             if DOWN in self.health.errors or not self._bound:
                 await self._one_of(self.health.changed.wait, self._idle.wait)
                 continue
@@ -333,10 +337,10 @@ class SyncEngine:
             self._wake.set()
             await self._one_of(self.health.changed.wait, idle.wait)
 
-    def _raise_if_stuck(self) -> None:
-        worst = self.health.worst
-        if worst is not None and state_of(worst) in STUCK:
-            raise worst
+    def _raise_if_stuck(self, former: Sequence[BlobfsError]) -> None:
+        for error in self.health.errors.values():
+            if state_of(error) in STUCK and not any(error is other for other in former):
+                raise error
 
     def _is_clean(self) -> bool:
         """Whether nothing waits. Raises IntegrityError when something waits that cannot be sent."""

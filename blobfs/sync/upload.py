@@ -10,7 +10,6 @@ import logging
 import re
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,9 +33,10 @@ from blobfs.remote.client import Change, RemoteClient, Result
 from blobfs.store.documents import Changed
 from blobfs.store.store import Store
 from blobfs.sync import parcel
+from blobfs.sync.echoes import Echoes
 from blobfs.sync.leaves import Leaves
 from blobfs.sync.parcel import Outgoing, Plain
-from blobfs.sync.sending import Sender, echo_of
+from blobfs.sync.sending import Sender
 from blobfs.sync.status import Parked
 from blobfs.values.documents import DocId, Kind
 from blobfs.values.extents import EXTENT, BlobId
@@ -60,8 +60,6 @@ _SNAPSHOT: Final = 64 << 20
 _PARK_S: Final = 300.0
 """After which a parked document is tried again, though nothing changed."""
 _AGAIN_S: Final = 0.5
-_ECHOES: Final = 50_000
-"""Own revisions remembered until the feed brings them back; some 8 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +94,12 @@ class Upload:
         is_busy: Callable[[Inode], bool],
         fetch: Callable[[Content, int, int], Awaitable[None]],
         arrive: Callable[[Sequence[Result]], Awaitable[None]],
-        echoes: OrderedDict[DocId, bytes],
+        turn: trio.Lock,
+        echoes: Echoes,
     ) -> None:
         self._store, self._client, self._leaves = store, client, leaves
         self._timing, self._is_busy, self._fetch, self._arrive = timing, is_busy, fetch, arrive
-        self._echoes = echoes
+        self._echoes, self._turn = echoes, turn
         self.sender = Sender(client, store.keys)
         self.parked: dict[DocId, Parked] = {}
         self.kept_here: set[DocId] = set()
@@ -350,28 +349,44 @@ class Upload:
 
     async def _push(self, group: Sequence[Outgoing], changes: Sequence[Change]) -> int:
         """Send documents in as few requests as the limits allow, and record what became of each."""
-        taken, at = 0, 0
-        while at < len(changes):
-            end, size = at, 0
-            while end < len(changes) and end - at < protocol.MAX_CHANGES:
-                size += changes[end].size
-                if size > protocol.MAX_DOCUMENTS_BODY and end > at:
+        taken, waiting = 0, list(zip(group, changes, strict=True))
+        while waiting:
+            batch, size = 0, 0
+            while batch < min(len(waiting), protocol.MAX_CHANGES):
+                size += waiting[batch][1].size
+                if size > protocol.MAX_DOCUMENTS_BODY and batch:
                     break
-                end += 1
-            results = await self._client.push(changes[at:end])
-            taken += await self._record(group[at:end], changes[at:end], results)
-            at = end
+                batch += 1
+            async with self._turn:
+                # What arrived since these were read may have moved or ended them; then their time is the next round.
+                sound = await trio.to_thread.run_sync(self._still_standing, waiting[:batch])
+                if sound:
+                    files, sent = [pair[0] for pair in sound], [pair[1] for pair in sound]
+                    taken += await self._record(files, sent, await self._client.push(sent))
+            if len(sound) < batch:
+                self._again_s = _AGAIN_S
+            waiting = waiting[batch:]
         return taken
+
+    def _still_standing(self, batch: Sequence[tuple[Outgoing, Change]]) -> list[tuple[Outgoing, Change]]:
+        return [pair for pair in batch if self._still_stands(pair[0])]
+
+    def _still_stands(self, outgoing: Outgoing) -> bool:
+        """Whether a document is where it was, and follows from what it did, when it was read; its bytes may differ."""
+        with self._store.transaction():
+            fresh = parcel.look(self._store, outgoing.changed)
+        return (
+            fresh is not None
+            and fresh.deleted == outgoing.deleted
+            and fresh.local.document.names == outgoing.local.document.names
+            and (fresh.base and fresh.base.revision) == (outgoing.base and outgoing.base.revision)
+        )
 
     async def _record(self, group: Sequence[Outgoing], changes: Sequence[Change], results: Sequence[Result]) -> int:
         done = [number for number, result in enumerate(results) if result.status is protocol.ChangeStatus.OK]
         for number in done:
             # Before the store knows: the feed may bring it back at any moment.
-            change = changes[number]
-            self._echoes[change.doc_id] = echo_of(change.revision, change.payload)
-            self._echoes.move_to_end(change.doc_id)
-            if len(self._echoes) > _ECHOES:
-                self._echoes.popitem(last=False)
+            self._echoes.remember(changes[number])
         await trio.to_thread.run_sync(self._record_synced, [(group[number], changes[number]) for number in done])
         conflicts = [result for result in results if result.status is protocol.ChangeStatus.CONFLICT]
         if conflicts:

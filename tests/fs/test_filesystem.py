@@ -13,6 +13,7 @@ from blobfs.errors import FileTooBig, NoSpace, NotFound, RemoteUnavailable, Stal
 from blobfs.fs import filesystem
 from blobfs.fs.filesystem import FileSystem, Owner
 from blobfs.fs.stale import Stale
+from blobfs.fs.writeback import MAX_HELD, SPILL
 from blobfs.store.store import Store
 from blobfs.values.documents import Kind
 from blobfs.values.extents import EXTENT, MAX_SIZE, ROW
@@ -74,10 +75,10 @@ def test_what_came_after_the_last_flush_is_stored_at_release(fs: FileSystem, sto
 def test_a_buffer_is_bounded(fs: FileSystem, store: Store) -> None:
     async def run() -> None:
         inode = new(fs)
-        body = os.urandom(3 * filesystem.SPILL + 12345)
+        body = os.urandom(3 * SPILL + 12345)
         for offset in range(0, len(body), 100_000):
             await fs.write(inode, offset, body[offset : offset + 100_000])
-        assert len(reopened(store)[b"a"]) >= 2 * filesystem.SPILL
+        assert len(reopened(store)[b"a"]) >= 2 * SPILL
         assert await fs.read(inode, 0, len(body)) == body
         await fs.flush(inode)
         assert reopened(store)[b"a"] == body
@@ -89,10 +90,10 @@ def test_all_buffers_together_are_bounded(fs: FileSystem, store: Store) -> None:
     async def run() -> None:
         inodes = [new(fs, b"%d" % number) for number in range(12)]
         for inode in inodes:
-            for offset in range(0, filesystem.SPILL, 1 << 20):
+            for offset in range(0, SPILL, 1 << 20):
                 await fs.write(inode, offset, bytes(1 << 20))
         stored = sum(map(len, reopened(store).values()))
-        assert len(inodes) * filesystem.SPILL - stored <= filesystem.MAX_HELD + (1 << 20)
+        assert len(inodes) * SPILL - stored <= MAX_HELD + (1 << 20)
 
     do(run)
 
@@ -193,6 +194,56 @@ def test_a_flush_that_fails_keeps_the_bytes_for_later(
         await fs.flush_all()
         assert not fs.is_open(inode)
         assert reopened(store) == {b"a": b"precious"}
+
+    do(run)
+
+
+def test_a_full_buffer_is_stored_while_its_writer_goes_on(fs: FileSystem, store: Store) -> None:
+    async def run() -> None:
+        body = os.urandom(3 * SPILL + 5)
+        async with fs.at_work():
+            inode = new(fs)
+            for offset in range(0, len(body), 1 << 20):
+                await fs.write(inode, offset, body[offset : offset + (1 << 20)])
+                assert fs.getattr(inode).size == min(len(body), offset + (1 << 20))
+                assert await fs.read(inode, 0, offset + (1 << 20)) == body[: offset + (1 << 20)]
+            await fs.setattr(inode, size=len(body) - 1)
+            await fs.flush(inode)
+            assert reopened(store) == {b"a": body[:-1]}
+            await fs.release(inode)
+        assert not fs.is_open(inode)
+
+    do(run)
+
+
+def test_a_full_buffer_that_cannot_be_stored_is_kept_and_its_writer_told(
+    fs: FileSystem, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise NoSpace("the disk is full")
+
+    async def run() -> None:
+        body = os.urandom(10 * SPILL)
+        written = 0
+
+        async def fill(inode: Inode) -> None:
+            nonlocal written
+            while True:
+                await fs.write(inode, written, body[written : written + (1 << 20)])
+                written += 1 << 20
+
+        async with fs.at_work():
+            inode = new(fs)
+            with monkeypatch.context() as patch:
+                patch.setattr(store.attachments, "write", full)
+                with pytest.raises(NoSpace):
+                    await fill(inode)
+                assert SPILL <= written <= 2 * SPILL
+            assert await fs.read(inode, 0, 3 * SPILL) == body[:written]
+            await fs.flush(inode)
+            assert reopened(store) == {b"a": body[:written]}
+            await fs.write(inode, 0, b"goes on")
+            await fs.release(inode)
 
     do(run)
 

@@ -1,0 +1,138 @@
+"""What holds between the two databases: `check` says where it does not, `mend` makes it hold after an unclean end.
+
+A heavy commit of blobs.db can be on the disk when the power goes, and the records of the journal up to it not. Then
+blobs.db has bytes that no document has heard of: beyond a file's end, in contents that nobody has, in place of older
+ones. It never lacks any.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from blobfs.store.content import ContentStore
+from blobfs.store.ledger import Ledger
+from blobfs.store.schema import ROW_BITS
+from blobfs.values.extents import EXTENT, ROW, ROWS_PER_EXTENT, extent_length
+from blobfs.values.nodes import ROOT_INODE
+
+_ATTACHED = "SELECT content, inode, size, edit > synced, deleted, stored FROM documents WHERE content IS NOT NULL"
+
+
+def mend(ledger: Ledger, store: ContentStore) -> None:
+    """Make the databases agree. Reads the lists of extents and documents, and of what is to be sent the rows' heads."""
+    with ledger.transaction():
+        attached = {row[0]: row[1:] for row in ledger.all(ledger.documents, _ATTACHED)}
+        for (content,) in ledger.all(ledger.blobs, "SELECT content FROM discarded"):
+            if content in attached:
+                ledger.blobs.run("DELETE FROM discarded WHERE content = ?", (content,))
+        contents = "SELECT content, MAX(dirty), MAX(extent) FROM extents GROUP BY content"
+        for content, dirty, last in ledger.all(ledger.blobs, contents):
+            if content not in attached:
+                store.discard(content)
+            else:
+                inode, size, unsent, _, stored = attached[content]
+                if (dirty or last * EXTENT >= size) and (found := store.trim(content, size)) != stored:
+                    ledger.documents.run("UPDATE documents SET stored = ? WHERE inode = ?", (found, inode))
+                if dirty and not unsent:
+                    ledger.documents.run("UPDATE documents SET edit = edit + 1 WHERE inode = ?", (inode,))
+                    ledger.mark_changed()
+        for (content,) in ledger.all(ledger.blobs, "SELECT content FROM unresolved"):
+            if content not in attached:
+                store.discard(content)
+
+
+# --- checking -----------------------------------------------------------------------------------------
+
+
+def check(ledger: Ledger) -> list[str]:
+    """Every broken invariant as a sentence that names inodes and contents by number. Takes time with the store."""
+    with ledger.lock:
+        return [*_check_tree(ledger), *_check_contents(ledger), *_check_rows(ledger)]
+
+
+def _check_tree(ledger: Ledger) -> Iterator[str]:
+    sql = "SELECT inode, kind, deleted, nlink, content FROM documents"
+    documents = {row[0]: row[1:] for row in ledger.all(ledger.documents, sql)}
+    names: Counter[int] = Counter()
+    subdirectories: Counter[int] = Counter()
+    parents: dict[int, int] = {}
+    for parent, inode in ledger.all(ledger.documents, "SELECT parent, inode FROM names"):
+        names[inode] += 1
+        if inode not in documents or parent not in documents:
+            yield f"a name of inode {inode} in {parent} leads nowhere"
+        elif documents[inode][1] or documents[parent][1]:
+            yield f"inode {inode} has a name in {parent}, and one of them is deleted"
+        elif documents[parent][0] not in ("directory", ""):
+            yield f"inode {inode} has a name in {parent}, which is no directory"
+        elif documents[inode][0] == "directory":
+            subdirectories[parent] += 1
+            parents[inode] = parent
+    for inode, (kind, deleted, nlink, content) in documents.items():
+        wanted = 0 if deleted else 2 + subdirectories[inode] if kind in ("directory", "") else names[inode]
+        if nlink != wanted:
+            yield f"inode {inode} counts {nlink} links in place of {wanted}"
+        if not deleted and kind and inode != ROOT_INODE and names[inode] != (names[inode] if kind == "file" else 1):
+            yield f"inode {inode} has {names[inode]} names"
+        if content is not None and kind != "file":
+            yield f"inode {inode} has bytes and is no file"
+    yield from _check_rings(parents, documents)
+    for (inode,) in ledger.all(ledger.documents, "SELECT DISTINCT inode FROM xattrs"):
+        if inode not in documents:
+            yield f"attributes of inode {inode}, which is not there"
+
+
+def _check_rings(parents: dict[int, int], documents: dict[int, Any]) -> Iterator[str]:
+    fine = {int(ROOT_INODE)} | {inode for inode, row in documents.items() if not row[0]}
+    for inode in parents:
+        path: list[int] = []
+        while inode in parents and inode not in fine and inode not in path:
+            path.append(inode)
+            inode = parents[inode]
+        if inode in path:
+            yield f"directory {inode} is within itself"
+        fine.update(path)
+
+
+def _check_contents(ledger: Ledger) -> Iterator[str]:
+    rows = ledger.all(ledger.documents, _ATTACHED)
+    attached = {row[0]: row[1:] for row in rows}
+    if len(attached) != len(rows):
+        yield "two documents share their bytes"
+    discarded = {row[0] for row in ledger.all(ledger.blobs, "SELECT content FROM discarded")}
+    yield from (f"content {content} is in use and discarded" for content in discarded & attached.keys())
+    sql = "SELECT content, extent, blob_id, length, dirty FROM extents"
+    for content, extent, blob_id, length, dirty in ledger.all(ledger.blobs, sql):
+        if content in discarded:
+            continue
+        if content not in attached:
+            yield f"extent {extent} of content {content}, which nobody has"
+            continue
+        inode, size, unsent, deleted, _ = attached[content]
+        if extent * EXTENT >= size:
+            yield f"extent {extent} of inode {inode} is beyond its end"
+        if not dirty and (blob_id is None or length < extent_length(size, extent)):  # longer: it is padded
+            yield f"extent {extent} of inode {inode} is clean and no blob"
+        if dirty and not unsent and not deleted:
+            yield f"inode {inode} has bytes to send and no edit"
+
+
+def _check_rows(ledger: Ledger) -> Iterator[str]:
+    attached = {row[0]: row[1:] for row in ledger.all(ledger.documents, _ATTACHED)}
+    gone = {row[0] for row in ledger.all(ledger.blobs, "SELECT content FROM discarded")}
+    present = {row[:2]: row[2] for row in ledger.all(ledger.blobs, "SELECT content, extent, present FROM extents")}
+    stored: Counter[int] = Counter()
+    for position, length in ledger.all(ledger.blobs, "SELECT position, length(payload) FROM rows"):
+        content, row = position >> ROW_BITS, position & ((1 << ROW_BITS) - 1)
+        extent, bit = divmod(row, ROWS_PER_EXTENT)
+        stored[content] += length
+        if content in gone:
+            continue
+        if not present.get((content, extent), 0) >> bit & 1:
+            yield f"row {row} of content {content} is in no extent"
+        if length > ROW or content not in attached or row * ROW + length > attached[content][1]:
+            yield f"row {row} of content {content} is too long"
+    for content, (inode, *_, size) in attached.items():
+        if stored[content] != size:
+            yield f"inode {inode} counts {size} bytes stored in place of {stored[content]}"
