@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from blobfs.api import (
         Account,
+        AccountStatus,
         AsyncAccount,
         AsyncChanges,
         AsyncDocument,
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Account",
+    "AccountStatus",
     "AsyncAccount",
     "AsyncChanges",
     "AsyncDocument",

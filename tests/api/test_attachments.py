@@ -101,7 +101,7 @@ def test_a_deleted_document_takes_its_attachment_along(account: blobfs.Account) 
     doc.put_attachment(bytes(MIB))
     account.put_doc(doc)
     account.delete_doc(doc)
-    assert account.store.attachments.stored() == 0
+    assert account.desk._store.attachments.stored() == 0
 
 
 def test_content_and_attachment_change_together_or_not_at_all(account: blobfs.Account) -> None:
@@ -135,7 +135,7 @@ def test_an_attachment_is_fetched_on_another_device_when_it_is_read(device: Open
     with file:
         file.seek(-1000, io.SEEK_END)
         assert file.read() == data[-1000:]
-        assert two.store.attachments.stored() < MIB
+        assert two.desk._store.attachments.stored() < MIB
     assert there.get_attachment_state() is AttachmentState.REMOTE
     assert there.download_attachment() is AttachmentState.SYNCED
     assert read(there) == data
