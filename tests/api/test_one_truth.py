@@ -16,15 +16,15 @@ from blobfs.errors import IndexNotFound, RemoteUnavailable, RevisionConflict, St
 from tests.api.conftest import OpenDevice
 from tests.api.test_attachments import read
 from tests.api.test_documents import get
-from tests.e2e.devices import PASSPHRASE, Device, Server, wait_for
+from tests.e2e.devices import PASSPHRASE, Device, wait_for
 
 MIB = 1 << 20
 
 
 @pytest.fixture
-def mounted(server: Server, tmp_path: Path) -> Iterator[Device]:
+def mounted(invite: str, tmp_path: Path) -> Iterator[Device]:
     """A mounted device."""
-    device = Device(tmp_path, "mounted", server.add_user("bob")["invite"])
+    device = Device(tmp_path, "mounted", invite)
     device.up()
     yield device
     device.close()
@@ -95,15 +95,13 @@ def test_indexes_conflicts_revisions_and_status_travel_too(visitor: blobfs.Accou
     assert visitor.status().pending_documents == 0
 
 
-def test_bytes_that_are_not_here_are_fetched_by_the_mount(
-    mounted: Device, visitor: blobfs.Account, server: Server, tmp_path: Path
-) -> None:
+def test_bytes_that_are_not_here_are_fetched_by_the_mount(visitor: blobfs.Account, invite: str, tmp_path: Path) -> None:
     data = os.urandom(6 * MIB)
     doc = visitor.create_doc({})
     doc.put_attachment(data)
     visitor.put_doc(doc)
     doc.upload_attachment()
-    other = Device(tmp_path, "other", blobfs_invite(mounted))
+    other = Device(tmp_path, "other", invite)
     try:
         other.up()
         with blobfs.open_account(other.store, passphrase=PASSPHRASE) as account:
@@ -114,14 +112,6 @@ def test_bytes_that_are_not_here_are_fetched_by_the_mount(
             assert there.download_attachment() is AttachmentState.SYNCED
     finally:
         other.close()
-
-
-def blobfs_invite(device: Device) -> str:
-    """The invite that the mounted device gives."""
-    done = subprocess.run(
-        [sys.executable, "-m", "blobfs.cli", "invite", str(device.mount)], capture_output=True, text=True, check=True
-    )
-    return next(line for line in done.stdout.split() if line.startswith("blobfs1:"))
 
 
 def test_changes_are_told_between_programs(mounted: Device, visitor: blobfs.Account) -> None:
