@@ -6,6 +6,7 @@ For programs: `open_account` and `create_account` (docs/API.md). They are import
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,6 +47,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'blobfs' has no attribute {name!r}")
-    from blobfs import api
-
-    return getattr(api, name)
+    return getattr(importlib.import_module("blobfs.api"), name)
