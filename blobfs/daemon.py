@@ -20,6 +20,7 @@ import trio
 import blobfs
 from blobfs import control, mountpoint
 from blobfs.account import invite_text, load_remote, move_remote, publish_secrets
+from blobfs.api.serving import Reception
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
 from blobfs.embedded import EmbeddedServer
 from blobfs.errors import BlobfsError, ServerFailed, SyncTimeout
@@ -136,8 +137,9 @@ class Daemon:
             owner=Owner(os.geteuid(), os.getegid(), os.geteuid() == 0),
             fetch_deadline_s=FETCH_DEADLINE_S,
         )
-        self._engine.is_busy = self._fs.is_open
-        self._engine.on_applied = self._fs.notify
+        self._reception = Reception(self._store, self._engine, self._client, self._fs.notify)
+        self._engine.is_busy = lambda inode: self._fs.is_open(inode) or self._reception.is_open(inode)
+        self._engine.on_applied = self._reception.applied
 
     @contextlib.asynccontextmanager
     async def _embedded(self) -> AsyncIterator[None]:
@@ -174,7 +176,7 @@ class Daemon:
             top.start_soon(self._show)
             try:
                 with self._mount:
-                    async with control.serving(self._config.store, self._commands()):
+                    async with control.serving(self._config.store, self._commands()), self._reception.serving():
                         await self._hold_mount()
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + FLUSH_DEADLINE_S):

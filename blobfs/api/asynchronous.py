@@ -15,13 +15,12 @@ import anyio
 import anyio.lowlevel
 from anyio import to_thread
 
-from blobfs.api.account import Account, PastRevision
+from blobfs.api.account import Account, AccountStatus, PastRevision
 from blobfs.api.changes import Changes
-from blobfs.api.connection import WAITER, Waiter
 from blobfs.api.document import AttachmentState, Document
+from blobfs.api.loop import WAITER, Waiter
 from blobfs.api.staging import AsyncSource
 from blobfs.store.queries import Scalar
-from blobfs.sync.status import SyncStatus
 from blobfs.values.documents import Json
 
 Result = TypeVar("Result")
@@ -233,7 +232,7 @@ class AsyncAccount:
         """See `Account.sync`."""
         await waiting(self.plain.sync, timeout_s)
 
-    async def status(self) -> SyncStatus:
+    async def status(self) -> AccountStatus:
         """See `Account.status`."""
         return await in_thread(self.plain.status)
 

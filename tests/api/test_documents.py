@@ -39,23 +39,21 @@ def test_a_chosen_id_is_kept_and_cannot_be_taken_twice(account: blobfs.Account) 
         account.create_doc({}, doc_id="mine")
 
 
-@pytest.mark.parametrize("doc_id", ["", "a/b", "../x", "root", "x" * 129, "line\n", "ü"])
-def test_an_id_that_the_server_would_not_take_is_refused(account: blobfs.Account, doc_id: str) -> None:
-    with pytest.raises(InvalidDocument):
-        account.create_doc({}, doc_id=doc_id)
+def test_an_id_that_the_server_would_not_take_is_refused(account: blobfs.Account) -> None:
+    for doc_id in ("", "a/b", "../x", "root", "x" * 129, "line\n", "ü"):
+        with pytest.raises(InvalidDocument):
+            account.create_doc({}, doc_id=doc_id)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [[], "text", {"x": float("nan")}, {"x": 1 << 64}, {1: 2}, {"x": {1}}, {"x": "\ud800"}, {"x": "y" * 600_000}],
-)
-def test_content_that_is_no_json_object_is_refused(account: blobfs.Account, content: object) -> None:
-    with pytest.raises(InvalidDocument):
-        account.create_doc(content)  # type: ignore[arg-type]
+def test_content_that_is_no_json_object_is_refused(account: blobfs.Account) -> None:
     doc = account.create_doc({})
-    doc.content = content  # type: ignore[assignment]
-    with pytest.raises(InvalidDocument):
-        account.put_doc(doc)
+    bad = ([], "text", {"x": float("nan")}, {"x": 1 << 64}, {1: 2}, {"x": {1}}, {"x": "\ud800"}, {"x": "y" * 600_000})
+    for content in bad:
+        with pytest.raises(InvalidDocument):
+            account.create_doc(content)  # type: ignore[arg-type]
+        doc.content = content  # type: ignore[assignment]
+        with pytest.raises(InvalidDocument):
+            account.put_doc(doc)
 
 
 def test_a_document_that_is_not_there_is_none(account: blobfs.Account) -> None:
@@ -186,10 +184,10 @@ def test_an_index_survives_a_restart_and_goes_when_it_is_deleted(device: OpenDev
         account.get_from_index("by-x", 1)
 
 
-@pytest.mark.parametrize("path", ["", "a..b", "a'b", 'a"b', "a.b)--", "a[0]", "$"])
-def test_a_path_is_never_taken_for_sql(account: blobfs.Account, path: str) -> None:
-    with pytest.raises(UsageError):
-        account.create_index("bad", path)
+def test_a_path_is_never_taken_for_sql(account: blobfs.Account) -> None:
+    for path in ("", "a..b", "a'b", 'a"b', "a.b)--", "a[0]", "$"):
+        with pytest.raises(UsageError):
+            account.create_index("bad", path)
 
 
 def test_stars_stand_at_the_end_only(account: blobfs.Account) -> None:
