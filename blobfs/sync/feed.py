@@ -119,7 +119,7 @@ class Feed:
             self._seq = max(self._seq, newest)
             self._cursor = page.cursor
             if page.documents:
-                await trio.to_thread.run_sync(self._record, cursor, page.cursor)
+                await trio.to_thread.run_sync(self._record, cursor)
             return True
 
     def _is_overtaken(self, sealed: Sealed, mark: int) -> bool:
@@ -133,11 +133,10 @@ class Feed:
             return False
         return base is not None and base.revision != revision and base.revision.contains(revision)
 
-    def _record(self, before: str | None, cursor: str) -> None:
+    def _record(self, before: str | None) -> None:
         """Keep where to go on. Held back while a version waits, which would be forgotten in a crash."""
         with self._store.transaction():
             if not self.waiting:
-                self._store.documents.cursor = cursor
                 self._store.settings.set(_MARKS, [before, self._seq])
             parked = [[entry.doc_id, entry.reason, entry.since_s] for entry in self.parked.values()]
             self._store.settings.set("parked", parked or None)
