@@ -123,6 +123,20 @@ def test_changes_are_told_between_programs(mounted: Device, visitor: blobfs.Acco
         assert next(changes) == doc.doc_id
 
 
+def test_changes_through_the_mount_are_told_to_programs(mounted: Device, visitor: blobfs.Account) -> None:
+    with visitor.changes() as changes:
+        (mounted.mount / "file").write_text("1")
+        told = get(visitor, next(changes))
+        wait_for("the bytes", lambda: read(get(visitor, told.doc_id)) == b"1")
+        visitor.sync()
+        while changes.take() is not None:
+            pass
+        os.rename(mounted.mount / "file", mounted.mount / "renamed")
+        assert next(changes) == told.doc_id
+        (mounted.mount / "renamed").unlink()
+        assert next(changes) == told.doc_id
+
+
 def test_what_a_dead_program_staged_is_given_back(mounted: Device, visitor: blobfs.Account) -> None:
     code = f"""
 import os, signal, blobfs
