@@ -55,7 +55,6 @@ class Reception:
         """Listen for changes of any origin. On the loop."""
         if not self._watchers:
             self._store.queries.watch()
-            self._store.on_change.append(self._wake)
         self._watchers += 1
         news = self._listeners.listen()
         try:
@@ -64,12 +63,12 @@ class Reception:
             news.close()
             self._watchers -= 1
             if not self._watchers:
-                self._store.on_change.remove(self._wake)
                 self._store.queries.unwatch()
 
     def _wake(self) -> None:
         # From the thread of any edit, a request of the mount included: whoever listens must not slow it down.
-        self._token.run_sync_soon(self._tell, idempotent=True)
+        if self._watchers:
+            self._token.run_sync_soon(self._tell, idempotent=True)
 
     def _tell(self) -> None:
         if self._watchers:
@@ -82,10 +81,12 @@ class Reception:
         async with trio.open_nursery() as jobs:
             self._loop.begin(jobs, self._engine, self._client)
             self._token = trio.lowlevel.current_trio_token()
+            self._store.on_change.append(self._wake)
             try:
                 async with serving(self._store.path, self._desk, self._listen):
                     yield
             finally:
+                self._store.on_change.remove(self._wake)
                 self._listeners.close()
                 self._loop.end()
             jobs.cancel_scope.cancel()

@@ -29,7 +29,19 @@ MAX_PEERS: Final = 200
 """Connections: a program has two, and one for each call of it that waits for the server."""
 PLAIN: Final = frozenset(
     (
-        *("create", "get", "ids", "find", "keys", "indexes", "create_index", "delete_index", "conflicts"),
+        *(
+            "create",
+            "get",
+            "at",
+            "paths",
+            "ids",
+            "find",
+            "keys",
+            "indexes",
+            "create_index",
+            "delete_index",
+            "conflicts",
+        ),
         *("check", "state", "fetch", "settle", "revisions", "status"),
     )
 )

@@ -63,6 +63,19 @@ def test_a_document_and_its_attachment_are_a_file_at_once(mounted: Device, visit
     wait_for("the file is gone", lambda: not (mounted.mount / "letter").exists())
 
 
+def test_a_document_with_a_path_shows_in_folders_that_the_mount_has_listed_before(
+    mounted: Device, visitor: blobfs.Account
+) -> None:
+    assert os.listdir(mounted.mount) == []
+    visitor.create_doc({}, path="Mail/2024/first")
+    wait_for("the folder", lambda: os.listdir(mounted.mount) == ["Mail"])
+    assert os.listdir(mounted.mount / "Mail" / "2024") == ["first"]
+    assert not (mounted.mount / "Mail" / "2024" / "second").exists()
+    visitor.create_doc({}, path="Mail/2024/second")
+    wait_for("the file", lambda: (mounted.mount / "Mail" / "2024" / "second").exists())
+    assert sorted(os.listdir(mounted.mount / "Mail" / "2024")) == ["first", "second"]
+
+
 def test_a_file_is_a_document_at_once(mounted: Device, visitor: blobfs.Account) -> None:
     (mounted.mount / "folder").mkdir()
     (mounted.mount / "folder" / "file").write_bytes(b"written by a program that knows nothing of documents")
