@@ -45,6 +45,7 @@ _log: Final = logging.getLogger(__name__)
 
 UP: Final = "upload"
 DOWN: Final = "feed"
+_RESTART_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +111,7 @@ class SyncEngine:
             timing=Timing(self.options.quiet_s, self.options.max_wait_s),
             is_busy=lambda inode: self.is_busy(inode),
             fetch=self._download.fetch,
-            arrive=self._feed.arrive,
-            turn=self._feed.turn,
+            feed=self._feed,
             echoes=echoes,
         )
         self._wake = trio.Event()
@@ -135,7 +135,7 @@ class SyncEngine:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._download.run)
                 for task in (self._follow, self._send, self._apply_waiting, self._evict):
-                    nursery.start_soon(task)
+                    nursery.start_soon(self._keep_up, task)
                 task_status.started()
         finally:
             self._store.on_change.remove(wake)
@@ -238,6 +238,15 @@ class SyncEngine:
         if found is not None and _account_of(found[0]) != self._store.keys.account:
             raise WrongAccount("the server holds the data of another account; connect this store to its own one")
         self._bound = True
+
+    async def _keep_up(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task for ever: an error that nobody foresaw must not take the mount away from its users."""
+        while True:
+            try:
+                await task()
+            except Exception:
+                _log.exception("a task of sync failed in a way that blobfs did not foresee; it starts again")
+                await trio.sleep(_RESTART_S)
 
     # --- tasks ------------------------------------------------------------------------------------------------
 
