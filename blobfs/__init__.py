@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from blobfs import errors
+
 if TYPE_CHECKING:
     from blobfs.api import (
         Account,
@@ -40,6 +42,7 @@ __all__ = [
     "PastRevision",
     "__version__",
     "create_account",
+    "errors",
     "open_account",
 ]
 

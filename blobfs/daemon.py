@@ -20,7 +20,7 @@ import trio
 import blobfs
 from blobfs import control, mountpoint
 from blobfs.account import invite_text, load_remote, move_remote, publish_secrets
-from blobfs.api.serving import Reception
+from blobfs.api.reception import Reception
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
 from blobfs.embedded import EmbeddedServer
 from blobfs.errors import BlobfsError, ServerFailed, SyncTimeout

@@ -51,6 +51,10 @@ class AccountStatus:
     """What waits for the server."""
     last_contact_s: float | None
     """When the server last answered, in seconds since the epoch."""
+    transfers: Sequence[Json]
+    """What is on its way: `what` (upload, download), `doc_id`, `total` and `done` in bytes."""
+    parked: Sequence[Json]
+    """Documents that sync goes on without: `doc_id`, `reason`, and `since` in seconds since the epoch."""
 
 
 class Account:
@@ -95,16 +99,24 @@ class Account:
 
     # --- documents ------------------------------------------------------------------------------------------------
 
-    def create_doc(self, content: Json, doc_id: str | None = None) -> Document:
-        """Store a new document; in the mount it is an empty file of that name in the top directory.
+    def create_doc(self, content: Json, doc_id: str | None = None, *, path: str | None = None) -> Document:
+        """Store a new document; in the mount it is an empty file.
 
         Args:
             doc_id: `[A-Za-z0-9_-]{1,128}`; 32 random hex digits when none is given.
+            path: of the file in the mount, from its top directory; directories on the way are made. Without one it is
+                in the top directory, and its name is the id.
         Raises:
-            DocumentExists: there is one of this id, or a file of that name. InvalidDocument. NoSpace.
+            DocumentExists: the id or the path is taken. NotADirectory: something on the way is a file.
+            InvalidDocument, NoSpace.
         """
         chosen = new_doc_id() if doc_id is None else doc_id
-        return Document(self, self.desk.create(chosen, text_of(chosen, content)))
+        return Document(self, self.desk.create(chosen, text_of(chosen, content), path))
+
+    def get_doc_at(self, path: str) -> Document | None:
+        """The document of a file or directory in the mount; None when there is none. Raises InvalidDocument."""
+        view = self.desk.at(path)
+        return None if view is None else Document(self, view)
 
     def get_doc(self, doc_id: str) -> Document | None:
         """The document of this id; None when there is none, or it was deleted."""
@@ -243,9 +255,14 @@ class Account:
     def status(self) -> AccountStatus:
         """How it stands with the server. Asks nobody."""
         told = self.desk.status()
-        pending = told["pending"]
         return AccountStatus(
-            told["state"], told["reason"], pending["documents"], pending["bytes"], told["last_contact"]
+            state=told["state"],
+            reason=told["reason"],
+            pending_documents=told["pending"]["documents"],
+            pending_bytes=told["pending"]["bytes"],
+            last_contact_s=told["last_contact"],
+            transfers=tuple(told["transfers"]),
+            parked=tuple(told["parked"]),
         )
 
     def changes(self) -> Changes:

@@ -82,6 +82,10 @@ class AsyncDocument:
         """See `Document.is_dirty`."""
         return await in_thread(self.plain.is_dirty)
 
+    async def get_paths(self) -> list[str]:
+        """See `Document.get_paths`."""
+        return await in_thread(self.plain.get_paths)
+
     async def put_attachment(self, source: AsyncSource) -> None:
         """See `Document.put_attachment`; the pieces may also come from an async iterable."""
         if isinstance(source, AsyncIterable):
@@ -173,9 +177,14 @@ class AsyncAccount:
         """See `Account.close`."""
         await in_thread(self.plain.close, shielded=True)
 
-    async def create_doc(self, content: Json, doc_id: str | None = None) -> AsyncDocument:
+    async def create_doc(self, content: Json, doc_id: str | None = None, *, path: str | None = None) -> AsyncDocument:
         """See `Account.create_doc`."""
-        return AsyncDocument(await in_thread(self.plain.create_doc, content, doc_id))
+        return AsyncDocument(await in_thread(partial(self.plain.create_doc, content, doc_id, path=path)))
+
+    async def get_doc_at(self, path: str) -> AsyncDocument | None:
+        """See `Account.get_doc_at`."""
+        document = await in_thread(self.plain.get_doc_at, path)
+        return None if document is None else AsyncDocument(document)
 
     async def get_doc(self, doc_id: str) -> AsyncDocument | None:
         """See `Account.get_doc`."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import threading
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import trio
 
+from blobfs.api import places
 from blobfs.api.conflicts import copies_begin, is_copy_of
 from blobfs.api.loop import Loop
 from blobfs.errors import DocumentNotFound, NotFound, RemoteUnavailable, RevisionConflict, StaleHandle
@@ -95,16 +95,30 @@ class Desk:
 
     # --- documents ------------------------------------------------------------------------------------------------
 
-    def create(self, doc_id: str, text: str) -> View:
-        """Store a new document. Raises DocumentExists."""
+    def create(self, doc_id: str, text: str, path: str | None) -> View:
+        """Store a new document. Raises DocumentExists, NotADirectory, InvalidDocument."""
+        names = [] if path is None else places.split(path)
         with self._store.transaction():
-            now_ns = time.time_ns()
-            owner = {"uid": os.geteuid(), "gid": os.getegid()}
-            node = self._store.documents.create(DocId(doc_id), json.loads(text), now_ns, **owner)
+            nodes = places.create(self._store, DocId(doc_id), json.loads(text), names)
             view = self._view(self._live(doc_id))
-            names = tuple(self._store.tree.names(node.inode))
-        self._written(Applied(node.inode, None, (), names, False))
+            applied = [
+                Applied(node.inode, None, (), tuple(self._store.tree.names(node.inode)), False) for node in nodes
+            ]
+        for change in applied:
+            self._written(change)
         return view
+
+    def at(self, path: str) -> View | None:
+        """The live document at a place in the mount, the root excepted."""
+        names = places.split(path)
+        with self._store.transaction():
+            node = places.find(self._store, names)
+            return None if node is None else self._view(self._live(node.doc_id))
+
+    def paths(self, doc_id: str) -> list[str]:
+        """Every place of a document. Raises DocumentNotFound."""
+        with self._store.transaction():
+            return places.paths(self._store, self._live(doc_id).node.inode)
 
     def get(self, doc_id: str) -> View | None:
         """A live document, the root excepted."""

@@ -88,6 +88,10 @@ class Document:
         """
         return self.account.is_dirty(self)
 
+    def get_paths(self) -> list[str]:
+        """Where the stored document is in the mount: one path, several for hard links. Raises DocumentNotFound."""
+        return self.account.desk.paths(self.doc_id)
+
     def put_attachment(self, source: Source) -> None:
         """Attach bytes, in place of any that were; `put_doc` makes it last. On return they are in the local store.
 

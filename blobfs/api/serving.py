@@ -12,29 +12,36 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
 import trio
 
 from blobfs.api import wire
-from blobfs.api.changes import Listeners
+from blobfs.api.changes import Changes
 from blobfs.api.desk import Desk, Put, View
-from blobfs.api.loop import WAITER, Loop, Waiter
-from blobfs.api.owner import tell
+from blobfs.api.loop import WAITER, Waiter
 from blobfs.control import address
 from blobfs.errors import BlobfsError, UsageError
-from blobfs.remote.client import RemoteClient
-from blobfs.store.documents import Applied
-from blobfs.store.store import Store
-from blobfs.sync.engine import SyncEngine
-from blobfs.values.nodes import Inode
 
 MAX_PEERS: Final = 200
 """Connections: a program has two, and one for each call of it that waits for the server."""
 PLAIN: Final = frozenset(
     (
-        *("create", "get", "ids", "find", "keys", "indexes", "create_index", "delete_index", "conflicts"),
+        *(
+            "create",
+            "get",
+            "at",
+            "paths",
+            "ids",
+            "find",
+            "keys",
+            "indexes",
+            "create_index",
+            "delete_index",
+            "conflicts",
+        ),
         *("check", "state", "fetch", "settle", "revisions", "status"),
     )
 )
@@ -42,6 +49,9 @@ PLAIN: Final = frozenset(
 OWN: Final = frozenset(("put", "stage", "fill", "abandon", "enter", "leave", "read"))
 """Methods that a `Session` has in their place."""
 _UCRED: Final = struct.Struct("3i")
+
+Listen = Callable[[], AbstractContextManager[Changes]]
+"""Begins to listen for news."""
 
 log = logging.getLogger(__name__)
 
@@ -118,49 +128,8 @@ class Session:
             self._desk.abandon(content)
 
 
-class Reception:
-    """The desk of a daemon, wired to what it mounts."""
-
-    def __init__(
-        self, store: Store, engine: SyncEngine, client: RemoteClient, notify: Callable[[Applied], None]
-    ) -> None:
-        """
-        Args:
-            notify: called on the loop after each change that did not come through the mount.
-        """
-        self._store, self._engine, self._client, self._notify = store, engine, client, notify
-        self._loop, self._listeners = Loop(), Listeners()
-        self._desk = Desk(store, self._loop, written=self._written)
-
-    def is_open(self, inode: Inode) -> bool:
-        """Whether a program reads the attachment of a node. From any thread."""
-        return self._desk.is_open(inode)
-
-    def applied(self, applied: Applied) -> None:
-        """A document changed by another way than the mount. On the loop."""
-        tell(self._store, self._listeners, applied)
-        self._notify(applied)
-
-    def _written(self, applied: Applied) -> None:
-        # In the worker thread of a call: it returns when the mount shows what it did.
-        trio.from_thread.run_sync(self.applied, applied)
-
-    @contextlib.asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
-        """Answer programs while the block runs; the engine must run as long."""
-        async with trio.open_nursery() as jobs:
-            self._loop.begin(jobs, self._engine, self._client)
-            try:
-                async with serving(self._store.path, self._desk, self._listeners):
-                    yield
-            finally:
-                self._listeners.close()
-                self._loop.end()
-            jobs.cancel_scope.cancel()
-
-
 @contextlib.asynccontextmanager
-async def serving(store: Path, desk: Desk, listeners: Listeners) -> AsyncIterator[None]:
+async def serving(store: Path, desk: Desk, listen: Listen) -> AsyncIterator[None]:
     """Answer programs while the block runs. The caller owns the store, so a socket left over is dead."""
     path = store / wire.SOCKET
     path.unlink(missing_ok=True)
@@ -171,7 +140,7 @@ async def serving(store: Path, desk: Desk, listeners: Listeners) -> AsyncIterato
         path.chmod(0o600)
         listener.listen(MAX_PEERS)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_accept, listener, desk, listeners)
+            nursery.start_soon(_accept, listener, desk, listen)
             yield
             nursery.cancel_scope.cancel()
     finally:
@@ -179,7 +148,7 @@ async def serving(store: Path, desk: Desk, listeners: Listeners) -> AsyncIterato
         path.unlink(missing_ok=True)
 
 
-async def _accept(listener: trio.socket.SocketType, desk: Desk, listeners: Listeners) -> None:
+async def _accept(listener: trio.socket.SocketType, desk: Desk, listen: Listen) -> None:
     # Threads of its own: programs that wait for the server must not take those of the mount.
     threads = trio.CapacityLimiter(MAX_PEERS)
     peers = 0
@@ -188,7 +157,7 @@ async def _accept(listener: trio.socket.SocketType, desk: Desk, listeners: Liste
         nonlocal peers
         peers += 1
         try:
-            await _Peer(peer, desk, listeners, threads).attend()
+            await _Peer(peer, desk, listen, threads).attend()
         finally:
             peers -= 1
 
@@ -206,10 +175,8 @@ async def _accept(listener: trio.socket.SocketType, desk: Desk, listeners: Liste
 class _Peer:
     """One connection of a program."""
 
-    def __init__(
-        self, stream: trio.SocketStream, desk: Desk, listeners: Listeners, threads: trio.CapacityLimiter
-    ) -> None:
-        self._stream, self._listeners, self._threads = stream, listeners, threads
+    def __init__(self, stream: trio.SocketStream, desk: Desk, listen: Listen, threads: trio.CapacityLimiter) -> None:
+        self._stream, self._listen, self._threads = stream, listen, threads
         self._session = Session(desk)
 
     async def attend(self) -> None:
@@ -280,24 +247,20 @@ class _Peer:
 
     async def _report(self) -> None:
         """Tell of each document that changes, until the program hangs up."""
-        news = self._listeners.listen()
-        ended: Callable[[], None] = news.close
-        try:
+        with self._listen() as news:
             await self._stream.send_all(wire.pack([True, None]))
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._hang_up, nursery.cancel_scope, ended)
+                nursery.start_soon(self._hang_up, nursery.cancel_scope, news)
                 while await trio.to_thread.run_sync(news.wait, limiter=self._threads):
                     while (doc_id := news.take()) is not None:
                         await self._stream.send_all(wire.pack([True, doc_id]))
                 nursery.cancel_scope.cancel()
-        finally:
-            ended()
 
-    async def _hang_up(self, scope: trio.CancelScope, ended: Callable[[], None]) -> None:
+    async def _hang_up(self, scope: trio.CancelScope, news: Changes) -> None:
         try:
             with contextlib.suppress(trio.BrokenResourceError):
                 await self._stream.receive_some(1)
         finally:
             # Also when cancelled: the thread that waits for news cannot be.
-            ended()
+            news.close()
         scope.cancel()

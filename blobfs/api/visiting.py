@@ -26,6 +26,7 @@ SLOW: Final = frozenset(("fetch", "settle", "revisions"))
 RESULTS: Final[dict[str, Callable[[Any], Any]]] = {
     "create": lambda result: View(*result),
     "get": lambda result: None if result is None else View(*result),
+    "at": lambda result: None if result is None else View(*result),
     "put": lambda result: [View(*view) for view in result],
     "revisions": lambda result: [Past(*past) for past in result],
     "keys": lambda result: [tuple(key) for key in result],

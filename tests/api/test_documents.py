@@ -13,6 +13,8 @@ from blobfs.errors import (
     IndexExists,
     IndexNotFound,
     InvalidDocument,
+    NotADirectory,
+    NotEmpty,
     RevisionConflict,
     UsageError,
 )
@@ -115,6 +117,30 @@ def test_a_deleted_document_is_gone_on_every_device(device: OpenDevice) -> None:
 def test_all_documents_come_in_the_order_of_their_ids(account: blobfs.Account) -> None:
     ids = [account.create_doc({"n": number}).doc_id for number in range(450)]
     assert [doc.doc_id for doc in account.get_all_docs()] == sorted(ids)
+
+
+def test_a_document_has_a_place_in_the_mount(account: blobfs.Account) -> None:
+    doc = account.create_doc({"n": 1}, path="a/b/c.txt")
+    assert account.create_doc({}, path="/a/b/d").get_paths() == ["a/b/d"]
+    assert doc.get_paths() == ["a/b/c.txt"]
+    found = account.get_doc_at("a/b/c.txt")
+    assert found is not None
+    assert found.doc_id == doc.doc_id
+    folder = account.get_doc_at("a/b")
+    assert folder is not None
+    with pytest.raises(UsageError):
+        folder.put_attachment(b"bytes")
+    with pytest.raises(NotEmpty):
+        account.delete_doc(folder)
+    with pytest.raises(DocumentExists):
+        account.create_doc({}, path="a/b/c.txt")
+    with pytest.raises(NotADirectory):
+        account.create_doc({}, path="a/b/c.txt/e")
+    assert account.get_doc_at("a/b/c.txt/e") is None
+    assert len(list(account.get_all_docs())) == 4
+    for path in ("", "/", "a//b", "a/../b", "x" * 256, "nul\0"):
+        with pytest.raises(InvalidDocument):
+            account.create_doc({}, path=path)
 
 
 # --- indexes ------------------------------------------------------------------------------------------------------

@@ -63,6 +63,19 @@ def test_a_document_and_its_attachment_are_a_file_at_once(mounted: Device, visit
     wait_for("the file is gone", lambda: not (mounted.mount / "letter").exists())
 
 
+def test_a_document_with_a_path_shows_in_folders_that_the_mount_has_listed_before(
+    mounted: Device, visitor: blobfs.Account
+) -> None:
+    assert os.listdir(mounted.mount) == []
+    visitor.create_doc({}, path="Mail/2024/first")
+    wait_for("the folder", lambda: os.listdir(mounted.mount) == ["Mail"])
+    assert os.listdir(mounted.mount / "Mail" / "2024") == ["first"]
+    assert not (mounted.mount / "Mail" / "2024" / "second").exists()
+    visitor.create_doc({}, path="Mail/2024/second")
+    wait_for("the file", lambda: (mounted.mount / "Mail" / "2024" / "second").exists())
+    assert sorted(os.listdir(mounted.mount / "Mail" / "2024")) == ["first", "second"]
+
+
 def test_a_file_is_a_document_at_once(mounted: Device, visitor: blobfs.Account) -> None:
     (mounted.mount / "folder").mkdir()
     (mounted.mount / "folder" / "file").write_bytes(b"written by a program that knows nothing of documents")
@@ -121,6 +134,20 @@ def test_changes_are_told_between_programs(mounted: Device, visitor: blobfs.Acco
     ):
         doc = visitor.create_doc({})
         assert next(changes) == doc.doc_id
+
+
+def test_changes_through_the_mount_are_told_to_programs(mounted: Device, visitor: blobfs.Account) -> None:
+    with visitor.changes() as changes:
+        (mounted.mount / "file").write_text("1")
+        told = get(visitor, next(changes))
+        wait_for("the bytes", lambda: read(get(visitor, told.doc_id)) == b"1")
+        visitor.sync()
+        while changes.take() is not None:
+            pass
+        os.rename(mounted.mount / "file", mounted.mount / "renamed")
+        assert next(changes) == told.doc_id
+        (mounted.mount / "renamed").unlink()
+        assert next(changes) == told.doc_id
 
 
 def test_what_a_dead_program_staged_is_given_back(mounted: Device, visitor: blobfs.Account) -> None:
