@@ -57,11 +57,13 @@ def run(config: Config, keys: Keys, announce: Callable[[Status], None], live: Li
     Raises:
         BlobfsError kinds: it could not be mounted, or not be ended as promised.
     """
-    with contextlib.closing(Store.open(config.store, keys)) as store:
-        (config.store / PENDING).unlink(missing_ok=True)
-        daemon = Daemon(config, store, announce, live)
+    (config.store / PENDING).unlink(missing_ok=True)
+    daemon = Daemon(config, Store.open(config.store, keys), announce, live)
+    try:
         with _plain_errors():
             trio.run(daemon.main)
+    finally:
+        daemon.close_store()
     if not daemon.was_ready:
         raise KeyboardInterrupt
     return daemon.pending
@@ -88,7 +90,7 @@ class Daemon:
 
     def __init__(self, config: Config, store: Store, announce: Callable[[Status], None], live: LiveLine | None) -> None:
         self._config, self._store, self._announce, self._live = config, store, announce, live
-        self._remote = load_remote(store.settings)
+        self._is_open = True
         self._start, self._mount = trio.CancelScope(), trio.CancelScope()
         self._publish_now = trio.Event()
         self._trouble: BlobfsError | None = None
@@ -101,6 +103,7 @@ class Daemon:
         """Everything between the opening of the store and its closing, which it does, too."""
         # Open to the very end: a second Ctrl-C must not cut the flush short.
         with trio.open_signal_receiver(*ENDING) as signals:
+            self._remote = load_remote(self._store.settings)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_on_signal, signals)
                 async with self._embedded():
@@ -112,10 +115,14 @@ class Daemon:
                             await self._serve()
                     finally:
                         with trio.CancelScope(shield=True):
-                            await trio.to_thread.run_sync(self._close_store)
+                            await trio.to_thread.run_sync(self.close_store)
                 nursery.cancel_scope.cancel()
 
-    def _close_store(self) -> None:
+    def close_store(self) -> None:
+        """Close the store, if that was not done yet: `main` does it before the embedded server ends."""
+        if not self._is_open:
+            return
+        self._is_open = False
         self.pending = Pending(*self._store.documents.pending())
         self._store.close()
         write_pending(self._config.store / PENDING, self.pending)
