@@ -151,7 +151,7 @@ class DocumentStore:
             )
             if row is None:
                 return None
-            node, base = node_of(row), self.base(doc_id)
+            node, base = node_of(row[:-3]), self.base(doc_id)
             former = None if base is None else base.document.attachment
             attachment, dirty = self._attachment(node, former)
             document = Document(

@@ -1,0 +1,374 @@
+"""The engine: when and how many. Wake-ups, priorities, backoff, offline, and what to say about it.
+
+Owns every task of sync. Knows nothing of the kernel; the daemon wires `on_applied` and `is_busy`. Invariant: no error
+of the server's ends it, and none of them touches what is in the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import trio
+
+from blobfs.errors import (
+    BlobfsError,
+    IntegrityError,
+    PreconditionFailed,
+    ProtocolError,
+    RemoteError,
+    RemoteUnavailable,
+    StoreError,
+    WrongAccount,
+)
+from blobfs.remote.client import RemoteClient
+from blobfs.remote.retry import Backoff
+from blobfs.store.documents import Applied
+from blobfs.store.store import Store
+from blobfs.sync.download import Download
+from blobfs.sync.evict import CacheLimits, evict
+from blobfs.sync.feed import Feed
+from blobfs.sync.leaves import Leaves
+from blobfs.sync.status import STUCK, Health, Parked, SyncStatus, state_of
+from blobfs.sync.upload import Timing, Upload
+from blobfs.values.documents import DocId, load
+from blobfs.values.nodes import Content, Inode
+
+_log: Final = logging.getLogger(__name__)
+
+UP: Final = "upload"
+DOWN: Final = "feed"
+
+
+@dataclass(frozen=True, slots=True)
+class SyncOptions:
+    """Times in seconds."""
+
+    quiet_s: float = 1.0
+    """A file that nobody has written for so long is sent."""
+    max_wait_s: float = 15.0
+    """A file that is written all the time is sent after so long."""
+    debounce_s: float = 0.1
+    """Between a change and the first look at it, so that many make one request."""
+    fetch_deadline_s: float = 30.0
+    """After which a read of bytes that do not come fails."""
+    cache: CacheLimits = field(default_factory=CacheLimits)
+    evict_every_s: float = 20.0
+    reopen_s: float = 1.0
+    """Between two looks whether a file that was open is closed, while a newer version of it waits."""
+
+
+class SyncEngine:
+    """Keeps one store and one account on a server the same."""
+
+    def __init__(
+        self,
+        store: Store,
+        client: RemoteClient,
+        *,
+        options: SyncOptions | None = None,
+        secret: Callable[[], bytes] | None = None,
+    ) -> None:
+        """Nothing moves before `run`.
+
+        Args:
+            secret: reads the wrapped secret, which is left with the server when that has none.
+        """
+        self._store, self._client, self._secret = store, client, secret
+        self.options = options or SyncOptions()
+        self.on_applied: Callable[[Applied], None] = lambda applied: None
+        """Called on the loop after each change that came from another device."""
+        self.is_busy: Callable[[Inode], bool] = lambda inode: False
+        """Whether a file is open; called from worker threads too."""
+        self.is_pinned: Callable[[Content], bool] = lambda content: False
+        """Whether bytes must stay here; called from a worker thread."""
+        self.health = Health()
+        self.rounds = 0
+        echoes: OrderedDict[DocId, bytes] = OrderedDict()
+        leaves = Leaves(client, store.keys)
+        self._download = Download(
+            store, client, leaves, deadline_s=self.options.fetch_deadline_s, note=self._note_integrity
+        )
+        self._feed = Feed(
+            store,
+            client,
+            is_busy=lambda inode: self.is_busy(inode),
+            on_applied=lambda applied: self.on_applied(applied),
+            echoes=echoes,
+        )
+        self._upload = Upload(
+            store,
+            client,
+            leaves,
+            timing=Timing(self.options.quiet_s, self.options.max_wait_s),
+            is_busy=lambda inode: self.is_busy(inode),
+            fetch=self._download.fetch,
+            arrive=self._feed.arrive,
+            echoes=echoes,
+        )
+        self._wake = trio.Event()
+        self._retry = trio.Event()
+        self._bound = False
+        self._hurried = 0
+        self._damage: OrderedDict[str, Parked] = OrderedDict()
+        self._idle = trio.Event()
+
+    # --- what the other rooms call --------------------------------------------------------------------------
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Sync until cancelled."""
+        token = trio.lowlevel.current_trio_token()
+
+        def wake() -> None:
+            token.run_sync_soon(self.wake, idempotent=True)
+
+        self._store.on_change.append(wake)
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._download.run)
+                for task in (self._follow, self._send, self._apply_waiting, self._evict):
+                    nursery.start_soon(task)
+                task_status.started()
+        finally:
+            self._store.on_change.remove(wake)
+
+    def wake(self) -> None:
+        """Something may have to be sent. From the loop's thread."""
+        self._wake.set()
+
+    async def fetch(self, content: Content, offset: int, length: int) -> None:
+        """On return these bytes are in the store, each one authenticated.
+
+        Rows that are here already are not asked for; callers that want the same rows share a request.
+
+        Raises:
+            RemoteUnavailable: they did not come within the deadline. AccessDenied.
+            CorruptBlob, DataMissing: what the server has is not what a device sent; nothing of it was kept.
+        """
+        if self.health.paused:
+            raise RemoteUnavailable("sync is paused; resume it to read what is not on this device")
+        await self._download.fetch(content, offset, length)
+
+    def prefetch(self, content: Content, offset: int, length: int) -> None:
+        """A hint that these bytes will be read soon. Returns at once."""
+        if not self.health.paused and DOWN not in self.health.errors:
+            self._download.prefetch(content, offset, length)
+
+    async def settle(self, timeout_s: float = math.inf) -> None:
+        """On return the server has confirmed everything that was here, and what it had has been applied here.
+
+        Raises:
+            RemoteUnavailable: not within `timeout_s`. AccessDenied, QuotaExceeded, WrongAccount, Rollback,
+            ProtocolError: nothing can be sent before somebody mends it. IntegrityError: a document cannot be sent.
+        """
+        self._hurried += 1
+        self.retry()
+        try:
+            with trio.move_on_after(timeout_s):
+                await self._drain()
+                return
+            worst = self.health.worst
+            raise worst or RemoteUnavailable("not everything could be sent in this time; blobfs goes on trying")
+        finally:
+            self._hurried -= 1
+
+    def retry(self) -> None:
+        """Try again at once what waits for its time."""
+        self._retry.set()
+        self._retry = trio.Event()
+        self._wake.set()
+
+    def pause(self) -> None:
+        """Move no more bytes, until `resume`. Local work goes on."""
+        self.health.paused = True
+        self.health.tell()
+
+    def resume(self) -> None:
+        """Go on."""
+        self.health.paused = False
+        self.health.tell()
+        self.retry()
+
+    def limit(self, *, up: float | None, down: float | None) -> None:
+        """Bandwidth in bytes per second; None lifts a limit."""
+        self._client.transport.up.bytes_per_s, self._client.transport.down.bytes_per_s = up, down
+
+    def status(self) -> SyncStatus:
+        """How it stands now."""
+        worst = self.health.worst
+        documents, size = self._store.documents.pending()
+        parked = (*self._upload.parked.values(), *self._feed.parked.values(), *self._damage.values())
+        return SyncStatus(
+            state=self.health.state,
+            reason="sync is paused; resume it to go on" if self.health.paused else str(worst) if worst else "",
+            pending_documents=max(0, documents - len(self._upload.kept_here)),
+            pending_bytes=size,
+            last_contact_s=self.health.last_contact_s,
+            parked=parked,
+            transfers=tuple(self._upload.sender.transfers.values()),
+        )
+
+    # --- the account ------------------------------------------------------------------------------------------
+
+    async def _bind(self) -> None:
+        """On return the server is known to hold this account's data, or none. Once for each run.
+
+        Raises:
+            WrongAccount: it holds another account's.
+        """
+        if self._bound:
+            return
+        await self._client.greet()
+        found = await self._client.fetch_secret()
+        if found is None and self._secret is not None:
+            try:
+                await self._client.store_secret(self._secret())
+            except PreconditionFailed:
+                found = await self._client.fetch_secret()
+        if found is not None and _account_of(found[0]) != self._store.keys.account:
+            raise WrongAccount("the server holds the data of another account; connect this store to its own one")
+        self._bound = True
+
+    # --- tasks ------------------------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        """The feed, for ever."""
+        backoff = Backoff()
+        while True:
+            await self._unpaused()
+            try:
+                if DOWN in self.health.errors or not self._bound:
+                    await self._bind()
+                    await self._feed.catch_up()
+                else:
+                    await self._feed.follow()
+            except (RemoteError, IntegrityError) as error:
+                self._feed.suspect()
+                await self._stand_back(DOWN, error, backoff)
+            except StoreError as error:
+                _log.error("the local store cannot take changes: %s", error)
+                await self._stand_back(DOWN, error, backoff)
+            else:
+                backoff.succeed()
+                if self.health.state is not self.health.state.CONNECTED:
+                    self._wake.set()
+                self.health.succeed(DOWN)
+
+    async def _send(self) -> None:
+        """Uploads, for ever."""
+        backoff, next_s = Backoff(), 0.0
+        while True:
+            with trio.move_on_after(next_s):
+                await self._wake.wait()
+            self._wake = trio.Event()
+            await trio.sleep(0 if self._hurried else self.options.debounce_s)
+            await self._unpaused()
+            # The feed is the one that asks: nothing is sent to a server that is away or is not the right one.
+            while DOWN in self.health.errors or not self._bound:
+                await self.health.changed.wait()
+            try:
+                done = await self._upload.round(hurry=self._hurried > 0)
+            except (StoreError, RemoteError, IntegrityError) as error:
+                await self._stand_back(UP, error, backoff)
+                next_s = 0.0
+                continue
+            self.rounds += 1
+            if done.error is not None:
+                await self._stand_back(UP, done.error, backoff)
+                next_s = 0.0
+                continue
+            backoff.succeed()
+            self.health.succeed(UP)
+            next_s = 0.0 if done.more and done.sent else math.inf if done.next_s is None else max(0.05, done.next_s)
+            self._idle.set()
+            self._idle = trio.Event()
+
+    async def _stand_back(self, who: str, error: BlobfsError, backoff: Backoff) -> None:
+        """Say what is wrong, and wait before the next try. `retry` ends the wait."""
+        if not isinstance(error, RemoteUnavailable) or who not in self.health.errors:
+            _log.warning("%s: %s", who, error)
+        self._bound = False if isinstance(error, RemoteError) and who == DOWN else self._bound
+        self.health.fail(who, error)
+        retry = self._retry
+        with trio.move_on_after(backoff.fail(error)):
+            await retry.wait()
+
+    async def _unpaused(self) -> None:
+        while self.health.paused:
+            await self.health.changed.wait()
+
+    async def _apply_waiting(self) -> None:
+        while True:
+            await trio.sleep(self.options.reopen_s)
+            if self._feed.waiting:
+                await self._feed.apply_waiting()
+
+    async def _evict(self) -> None:
+        while True:
+            await trio.sleep(self.options.evict_every_s)
+            limits = self.options.cache
+            await trio.to_thread.run_sync(partial(evict, self._store, limits, lambda content: self.is_pinned(content)))
+
+    async def _drain(self) -> None:
+        """See `settle`."""
+        while True:
+            self._raise_if_stuck()
+            if DOWN in self.health.errors or not self._bound:
+                await self._one_of(self.health.changed.wait, self._idle.wait)
+                continue
+            try:
+                await self._feed.catch_up()
+            except (RemoteError, IntegrityError):
+                await trio.sleep(0.05)
+                continue
+            if self._is_clean():
+                return
+            idle = self._idle
+            self._wake.set()
+            await self._one_of(self.health.changed.wait, idle.wait)
+
+    def _raise_if_stuck(self) -> None:
+        worst = self.health.worst
+        if worst is not None and state_of(worst) in STUCK:
+            raise worst
+
+    def _is_clean(self) -> bool:
+        """Whether nothing waits. Raises IntegrityError when something waits that cannot be sent."""
+        limit = 1 + len(self._upload.kept_here) + len(self._upload.parked)
+        waiting = {entry.doc_id for entry in self._store.documents.changed(limit)} - self._upload.kept_here
+        if waiting and waiting <= self._upload.parked.keys():
+            reason = self._upload.parked[next(iter(waiting))].reason
+            raise IntegrityError(f"{len(waiting)} documents cannot be sent: {reason}")
+        return not waiting
+
+    async def _one_of(self, *waits: Callable[[], Awaitable[None]]) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def wait(call: Callable[[], Awaitable[None]]) -> None:
+                await call()
+                nursery.cancel_scope.cancel()
+
+            for call in waits:
+                nursery.start_soon(wait, call)
+
+    def _note_integrity(self, error: BlobfsError) -> None:
+        """A read met bytes that are not what was sent: shown until the next start."""
+        if isinstance(error, IntegrityError):
+            self._damage[str(error)] = Parked(DocId(""), str(error), time.time())
+            if len(self._damage) > 100:
+                self._damage.popitem(last=False)
+
+
+def _account_of(secret: bytes) -> str:
+    """The account that a wrapped secret is for. Raises ProtocolError: it is none."""
+    try:
+        account = load(secret)["account"]
+    except (ValueError, KeyError):
+        raise ProtocolError("what the server keeps as the wrapped secret is none; check the address") from None
+    return str(account)

@@ -1,0 +1,57 @@
+"""Which clean, unpinned extents go when the cache is over its limit or the disk is nearly full.
+
+Invariant: an extent goes only when the server has confirmed its digest; what is dirty or pinned never does. The store
+keeps both promises itself: it knows no id of bytes that the server has not confirmed, and drops nothing dirty.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from blobfs.store.store import Store
+from blobfs.values.nodes import Content
+
+_BATCH: Final = 64
+"""Extents looked at between two looks at what is left to free: 256 MiB at most."""
+SLACK: Final = 0.1
+"""Part of the limit that is freed beyond it, so that the next write does not start all over."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLimits:
+    """Bytes; None means no limit."""
+
+    most: int | None = None
+    """Of attachments in the store."""
+    free_disk: int | None = None
+    """To be left free on the disk that holds the store."""
+
+
+def excess(stored: int, free: int, limits: CacheLimits) -> int:
+    """Bytes that have to go; 0 when all is within the limits."""
+    over = 0
+    if limits.most is not None and stored > limits.most:
+        over = stored - limits.most + int(limits.most * SLACK)
+    if limits.free_disk is not None and free < limits.free_disk:
+        over = max(over, limits.free_disk - free)
+    return min(over, stored)
+
+
+def evict(store: Store, limits: CacheLimits, is_pinned: Callable[[Content], bool]) -> int:
+    """Drop least recently used extents until the limits hold; bytes freed. In a worker thread."""
+    if limits.most is None and limits.free_disk is None:
+        return 0
+    wanted = excess(store.attachments.stored(), shutil.disk_usage(store.path).free, limits)
+    freed, kept = 0, 0
+    while freed < wanted:
+        # What was kept stays at the front of the list, so look beyond it.
+        candidates = store.attachments.evictable(kept + _BATCH)[kept:]
+        if not candidates:
+            break
+        for content, index in candidates:
+            gone = 0 if freed >= wanted or is_pinned(content) else store.attachments.evict(content, [index])
+            freed, kept = freed + gone, kept + (gone == 0)
+    return freed

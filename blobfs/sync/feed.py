@@ -1,0 +1,274 @@
+"""The change feed: what other devices did arrives here, is authenticated, merged and shown.
+
+Invariants: nothing is applied that is not authentic and does not follow from what this device has seen; the cursor on
+the disk never passes a document that was neither applied nor put aside with a reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+import trio
+
+from blobfs import protocol
+from blobfs.errors import BlobfsError, CorruptDocument, NoSpace, Rollback
+from blobfs.remote.client import Page, RemoteClient, Result, Sealed
+from blobfs.store.documents import Applied
+from blobfs.store.store import Store
+from blobfs.sync import parcel
+from blobfs.sync.merge import State
+from blobfs.sync.plan import Remote, plan
+from blobfs.sync.sending import echo_of
+from blobfs.sync.status import Parked
+from blobfs.sync.view import Executor, StoreView
+from blobfs.values import crypto
+from blobfs.values.documents import DocId, Kind, Name
+from blobfs.values.nodes import Inode
+from blobfs.values.revisions import Revision
+
+_log: Final = logging.getLogger(__name__)
+
+_CHUNK: Final = 100
+"""Documents applied in one transaction: for some 30 ms nobody else gets at the store."""
+_MARKS: Final = "feed"
+"""The setting with the cursor before the last one and the highest sequence number that was seen."""
+_ROLLED_BACK: Final = (
+    "the server has lost changes that this device has seen, so it was set back or is not honest; "
+    "nothing is sent or taken until its operator restores it"
+)
+
+
+class Feed:
+    """Follows the feed."""
+
+    def __init__(
+        self,
+        store: Store,
+        client: RemoteClient,
+        *,
+        is_busy: Callable[[Inode], bool],
+        on_applied: Callable[[Applied], None],
+        echoes: OrderedDict[DocId, bytes],
+    ) -> None:
+        self._store, self._client = store, client
+        self._view = StoreView(store)
+        self._is_busy, self._on_applied, self._echoes = is_busy, on_applied, echoes
+        self._label = str(store.settings.get("device_name") or store.device[:6])
+        self._turn = trio.Lock()
+        marks = store.settings.get(_MARKS) or [None, 0]
+        self._seq: int = marks[1]
+        self._cursor: str | None = marks[0]
+        """Where the next request begins; on a fresh start one page back, so that a server set back is noticed."""
+        self._probing = self._seq
+        """A sequence number that the pages to come must reach; 0 when that is settled."""
+        self.waiting: OrderedDict[DocId, Remote] = OrderedDict()
+        """Versions of files that are open here: they are applied when those are closed."""
+        self.parked: dict[DocId, Parked] = {
+            DocId(doc_id): Parked(DocId(doc_id), reason, since_s)
+            for doc_id, reason, since_s in store.settings.get("parked") or []
+        }
+
+    # --- following ----------------------------------------------------------------------------------------
+
+    async def catch_up(self) -> None:
+        """Apply all that the server has now.
+
+        Raises:
+            RemoteError. Rollback: the server lacks changes that this device has seen.
+        """
+        while True:
+            cursor = self._cursor
+            page = await self._client.feed(cursor)
+            if await self._take(cursor, page) and not page.more:
+                return
+
+    async def follow(self) -> None:
+        """Wait for news, and apply them. Raises as `catch_up`."""
+        cursor = self._cursor
+        page = await self._client.feed(cursor, wait_s=protocol.MAX_WAIT_S)
+        await self._take(cursor, page)
+
+    def suspect(self) -> None:
+        """The connection was lost: whoever answers next has to know all that was seen before."""
+        marks = self._store.settings.get(_MARKS) or [None, 0]
+        self._cursor, self._probing = marks[0], self._seq
+
+    async def _take(self, cursor: str | None, page: Page) -> bool:
+        """Apply a page; False when another one came first."""
+        async with self._turn:
+            if cursor != self._cursor:
+                return False
+            newest = page.documents[-1].seq if page.documents else 0
+            if self._probing:
+                if newest >= self._probing:
+                    self._probing = 0
+                elif not page.more:
+                    raise Rollback(_ROLLED_BACK)
+            await self._apply_all(page.documents)
+            self._seq = max(self._seq, newest)
+            self._cursor = page.cursor
+            if page.documents:
+                await trio.to_thread.run_sync(self._record, cursor, page.cursor)
+            return True
+
+    def _record(self, before: str | None, cursor: str) -> None:
+        """Keep where to go on. Held back while a version waits, which would be forgotten in a crash."""
+        with self._store.transaction():
+            if not self.waiting:
+                self._store.documents.cursor = cursor
+                self._store.settings.set(_MARKS, [before, self._seq])
+            parked = [[entry.doc_id, entry.reason, entry.since_s] for entry in self.parked.values()]
+            self._store.settings.set("parked", parked or None)
+
+    async def arrive(self, results: Sequence[Result]) -> None:
+        """Take in the documents that a push met; where the answer had no room for them the feed brings them."""
+        async with self._turn:
+            await self._apply_all([result.current for result in results if result.current is not None])
+
+    async def apply_waiting(self) -> None:
+        """Apply the versions whose files have been closed."""
+        async with self._turn:
+            ready = [remote for remote in self.waiting.values() if not self._is_held(remote)]
+            for remote in ready:
+                del self.waiting[remote.doc_id]
+            if ready:
+                await self._apply(ready)
+
+    # --- applying -----------------------------------------------------------------------------------------
+
+    async def _apply_all(self, documents: Sequence[Sealed]) -> None:
+        fresh = [sealed for sealed in documents if not self._is_echo(sealed)]
+        opened = await trio.to_thread.run_sync(self._open_all, fresh)
+        # A whole page at once, so that documents which exchange names are seen together.
+        await self._apply(opened)
+
+    def _is_echo(self, sealed: Sealed) -> bool:
+        """Whether this is what this device sent itself a moment ago."""
+        known = self._echoes.get(sealed.doc_id)
+        return known is not None and known == echo_of(sealed.revision, sealed.payload)
+
+    def _open_all(self, documents: Sequence[Sealed]) -> list[Remote]:
+        opened = []
+        for sealed in documents:
+            try:
+                revision = Revision.parse(sealed.revision)
+                document = crypto.open_document(
+                    self._store.keys, sealed.doc_id, revision, sealed.deleted, sealed.payload
+                )
+                opened.append(Remote(sealed.doc_id, revision, State(document, sealed.deleted)))
+            except ValueError:
+                self._park(sealed.doc_id, CorruptDocument("a document came with a malformed revision"))
+            except CorruptDocument as error:
+                self._park(sealed.doc_id, error)
+        return opened
+
+    def _park(self, doc_id: DocId, error: Exception) -> None:
+        reason = str(error) if isinstance(error, BlobfsError) else "an error of blobfs itself; the log has the details"
+        _log.warning("document %s was not applied: %s", doc_id, reason)
+        self.parked[doc_id] = Parked(doc_id, reason, time.time())
+
+    async def _apply(self, arrivals: Sequence[Remote]) -> None:
+        ready = self._hold_back(arrivals)
+        same = await trio.to_thread.run_sync(self._find_equal, ready)
+        if len(ready) > _CHUNK and await trio.to_thread.run_sync(self._are_plain, ready):
+            for at in range(0, len(ready), _CHUNK):
+                await self._apply_some(ready[at : at + _CHUNK], same)
+        elif ready:
+            await self._apply_some(ready, same)
+
+    def _are_plain(self, arrivals: Sequence[Remote]) -> bool:
+        """Whether all are new here, so that no order among them matters."""
+        return all(self._store.documents.inode(remote.doc_id) is None for remote in arrivals)
+
+    async def _apply_some(self, arrivals: Sequence[Remote], same: frozenset[DocId]) -> None:
+        try:
+            done = await trio.to_thread.run_sync(partial(self._apply_now, arrivals, same))
+        except NoSpace:
+            raise
+        except Exception as error:
+            if len(arrivals) > 1:
+                # One of them is the cause; the others must not wait for it.
+                for remote in arrivals:
+                    await self._apply_some([remote], same)
+                return
+            if not isinstance(error, BlobfsError):
+                _log.exception("a document could not be applied in a way that blobfs did not foresee")
+            self._park(arrivals[0].doc_id, error)
+            return
+        for applied in done:
+            self._on_applied(applied)
+
+    def _apply_now(self, arrivals: Sequence[Remote], same: frozenset[DocId]) -> list[Applied]:
+        """Plan and do, in one transaction. In a worker thread."""
+        with self._store.transaction():
+            decided = plan(
+                self._view,
+                arrivals,
+                device=self._store.device,
+                label=self._label,
+                new_id=lambda: DocId(secrets.token_hex(16)),
+                same_content=same,
+            )
+            done = Executor(self._store).run(decided)
+            for applied in done:
+                self._purge(applied)
+        for remote in arrivals:
+            self.parked.pop(remote.doc_id, None)
+        for remote, error in decided.refused:
+            self._park(remote.doc_id, error)
+        return done
+
+    def _purge(self, applied: Applied) -> None:
+        """A file that went and that nobody holds gives its bytes back."""
+        if not applied.names_after and applied.inode and not self._is_busy(applied.inode):
+            self._store.tree.purge(applied.inode)
+
+    # --- files that are open, bytes that are not hashed -----------------------------------------------------
+
+    def _hold_back(self, arrivals: Sequence[Remote]) -> list[Remote]:
+        """Set aside what has to wait for an open file; the rest can be applied."""
+        ready = []
+        for remote in arrivals:
+            self.waiting.pop(remote.doc_id, None)
+            if self._is_held(remote):
+                self.waiting[remote.doc_id] = remote
+            else:
+                ready.append(remote)
+        return ready
+
+    def _is_held(self, remote: Remote) -> bool:
+        documents = self._store.documents
+        inode = documents.inode(remote.doc_id)
+        if not remote.state.deleted and inode is not None and self._is_busy(inode):
+            base = documents.base(remote.doc_id)
+            if base is not None and base.document.attachment != remote.state.document.attachment:
+                return True
+        return any(self._is_vacating(name, remote.doc_id) for name in remote.state.document.names)
+
+    def _is_vacating(self, name: Name, doc_id: DocId) -> bool:
+        """Whether a version that waits will give up this name."""
+        if not self.waiting or (occupant := self._store.documents.at(name.parent, name.name)) is None:
+            return False
+        held = self.waiting.get(occupant)
+        return held is not None and occupant != doc_id and name not in held.state.document.names
+
+    def _find_equal(self, arrivals: Sequence[Remote]) -> frozenset[DocId]:
+        """Which files have unsent bytes that are the arriving ones: the same edit was made twice, or sent before."""
+        found = set()
+        for remote in arrivals:
+            document = remote.state.document
+            if remote.state.deleted or document.kind is not Kind.FILE or document.attachment is None:
+                continue
+            inode = self._store.documents.inode(remote.doc_id)
+            local = None if inode is None else self._store.documents.local(remote.doc_id)
+            if local is None or not local.content_dirty or local.node.size != document.attachment.size:
+                continue
+            if parcel.has_bytes_of(self._store, local, document.attachment):
+                found.add(remote.doc_id)
+        return frozenset(found)

@@ -1,0 +1,142 @@
+"""Blobs on their way up: only those that the server lacks, small ones many to a request, and sealed documents.
+
+Knows plaintext and ids, not the store. Invariant: on return of `send` or `stream` the server has confirmed every blob.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import Final
+
+import trio
+
+from blobfs import protocol
+from blobfs.remote.client import Change, RemoteClient
+from blobfs.sync import parcel
+from blobfs.sync.parcel import Outgoing, Plain
+from blobfs.sync.status import Transfer
+from blobfs.sync.tasks import run_all
+from blobfs.values import crypto
+from blobfs.values.documents import DocId
+from blobfs.values.extents import BlobId
+from blobfs.values.keys import Keys
+from blobfs.values.revisions import DeviceId, Revision
+
+STREAMED: Final = 512 << 10
+"""Bytes of a blob up to which it shares a request."""
+STREAM_BYTES: Final = 8 << 20
+_KNOWN: Final = 100_000
+"""Ids remembered as being there; some 15 MiB."""
+_WINDOW: Final = 2
+"""Extents read and hashed together, and asked for with one request."""
+_WINDOWS: Final = 3
+"""Windows under way: one is hashed, one sealed, one sent. 2 * 3 extents are 24 MiB, and as much sealed."""
+
+
+class Sender:
+    """Seals and sends."""
+
+    def __init__(self, client: RemoteClient, keys: Keys) -> None:
+        self._client, self._keys = client, keys
+        self._known: OrderedDict[BlobId, None] = OrderedDict()
+        self.transfers: dict[DocId, Transfer] = {}
+
+    # --- blobs --------------------------------------------------------------------------------------------
+
+    async def send(self, plains: Sequence[Plain]) -> None:
+        """On return the server has the blobs of all these bytes."""
+        unique = {plain.blob_id: plain for plain in plains if plain.blob_id not in self._known}
+        if not unique:
+            return
+        lacking = await self._client.missing(unique)
+        wanted = [plain for blob_id, plain in unique.items() if blob_id in lacking]
+        large = [plain for plain in wanted if len(plain.data) > STREAMED]
+        small = [plain for plain in wanted if len(plain.data) <= STREAMED]
+        await run_all(
+            [partial(self._put, plain) for plain in large]
+            + [partial(self._put_group, group) for group in _groups(small)]
+        )
+        self._remember(unique)
+
+    async def _put(self, plain: Plain) -> None:
+        await self._client.put(plain.blob_id, await trio.to_thread.run_sync(parcel.seal, self._keys, plain))
+
+    async def _put_group(self, group: Sequence[Plain]) -> None:
+        def seal() -> list[tuple[BlobId, bytes]]:
+            return [(plain.blob_id, parcel.seal(self._keys, plain)) for plain in group]
+
+        await self._client.put_many(await trio.to_thread.run_sync(seal))
+
+    def _remember(self, ids: Iterable[BlobId]) -> None:
+        self._known.update(dict.fromkeys(ids))
+        while len(self._known) > _KNOWN:
+            self._known.popitem(last=False)
+
+    def forget(self, ids: Iterable[BlobId]) -> None:
+        """The server lacks these after all."""
+        for blob_id in ids:
+            self._known.pop(blob_id, None)
+
+    async def stream(
+        self,
+        wanted: Sequence[tuple[int, int]],
+        read: Callable[[Sequence[tuple[int, int]]], Awaitable[list[Plain]]],
+        doc_id: DocId,
+        total: int,
+    ) -> None:
+        """Send the extents of a large file, a few under way at a time, however many there are."""
+        self.transfers[doc_id] = Transfer("upload", doc_id, total, 0)
+        parts = iter([wanted[at : at + _WINDOW] for at in range(0, len(wanted), _WINDOW)])
+
+        async def send_windows() -> None:
+            for part in parts:
+                await self.send(await read(part))
+                done = self.transfers[doc_id].done + sum(length for _, length in part)
+                self.transfers[doc_id] = Transfer("upload", doc_id, total, done)
+
+        try:
+            await run_all([send_windows] * _WINDOWS)
+        finally:
+            del self.transfers[doc_id]
+
+    # --- documents ------------------------------------------------------------------------------------------
+
+    def revision(self, outgoing: Outgoing, device: DeviceId) -> Revision:
+        """The revision that a document gets: all that the base contains, and this edit."""
+        return (Revision() if outgoing.base is None else outgoing.base.revision).advanced(device)
+
+    def change(
+        self,
+        outgoing: Outgoing,
+        device: DeviceId,
+        added: tuple[BlobId, ...],
+        removed: tuple[BlobId, ...],
+        *,
+        padded: bool,
+    ) -> Change:
+        """A sealed document. Raises InvalidDocument: one that no device would take."""
+        assert outgoing.document is not None
+        revision = self.revision(outgoing, device)
+        payload = crypto.seal_document(self._keys, outgoing.document, revision, deleted=outgoing.deleted, padded=padded)
+        base = None if outgoing.base is None else str(outgoing.base.revision)
+        return Change(outgoing.doc_id, base, str(revision), outgoing.deleted, payload, added, removed)
+
+
+def echo_of(revision: str, payload: bytes) -> bytes:
+    """What tells this very revision when the feed brings it back to the device that sent it."""
+    return hashlib.sha256(revision.encode() + b"\0" + payload).digest()
+
+
+def _groups(small: Sequence[Plain]) -> list[list[Plain]]:
+    groups: list[list[Plain]] = []
+    size = STREAM_BYTES
+    for plain in small:
+        if size + len(plain.data) > STREAM_BYTES or len(groups[-1]) >= protocol.MAX_STREAM_ITEMS:
+            groups.append([])
+            size = 0
+        groups[-1].append(plain)
+        size += len(plain.data)
+    return groups

@@ -1,0 +1,441 @@
+"""Up: what was edited here goes to the server, blobs before documents, parents before children.
+
+Works out what there is to send each time it is asked, and keeps no list of it. Invariant: a document is recorded as
+synced only when the server has confirmed it, and it is sent only when the server has every blob that it names.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import trio
+
+from blobfs import protocol
+from blobfs.errors import (
+    AccessDenied,
+    BlobfsError,
+    BytesAbsent,
+    DataMissing,
+    IntegrityError,
+    ProtocolError,
+    QuotaExceeded,
+    RemoteError,
+    RemoteUnavailable,
+)
+from blobfs.remote.client import Change, RemoteClient, Result
+from blobfs.store.documents import Changed
+from blobfs.store.store import Store
+from blobfs.sync import parcel
+from blobfs.sync.leaves import Leaves
+from blobfs.sync.parcel import Outgoing, Plain
+from blobfs.sync.sending import Sender, echo_of
+from blobfs.sync.status import Parked
+from blobfs.values.documents import DocId, Kind
+from blobfs.values.extents import EXTENT, BlobId
+from blobfs.values.nodes import Content, Inode
+
+_log: Final = logging.getLogger(__name__)
+
+LOCAL_ONLY: Final = re.compile(rb"\.~lock\..*#|.*\.swp|\..*\.sw[a-px]|\.goutputstream-.*|\.nfs.*|\.fuse_hidden.*", re.S)
+"""Lock and swap files: they mean something on this machine only."""
+
+_LOOK: Final = 4000
+"""Documents looked at in one round: some seconds of sending, a few MiB of memory."""
+_GROUP: Final = 400
+"""Small files in one group, so that hashing one, sending another and pushing a third overlap."""
+_GROUPS_AT_ONCE: Final = 3
+_FILES_AT_ONCE: Final = 2
+_PASSES: Final = 3
+"""Before a file that goes on changing is sent from a copy."""
+_SNAPSHOT: Final = 64 << 20
+"""Bytes that such a copy may take in memory."""
+_PARK_S: Final = 300.0
+"""After which a parked document is tried again, though nothing changed."""
+_AGAIN_S: Final = 0.5
+_ECHOES: Final = 50_000
+"""Own revisions remembered until the feed brings them back; some 8 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When a file with new bytes is sent, in seconds."""
+
+    quiet_s: float
+    max_wait_s: float
+
+
+@dataclass(slots=True)
+class Round:
+    """What came of one look at all that waits."""
+
+    sent: int = 0
+    next_s: float | None = None
+    """When the first document that was not ready will be; None when none is waiting for its time."""
+    error: RemoteError | None = None
+    more: bool = False
+
+
+class Upload:
+    """Sends what waits."""
+
+    def __init__(
+        self,
+        store: Store,
+        client: RemoteClient,
+        leaves: Leaves,
+        *,
+        timing: Timing,
+        is_busy: Callable[[Inode], bool],
+        fetch: Callable[[Content, int, int], Awaitable[None]],
+        arrive: Callable[[Sequence[Result]], Awaitable[None]],
+        echoes: OrderedDict[DocId, bytes],
+    ) -> None:
+        self._store, self._client, self._leaves = store, client, leaves
+        self._timing, self._is_busy, self._fetch, self._arrive = timing, is_busy, fetch, arrive
+        self._echoes = echoes
+        self.sender = Sender(client, store.keys)
+        self.parked: dict[DocId, Parked] = {}
+        self.kept_here: set[DocId] = set()
+        """Lock and swap files, which wait for nobody."""
+        self._again_s: float | None = None
+        """When a document is worth another try that the server turned down for now."""
+
+    # --- rounds -----------------------------------------------------------------------------------------
+
+    async def round(self, *, hurry: bool) -> Round:
+        """Send everything that is ready; with `hurry`, files that are not quiet yet too."""
+        result = Round()
+        limit = _LOOK + len(self.parked) + len(self.kept_here)
+        changed = await trio.to_thread.run_sync(self._store.documents.changed, limit)
+        result.more = len(changed) == limit
+        ready = await trio.to_thread.run_sync(partial(self._choose, changed, result, hurry))
+        directories, files, gone = _in_order(ready)
+        if result.more:
+            # A directory's tombstone must not overtake those of what was in it.
+            gone = [outgoing for outgoing in gone if outgoing.local.node.kind is not Kind.DIRECTORY]
+        await self._send_small(directories, result)
+        await self._send_files(files, result)
+        await self._send_small(gone, result)
+        if self._again_s is not None:
+            result.next_s, self._again_s = min(self._again_s, result.next_s or self._again_s), None
+        return result
+
+    def _choose(self, changed: Sequence[Changed], result: Round, hurry: bool) -> list[Outgoing]:
+        """Those of the changed documents whose time has come. In a worker thread."""
+        self.kept_here.intersection_update(entry.doc_id for entry in changed)
+        ready, now_ns = [], time.time_ns()
+        for entry in changed:
+            if not self._may_try(entry):
+                continue
+            outgoing = parcel.look(self._store, self._take_over(entry))
+            if outgoing is None or self._stays_here(outgoing):
+                continue
+            wait_s = 0.0 if hurry else self._wait(outgoing, now_ns)
+            if wait_s > 0:
+                result.next_s = wait_s if result.next_s is None else min(result.next_s, wait_s)
+            else:
+                ready.append(outgoing)
+        return ready
+
+    def _may_try(self, entry: Changed) -> bool:
+        parked = self.parked.get(entry.doc_id)
+        if parked is None:
+            return True
+        if parked.edit == entry.edit and time.time() < parked.retry_at_s:
+            return False
+        del self.parked[entry.doc_id]
+        return True
+
+    def _stays_here(self, outgoing: Outgoing) -> bool:
+        names = outgoing.local.document.names
+        local = outgoing.base is None and bool(names) and all(LOCAL_ONLY.fullmatch(name.name) for name in names)
+        (self.kept_here.add if local else self.kept_here.discard)(outgoing.doc_id)
+        return local
+
+    def _wait(self, outgoing: Outgoing, now_ns: int) -> float:
+        """Seconds until a document may go."""
+        if not outgoing.local.content_dirty:
+            return 0.0
+        entry, timing = outgoing.changed, self._timing
+        longest = timing.max_wait_s - (now_ns - entry.since_ns) / 1e9
+        quiet = timing.quiet_s - (now_ns - entry.touched_ns) / 1e9
+        if self._is_busy(entry.inode):
+            quiet = max(quiet, timing.quiet_s)
+        return min(longest, quiet)
+
+    def _take_over(self, entry: Changed) -> Changed:
+        """A new file in the place of a deleted one is its next version: what editors do when they save."""
+        documents = self._store.documents
+        with self._store.transaction():
+            local, base = documents.local(entry.doc_id), documents.base(entry.doc_id)
+            if local is None or not local.node.deleted or local.node.kind is not Kind.FILE:
+                return entry
+            if base is None or base.deleted:
+                return entry
+            for name in base.document.names:
+                heir = documents.at(name.parent, name.name)
+                new = None if heir is None else documents.local(heir)
+                if heir and new and new.node.kind is Kind.FILE and documents.base(heir) is None:
+                    now_ns = time.time_ns()
+                    documents.reidentify(entry.doc_id, DocId(secrets.token_hex(16)), now_ns)
+                    documents.reidentify(heir, entry.doc_id, now_ns)
+                    return entry._replace(inode=new.node.inode, touched_ns=now_ns)
+        return entry
+
+    # --- sending ----------------------------------------------------------------------------------------
+
+    async def _send_small(self, ready: Sequence[Outgoing], result: Round) -> None:
+        """Documents without bytes, in their order."""
+        for at in range(0, len(ready), _GROUP):
+            await self._send_group(ready[at : at + _GROUP], result)
+
+    async def _send_files(self, ready: Sequence[Outgoing], result: Round) -> None:
+        sizes = [
+            sum(length for _, length in parcel.dirty_extents(self._store, outgoing)) if outgoing.carries_content else 0
+            for outgoing in ready
+        ]
+        large = [outgoing for outgoing, size in zip(ready, sizes, strict=True) if size > parcel.SMALL]
+        small = [outgoing for outgoing, size in zip(ready, sizes, strict=True) if size <= parcel.SMALL]
+        counts = [size for size in sizes if size <= parcel.SMALL]
+        groups, files = trio.CapacityLimiter(_GROUPS_AT_ONCE), trio.CapacityLimiter(_FILES_AT_ONCE)
+
+        async def send(limiter: trio.CapacityLimiter, group: Sequence[Outgoing]) -> None:
+            async with limiter:
+                if result.error is None:
+                    await self._send_group(group, result)
+
+        async with trio.open_nursery() as nursery:
+            for group in parcel.small_groups(small, counts, _GROUP, 8 << 20):
+                nursery.start_soon(send, groups, [small[index] for index in group])
+            for outgoing in large:
+                nursery.start_soon(send, files, [outgoing])
+
+    async def _send_group(self, group: Sequence[Outgoing], result: Round) -> None:
+        """Send some documents together; whatever is wrong with one of them parks that one only."""
+        if not group:
+            return
+        try:
+            result.sent += await self._send(group)
+        except (RemoteUnavailable, AccessDenied, QuotaExceeded) as error:
+            result.error = error
+        except Exception as error:
+            if not isinstance(error, BlobfsError):
+                _log.exception("an upload failed in a way that blobfs did not foresee")
+            if len(group) > 1:
+                await self._send_halves(group, result)
+                return
+            if isinstance(error, ProtocolError):
+                result.error = error
+            self._park(group[0], error)
+
+    async def _send_halves(self, group: Sequence[Outgoing], result: Round) -> None:
+        middle = len(group) // 2
+        await self._send_group(group[:middle], result)
+        await self._send_group(group[middle:], result)
+
+    def _park(self, outgoing: Outgoing, error: Exception) -> None:
+        reason = str(error) if isinstance(error, BlobfsError) else "an error of blobfs itself; the log has the details"
+        _log.warning("document %s stays here for now: %s", outgoing.doc_id, reason)
+        now_s = time.time()
+        self.parked[outgoing.doc_id] = Parked(outgoing.doc_id, reason, now_s, outgoing.changed.edit, now_s + _PARK_S)
+
+    async def _send(self, group: Sequence[Outgoing]) -> int:
+        """Send a group: bytes, then documents. How many documents the server took."""
+        found: list[Outgoing] = []
+        if len(group) > 1 or sum(length for _, length in parcel.dirty_extents(self._store, group[0])) <= parcel.SMALL:
+            found = await self._send_small_bytes(group)
+        else:
+            sent = await self._send_large_bytes(group[0])
+            found = [] if sent is None else [sent]
+        changes = [await self._change(outgoing) for outgoing in found]
+        return await self._push(found, changes)
+
+    async def _send_small_bytes(self, group: Sequence[Outgoing]) -> list[Outgoing]:
+        """Hash a whole group in one go and send what the server lacks of it; those that did not change meanwhile."""
+        try:
+            found, plains = await trio.to_thread.run_sync(self._read_group, group)
+        except BytesAbsent as absent:
+            await self._fetch(Content(absent.content), absent.offset, absent.length)
+            found, plains = await trio.to_thread.run_sync(self._read_group, group)
+        await self.sender.send(plains)
+        return found
+
+    def _read_group(self, group: Sequence[Outgoing]) -> tuple[list[Outgoing], list[Plain]]:
+        found, plains = [], list[Plain]()
+        for outgoing in group:
+            fresh = self._read_whole(outgoing)
+            if fresh is not None:
+                found.append(fresh[0])
+                plains += fresh[1]
+        return found, plains
+
+    def _read_whole(self, outgoing: Outgoing) -> tuple[Outgoing, list[Plain]] | None:
+        """A document and all its dirty bytes, of one moment."""
+        # In one transaction: what is hashed and what is told of it belong together.
+        with self._store.transaction():
+            fresh = parcel.look(self._store, outgoing.changed)
+            if fresh is None:
+                return None
+            padded = parcel.is_padded(fresh, self._is_padded)
+            wanted = parcel.dirty_extents(self._store, fresh)
+            plains = parcel.read_plain(self._store, fresh, wanted, padded=padded)
+            parcel.name_attachment(self._store, fresh, padded=padded)
+        return fresh, plains + fresh.indices
+
+    @property
+    def _is_padded(self) -> bool:
+        return bool(self._store.settings.get("padded", False))
+
+    async def _send_large_bytes(self, outgoing: Outgoing) -> Outgoing | None:
+        """Pass over a large file until it holds still for one pass, or send a copy of it."""
+        for _ in range(_PASSES):
+            fresh = parcel.look(self._store, outgoing.changed)
+            if fresh is None:
+                return None
+            padded = parcel.is_padded(fresh, self._is_padded)
+            await self._pass_over(fresh, padded)
+            await trio.to_thread.run_sync(partial(parcel.name_attachment, self._store, fresh, padded=padded))
+            present = self._store.documents.local(fresh.doc_id)
+            if present is not None and present.edit == fresh.changed.edit:
+                await self.sender.send(fresh.indices)
+                return fresh
+        if sum(length for _, length in parcel.dirty_extents(self._store, outgoing)) > _SNAPSHOT:
+            # Each pass sends only what changed since the last, so they become shorter; go on at the next round.
+            return None
+        copy = await trio.to_thread.run_sync(self._read_whole, outgoing)
+        if copy is None:
+            return None
+        await self.sender.send(copy[1])
+        return copy[0]
+
+    async def _pass_over(self, fresh: Outgoing, padded: bool) -> None:
+        """Hash and send every dirty extent of a file, a few at a time."""
+        wanted = parcel.dirty_extents(self._store, fresh)
+
+        async def read(part: Sequence[tuple[int, int]]) -> list[Plain]:
+            call = partial(parcel.read_plain, self._store, fresh, part, padded=padded)
+            while True:
+                try:
+                    return await trio.to_thread.run_sync(call)
+                except BytesAbsent as absent:
+                    await self._fetch(Content(absent.content), absent.offset, absent.length)
+
+        await self.sender.stream(wanted, read, fresh.doc_id, len(wanted) * EXTENT)
+
+    # --- documents --------------------------------------------------------------------------------------
+
+    async def _change(self, outgoing: Outgoing) -> Change:
+        """The change that a document is for the server."""
+        base, document = outgoing.base, outgoing.document
+        assert document is not None
+        old = base.document.attachment if base is not None and not base.deleted else None
+        added, removed = set[BlobId](), set[BlobId]()
+        if not outgoing.deleted and document.attachment != old:
+            for plain in outgoing.indices:
+                self._leaves.learn(plain.blob_id, plain.data)
+            before, after = await self._leaves.references(old), await self._leaves.references(document.attachment)
+            added, removed = after - before, before - after
+        elif not outgoing.deleted and (base is None or base.deleted):
+            added = await self._leaves.references(document.attachment)
+        ids = tuple(sorted(added)), tuple(sorted(removed))
+        return self.sender.change(outgoing, self._store.device, *ids, padded=self._is_padded)
+
+    async def _push(self, group: Sequence[Outgoing], changes: Sequence[Change]) -> int:
+        """Send documents in as few requests as the limits allow, and record what became of each."""
+        taken, at = 0, 0
+        while at < len(changes):
+            end, size = at, 0
+            while end < len(changes) and end - at < protocol.MAX_CHANGES:
+                size += changes[end].size
+                if size > protocol.MAX_DOCUMENTS_BODY and end > at:
+                    break
+                end += 1
+            results = await self._client.push(changes[at:end])
+            taken += await self._record(group[at:end], changes[at:end], results)
+            at = end
+        return taken
+
+    async def _record(self, group: Sequence[Outgoing], changes: Sequence[Change], results: Sequence[Result]) -> int:
+        done = [number for number, result in enumerate(results) if result.status is protocol.ChangeStatus.OK]
+        for number in done:
+            # Before the store knows: the feed may bring it back at any moment.
+            change = changes[number]
+            self._echoes[change.doc_id] = echo_of(change.revision, change.payload)
+            self._echoes.move_to_end(change.doc_id)
+            if len(self._echoes) > _ECHOES:
+                self._echoes.popitem(last=False)
+        await trio.to_thread.run_sync(self._record_synced, [(group[number], changes[number]) for number in done])
+        conflicts = [result for result in results if result.status is protocol.ChangeStatus.CONFLICT]
+        if conflicts:
+            self._again_s = _AGAIN_S
+            await self._arrive(conflicts)
+        refused: BlobfsError | None = None
+        for outgoing, result in zip(group, results, strict=True):
+            if result.status is protocol.ChangeStatus.MISSING_BLOBS:
+                await self._restore(outgoing, result)
+            elif result.status is protocol.ChangeStatus.OVER_QUOTA:
+                refused = QuotaExceeded("the account on the server is full; delete something or ask for more room")
+            elif result.status is protocol.ChangeStatus.INVALID:
+                self._park(outgoing, IntegrityError("the server refuses the document as invalid; it stays here"))
+        if refused is not None:
+            raise refused
+        return len(done)
+
+    def _record_synced(self, done: Sequence[tuple[Outgoing, Change]]) -> None:
+        documents, attachments = self._store.documents, self._store.attachments
+        with self._store.transaction():
+            for outgoing, change in done:
+                edit, document = outgoing.changed.edit, outgoing.document
+                assert document is not None
+                if outgoing.sealed:
+                    attachments.settle(outgoing.local.node.inode, edit, outgoing.sealed)
+                revision = self.sender.revision(outgoing, self._store.device)
+                documents.record_synced(outgoing.doc_id, edit, revision, document, change.deleted)
+
+    async def _restore(self, outgoing: Outgoing, result: Result) -> None:
+        """The server lacks blobs that were there before: send them again if their bytes are here, else say so."""
+        self._again_s = _AGAIN_S
+        self.sender.forget(result.missing)
+        wanted = set(result.missing) - {blob_id for blob_id, _ in outgoing.sealed.values()}
+        content = outgoing.content
+        if not wanted or content is None:
+            return
+        extents = self._store.attachments.extents(content)
+        part = [(index, extent.length) for index, extent in extents.items() if extent.blob_id in wanted]
+        try:
+            plains = await trio.to_thread.run_sync(
+                partial(parcel.read_plain, self._store, outgoing, part, padded=False)
+            )
+            await self.sender.send([plain for plain in plains if plain.blob_id in wanted])
+        except (BytesAbsent, DataMissing):
+            self._park(outgoing, DataMissing("the server lost parts of the file that are not on this device either"))
+
+
+def _in_order(ready: Sequence[Outgoing]) -> tuple[list[Outgoing], list[Outgoing], list[Outgoing]]:
+    """(directories, parents first; other documents; deletions, children first)."""
+    by_id = {outgoing.doc_id: outgoing for outgoing in ready}
+
+    def depth(outgoing: Outgoing) -> int:
+        steps, seen = 0, {outgoing.doc_id}
+        while True:
+            document = outgoing.base.document if outgoing.deleted and outgoing.base else outgoing.local.document
+            parent = by_id.get(document.names[0].parent) if document.names else None
+            if parent is None or parent.doc_id in seen:
+                return steps
+            seen.add(parent.doc_id)
+            outgoing, steps = parent, steps + 1
+
+    live = [outgoing for outgoing in ready if not outgoing.deleted]
+    directories = sorted((entry for entry in live if entry.local.node.kind is Kind.DIRECTORY), key=depth)
+    files = [entry for entry in live if entry.local.node.kind is not Kind.DIRECTORY]
+    gone = [outgoing for outgoing in ready if outgoing.deleted]
+    gone.sort(key=lambda entry: (entry.local.node.kind is Kind.DIRECTORY, -depth(entry)))
+    return directories, files, gone
