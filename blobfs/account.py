@@ -100,6 +100,9 @@ async def publish_secrets(client: RemoteClient, settings: Settings, body: Json) 
     there = await client.fetch_secret()
     if there is not None:
         check_account(_parse(there[0]), AccountId(body["account"]))
+        if there[0] == dump(body):
+            remember_published(settings, body)
+            return
     await client.store_secret(dump(body), there[1] if there is not None else None)
     remember_published(settings, body)
 

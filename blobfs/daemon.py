@@ -22,7 +22,7 @@ from blobfs import control, mountpoint
 from blobfs.account import invite_text, load_remote, move_remote, publish_secrets
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
 from blobfs.embedded import EmbeddedServer
-from blobfs.errors import BlobfsError, RemoteError, ServerFailed, SyncTimeout, WrongAccount
+from blobfs.errors import BlobfsError, ServerFailed, SyncTimeout
 from blobfs.fs.filesystem import FileSystem, Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
@@ -41,6 +41,8 @@ FLUSH_S: Final = 5
 FETCH_DEADLINE_S: Final = 60
 FLUSH_DEADLINE_S: Final = 600
 """Seconds for the last flush, on local disk; a disk that hangs longer must not keep the process for ever."""
+PATIENCE_S: Final = 30
+"""Seconds that `sync --wait` without a time limit gives a server that does not answer."""
 PUBLISH_S: Final = 60
 """Seconds between two looks whether the wrapped secret is at the server; when it is, a look costs one local read."""
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -93,8 +95,6 @@ class Daemon:
         self._is_open = True
         self._start, self._mount = trio.CancelScope(), trio.CancelScope()
         self._publish_now = trio.Event()
-        self._trouble: BlobfsError | None = None
-        """Why the wrapped secret is not at the server, when that is for a reason that the user must know."""
         self.was_ready = False
         self.pending = Pending(None, None)
         """What waits for the server; known once it has ended."""
@@ -229,12 +229,9 @@ class Daemon:
         while True:
             try:
                 await publish_secrets(self._client, self._store.settings, read_secrets(self._config.secrets))
-                self._trouble = None
-            except RemoteError as error:
-                self._trouble = error if isinstance(error, WrongAccount) else None
-                log.warning("the wrapped secret is not at the server yet: %s", error)
             except BlobfsError as error:
-                log.error("the wrapped secret cannot be sent: %s", error)
+                # Nothing that a person must know: the engine meets the same and shows it in the status.
+                log.warning("the wrapped secret is not at the server yet: %s", error)
             with trio.move_on_after(PUBLISH_S):
                 await self._publish_now.wait()
             self._publish_now = trio.Event()
@@ -262,18 +259,24 @@ class Daemon:
     async def _answer_sync(self, question: Json) -> Json:
         """With `wait`: on return the server has confirmed everything local, of open files what was written till now."""
         await self._fs.flush_all()
-        self._engine.wake()
+        self._engine.retry()
         if question.get("wait"):
-            timeout_s = question.get("limit_s")
-            await self._settle(float(timeout_s) if isinstance(timeout_s, int | float) else None)
+            limit_s = question.get("limit_s")
+            await self._settle(float(limit_s) if isinstance(limit_s, int | float) else math.inf)
         return (await trio.to_thread.run_sync(self._status)).to_json()
 
-    async def _settle(self, timeout_s: float | None) -> None:
-        with trio.move_on_after(math.inf if timeout_s is None else timeout_s) as scope:
-            await self._engine.settle(timeout_s)
-        if scope.cancelled_caught:
-            pending = format_pending((await trio.to_thread.run_sync(self._status)).pending)
-            raise SyncTimeout(f"the time is over: {pending}; give --timeout more, or look at `blobfs status`")
+    async def _settle(self, timeout_s: float) -> None:
+        """Wait for the server as long as it answers; without an end in sight, not much longer than it does."""
+        # The time is kept here: the engine's own end of it cannot be told from a server that is not there.
+        end = trio.current_time() + timeout_s
+        while trio.current_time() < end:
+            with trio.move_on_at(min(end, trio.current_time() + PATIENCE_S)):
+                await self._engine.settle()
+                return
+            if self._engine.health.worst is not None and (timeout_s == math.inf or trio.current_time() >= end):
+                raise self._engine.health.worst
+        pending = (await trio.to_thread.run_sync(self._status)).pending
+        raise SyncTimeout(f"the time is over: {format_pending(pending)}; it goes on, wait longer with --timeout")
 
     async def _answer_umount(self, question: Json) -> Json:
         """Unmounts, unless files are in use; the rest of the end follows, and the asker waits for the process to go."""
@@ -297,11 +300,9 @@ class Daemon:
         """From any thread."""
         sync = self._engine.status()
         told = sync.to_json()
-        trouble = str(self._trouble) if self._trouble is not None else None
-        state = SyncState.WRONG_ACCOUNT if trouble is not None else sync.state
         return Status(
-            state=MOUNTED if state is SyncState.CONNECTED else state.value,
-            reason=trouble or sync.reason or None,
+            state=MOUNTED if sync.state is SyncState.CONNECTED else sync.state.value,
+            reason=sync.reason or None,
             mountpoint=os.fspath(self._config.mountpoint),
             store=os.fspath(self._config.store),
             pid=os.getpid(),
