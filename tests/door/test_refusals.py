@@ -105,12 +105,22 @@ def test_a_server_that_is_not_there_later_is_no_obstacle(desk: Desk, server: Acc
     assert status["pending"]["documents"] == 1
 
 
-def test_a_revoked_token_and_a_full_quota_let_the_mount_go_on_and_are_named(desk: Desk, server: AccountServer) -> None:
+def test_a_full_quota_lets_the_mount_go_on_and_is_named(desk: Desk, server: AccountServer) -> None:
     desk.up("--connect", server.command("user", "add", "alice")["invite"])
     server.command("quota", "set", "alice", 1000)
     (desk.mount / "note").write_bytes(os.urandom(100_000))
     refuses(desk.run("sync", desk.mount, "--wait", "--timeout", "30"), 15)
-    server.command("token", "revoke", "alice", server.command("token", "list", "alice")[0]["number"])
-    refuses(desk.run("sync", desk.mount, "--wait", "--timeout", "30"), 14)
+    status = desk.status()
+    assert status["state"] == "over-quota"
+    assert status["reason"]
+    assert status["pending"] == {"documents": 1, "bytes": 100_000}
     assert len((desk.mount / "note").read_bytes()) == 100_000
-    assert desk.status()["state"] not in ("mounted", "not mounted")
+
+
+def test_a_revoked_token_lets_the_mount_go_on_and_is_named(desk: Desk, server: AccountServer) -> None:
+    desk.up("--connect", server.command("user", "add", "alice")["invite"])
+    server.command("token", "revoke", "alice", server.command("token", "list", "alice")[0]["number"])
+    (desk.mount / "note").write_text("alone")
+    refuses(desk.run("sync", desk.mount, "--wait", "--timeout", "30"), 14)
+    assert desk.status()["state"] == "refused"
+    assert (desk.mount / "note").read_text() == "alone"
