@@ -86,6 +86,8 @@ def read_plain(store: Store, outgoing: Outgoing, wanted: Sequence[tuple[int, int
     Raises:
         BytesAbsent: a dirty extent lacks rows; they have to be fetched first.
     """
+    if not wanted:
+        return []
     assert outgoing.content is not None
     found = []
     for index, length in wanted:
