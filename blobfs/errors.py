@@ -23,6 +23,12 @@ BlobfsError
 │   ├── CorruptDocument
 │   ├── Rollback
 │   └── DataMissing
+├── DoorError                   mounting, and talking to the daemon that did
+│   ├── MountPointUnusable
+│   ├── FuseMissing
+│   ├── NotMounted
+│   ├── ServerFailed            (the embedded one)
+│   └── SyncTimeout
 └── RemoteError                 the server, or the way to it
     ├── RemoteUnavailable       (retriable)
     ├── AccessDenied
@@ -207,6 +213,33 @@ class Rollback(IntegrityError):
 
 class DataMissing(IntegrityError):
     """The server lacks a blob that a live document names."""
+
+
+# --- the door -------------------------------------------------------------------------------------------
+
+
+class DoorError(BlobfsError):
+    """Mounting, unmounting, or talking to the process that holds a mount."""
+
+
+class MountPointUnusable(DoorError):
+    """The directory cannot be mounted on, or not be unmounted now."""
+
+
+class FuseMissing(DoorError):
+    """This machine offers no /dev/fuse, or not to this user."""
+
+
+class NotMounted(DoorError):
+    """No blobfs process answers for this directory."""
+
+
+class ServerFailed(DoorError):
+    """The embedded server did not start."""
+
+
+class SyncTimeout(DoorError):
+    """The time given to `sync --wait` was over before the server had confirmed everything."""
 
 
 # --- the server and the way to it -----------------------------------------------------------------------

@@ -24,7 +24,26 @@ CLIENT: Final = {
     "remote": (2, ("remote",)),
     "sync": (3, ("sync",)),
     "fs": (4, ("fs",)),
-    "door": (5, ("__init__", "__main__", "api", "cli", "config", "control", "daemon")),
+    "door": (
+        5,
+        (
+            "__init__",
+            "__main__",
+            "account",
+            "api",
+            "cli",
+            "config",
+            "control",
+            "daemon",
+            "embedded",
+            "firstrun",
+            "mounting",
+            "mountpoint",
+            "process",
+            "status",
+            "unlock",
+        ),
+    ),
     # Runs before anything is installed, so it imports nothing of ours and nothing from outside.
     "bootstrap": (0, ("bootstrap", "setup")),
 }

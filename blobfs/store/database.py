@@ -62,6 +62,8 @@ class Database:
         self._migrate(ddl)
 
     def _configure(self, key: bytes, page_size: int, cache_kib: int) -> None:
+        # SQLCipher would tell its own errors on standard error, past whoever says them in a sentence.
+        self._connection.execute("PRAGMA cipher_log_level = NONE")
         # A raw key in x'..' quotes: no PBKDF2 at every open.
         self._connection.execute(f"PRAGMA key = \"x'{key.hex()}'\"")
         for pragma in (

@@ -32,6 +32,7 @@ from blobfs.remote.retry import Backoff
 from blobfs.store.documents import Applied
 from blobfs.store.store import Store
 from blobfs.sync.download import Download
+from blobfs.sync.echoes import Echoes
 from blobfs.sync.evict import CacheLimits, evict
 from blobfs.sync.feed import Feed
 from blobfs.sync.leaves import Leaves
@@ -90,7 +91,7 @@ class SyncEngine:
         """Whether bytes must stay here; called from a worker thread."""
         self.health = Health()
         self.rounds = 0
-        echoes: OrderedDict[DocId, bytes] = OrderedDict()
+        echoes = Echoes()
         leaves = Leaves(client, store.keys)
         self._download = Download(
             store, client, leaves, deadline_s=self.options.fetch_deadline_s, note=self._note_integrity
@@ -110,6 +111,7 @@ class SyncEngine:
             is_busy=lambda inode: self.is_busy(inode),
             fetch=self._download.fetch,
             arrive=self._feed.arrive,
+            turn=self._feed.turn,
             echoes=echoes,
         )
         self._wake = trio.Event()

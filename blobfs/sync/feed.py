@@ -22,13 +22,14 @@ from blobfs.remote.client import Page, RemoteClient, Result, Sealed
 from blobfs.store.documents import Applied
 from blobfs.store.store import Store
 from blobfs.sync import parcel
+from blobfs.sync.echoes import Echoes
 from blobfs.sync.merge import State
 from blobfs.sync.plan import Remote, plan
-from blobfs.sync.sending import echo_of
 from blobfs.sync.status import Parked
 from blobfs.sync.view import Executor, StoreView
 from blobfs.values import crypto
 from blobfs.values.documents import DocId, Kind, Name
+from blobfs.values.extents import Attachment
 from blobfs.values.nodes import Inode
 from blobfs.values.revisions import Revision
 
@@ -54,13 +55,15 @@ class Feed:
         *,
         is_busy: Callable[[Inode], bool],
         on_applied: Callable[[Applied], None],
-        echoes: OrderedDict[DocId, bytes],
+        echoes: Echoes,
     ) -> None:
         self._store, self._client = store, client
         self._view = StoreView(store)
         self._is_busy, self._on_applied, self._echoes = is_busy, on_applied, echoes
         self._label = str(store.settings.get("device_name") or store.device[:6])
-        self._turn = trio.Lock()
+        self.turn = trio.Lock()
+        """Held while documents are applied, and by uploads from sending documents until they are recorded: whether the
+        server knows of a name must not change while the planner decides who keeps it."""
         marks = store.settings.get(_MARKS) or [None, 0]
         self._seq: int = marks[1]
         self._cursor: str | None = marks[0]
@@ -83,25 +86,25 @@ class Feed:
             RemoteError. Rollback: the server lacks changes that this device has seen.
         """
         while True:
-            cursor = self._cursor
+            cursor, mark = self._cursor, self._echoes.mark
             page = await self._client.feed(cursor)
-            if await self._take(cursor, page) and not page.more:
+            if await self._take(cursor, page, mark) and not page.more:
                 return
 
     async def follow(self) -> None:
         """Wait for news, and apply them. Raises as `catch_up`."""
-        cursor = self._cursor
+        cursor, mark = self._cursor, self._echoes.mark
         page = await self._client.feed(cursor, wait_s=protocol.MAX_WAIT_S)
-        await self._take(cursor, page)
+        await self._take(cursor, page, mark)
 
     def suspect(self) -> None:
         """The connection was lost: whoever answers next has to know all that was seen before."""
         marks = self._store.settings.get(_MARKS) or [None, 0]
         self._cursor, self._probing = marks[0], self._seq
 
-    async def _take(self, cursor: str | None, page: Page) -> bool:
-        """Apply a page; False when another one came first."""
-        async with self._turn:
+    async def _take(self, cursor: str | None, page: Page, mark: int) -> bool:
+        """Apply a page that was asked for at `mark`; False when another one came first."""
+        async with self.turn:
             if cursor != self._cursor:
                 return False
             newest = page.documents[-1].seq if page.documents else 0
@@ -110,12 +113,23 @@ class Feed:
                     self._probing = 0
                 elif not page.more:
                     raise Rollback(_ROLLED_BACK)
-            await self._apply_all(page.documents)
+            await self._apply_all([sealed for sealed in page.documents if not self._is_overtaken(sealed, mark)])
             self._seq = max(self._seq, newest)
             self._cursor = page.cursor
             if page.documents:
                 await trio.to_thread.run_sync(self._record, cursor, page.cursor)
             return True
+
+    def _is_overtaken(self, sealed: Sealed, mark: int) -> bool:
+        """Whether this device replaced the revision itself, while the page that has it was on its way."""
+        if not self._echoes.is_later(sealed.doc_id, mark):
+            return False
+        base = self._store.documents.base(sealed.doc_id)
+        try:
+            revision = Revision.parse(sealed.revision)
+        except ValueError:
+            return False
+        return base is not None and base.revision != revision and base.revision.contains(revision)
 
     def _record(self, before: str | None, cursor: str) -> None:
         """Keep where to go on. Held back while a version waits, which would be forgotten in a crash."""
@@ -127,13 +141,15 @@ class Feed:
             self._store.settings.set("parked", parked or None)
 
     async def arrive(self, results: Sequence[Result]) -> None:
-        """Take in the documents that a push met; where the answer had no room for them the feed brings them."""
-        async with self._turn:
-            await self._apply_all([result.current for result in results if result.current is not None])
+        """Take in the documents that a push met; where the answer had no room for them the feed brings them.
+
+        The caller holds `turn`.
+        """
+        await self._apply_all([result.current for result in results if result.current is not None])
 
     async def apply_waiting(self) -> None:
         """Apply the versions whose files have been closed."""
-        async with self._turn:
+        async with self.turn:
             ready = [remote for remote in self.waiting.values() if not self._is_held(remote)]
             for remote in ready:
                 del self.waiting[remote.doc_id]
@@ -143,15 +159,10 @@ class Feed:
     # --- applying -----------------------------------------------------------------------------------------
 
     async def _apply_all(self, documents: Sequence[Sealed]) -> None:
-        fresh = [sealed for sealed in documents if not self._is_echo(sealed)]
+        fresh = [sealed for sealed in documents if not self._echoes.is_echo(sealed)]
         opened = await trio.to_thread.run_sync(self._open_all, fresh)
         # A whole page at once, so that documents which exchange names are seen together.
         await self._apply(opened)
-
-    def _is_echo(self, sealed: Sealed) -> bool:
-        """Whether this is what this device sent itself a moment ago."""
-        known = self._echoes.get(sealed.doc_id)
-        return known is not None and known == echo_of(sealed.revision, sealed.payload)
 
     def _open_all(self, documents: Sequence[Sealed]) -> list[Remote]:
         opened = []
@@ -259,16 +270,19 @@ class Feed:
         return held is not None and occupant != doc_id and name not in held.state.document.names
 
     def _find_equal(self, arrivals: Sequence[Remote]) -> frozenset[DocId]:
-        """Which files have unsent bytes that are the arriving ones: the same edit was made twice, or sent before."""
-        found = set()
+        """Which files have unsent bytes that are the arriving ones: the same was written twice, or sent before."""
+        documents, found = self._store.documents, set[DocId]()
         for remote in arrivals:
             document = remote.state.document
             if remote.state.deleted or document.kind is not Kind.FILE or document.attachment is None:
                 continue
-            inode = self._store.documents.inode(remote.doc_id)
-            local = None if inode is None else self._store.documents.local(remote.doc_id)
-            if local is None or not local.content_dirty or local.node.size != document.attachment.size:
-                continue
-            if parcel.has_bytes_of(self._store, local, document.attachment):
-                found.add(remote.doc_id)
+            here = [remote.doc_id] if documents.inode(remote.doc_id) is not None else []
+            here += filter(None, (documents.at(name.parent, name.name) for name in document.names))
+            found.update(doc_id for doc_id in here if self._has_bytes_of(doc_id, document.attachment))
         return frozenset(found)
+
+    def _has_bytes_of(self, doc_id: DocId, attachment: Attachment) -> bool:
+        local = self._store.documents.local(doc_id)
+        if local is None or not local.content_dirty or local.node.size != attachment.size:
+            return False
+        return parcel.has_bytes_of(self._store, local, attachment)

@@ -108,13 +108,14 @@ def plan(
     Args:
         label: this device's name, for the names of conflict copies.
         new_id: draws a fresh document id.
-        same_content: documents whose changed local bytes are known to equal the arriving ones.
+        same_content: documents whose changed local bytes are known to equal those that arrive for them, or for
+            another document of their name.
     """
-    planner = _Planner(view, device, label)
+    planner = _Planner(view, device, label, same_content)
     refused: list[tuple[Remote, IntegrityError]] = []
     for arrival in arrivals:
         try:
-            planner.take(arrival, arrival.doc_id in same_content, new_id)
+            planner.take(arrival, new_id)
         except IntegrityError as error:
             refused.append((arrival, error))
     planner.place_all()
@@ -129,8 +130,8 @@ _CHANGELING: Final = "refused: document {} changes its kind, which no device doe
 class _Planner:
     """The tree as it will be: what `view` has, overlaid with what was decided so far."""
 
-    def __init__(self, view: View, device: DeviceId, label: str) -> None:
-        self._view, self._device, self._label = view, device, label
+    def __init__(self, view: View, device: DeviceId, label: str, same: Collection[DocId]) -> None:
+        self._view, self._device, self._label, self._same = view, device, label, same
         self._cache: dict[DocId, Known | None] = {}
         self._states: dict[DocId, State] = {}
         self._claims: dict[Name, DocId | None] = {}
@@ -144,7 +145,7 @@ class _Planner:
 
     # -- taking in: every document by itself ---------------------------------------------------------------
 
-    def take(self, arrival: Remote, same_content: bool, new_id: Callable[[], DocId]) -> None:
+    def take(self, arrival: Remote, new_id: Callable[[], DocId]) -> None:
         """Merge one arrival with what is here; its place in the tree is found later."""
         doc_id, known = arrival.doc_id, self._known(arrival.doc_id)
         if known is None:
@@ -172,7 +173,7 @@ class _Planner:
             known.state,
             arrival.state,
             content_changed=known.content_changed,
-            same_content=same_content,
+            same_content=doc_id in self._same,
         )
         if merged.split:
             self._split(doc_id, known, new_id())
@@ -357,16 +358,16 @@ class _Planner:
         self._set(loser, State(replace(state.document, names=(name,)), deleted=True))
 
     def _is_twin(self, loser: DocId, winner: DocId) -> bool:
-        """Whether two files are the same in all that a user could miss, every byte of it on the server."""
-        sides = [self._server(loser), self._server(winner)]
-        if sides[0] is None or sides[1] is None or sides[0].deleted or sides[1].deleted:
+        """Whether two files are the same in all that a user could miss, and every byte of it is on the server."""
+        lost, won = self._server(loser), self._server(winner)
+        if won is None or won.deleted or self._is_edited(winner):
             return False
-        if any(self._is_edited(doc_id) for doc_id in (loser, winner)):
+        if loser in self._same:
+            local = self._state(loser)
+            lost = local and State(replace(local.document, attachment=won.document.attachment))
+        elif self._is_edited(loser):
             return False
-        first, second = (
-            replace(side.document, doc_id=ROOT, names=(), mtime_ns=0, birth_ns=0) for side in sides if side is not None
-        )
-        return first == second
+        return lost is not None and not lost.deleted and _essence(lost.document) == _essence(won.document)
 
     def _is_edited(self, doc_id: DocId) -> bool:
         known = self._known(doc_id)
@@ -482,3 +483,7 @@ class _Planner:
                 break
             document = state.document
         return depth
+
+
+def _essence(document: Document) -> Document:
+    return replace(document, doc_id=ROOT, names=(), mtime_ns=0, birth_ns=0)

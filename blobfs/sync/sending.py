@@ -5,7 +5,6 @@ Knows plaintext and ids, not the store. Invariant: on return of `send` or `strea
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
@@ -123,11 +122,6 @@ class Sender:
         payload = crypto.seal_document(self._keys, outgoing.document, revision, deleted=outgoing.deleted, padded=padded)
         base = None if outgoing.base is None else str(outgoing.base.revision)
         return Change(outgoing.doc_id, base, str(revision), outgoing.deleted, payload, added, removed)
-
-
-def echo_of(revision: str, payload: bytes) -> bytes:
-    """What tells this very revision when the feed brings it back to the device that sent it."""
-    return hashlib.sha256(revision.encode() + b"\0" + payload).digest()
 
 
 def _groups(small: Sequence[Plain]) -> list[list[Plain]]:

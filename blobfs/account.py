@@ -1,0 +1,134 @@
+"""The account at the server, as the door needs it: where it is, and the wrapped secret that waits there.
+
+Owns the connection's record in the store's settings, and when the wrapped secret is sent. Knows nothing of
+passphrases. Invariant: a secret on the server is only ever replaced by one of the same account.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Final
+
+from blobfs.errors import ProtocolError, StoreDamaged, WrongAccount
+from blobfs.protocol import Invite, pack_invite
+from blobfs.remote.client import RemoteClient
+from blobfs.store.settings import Settings
+from blobfs.values.documents import Json, dump, load
+from blobfs.values.keys import AccountId
+
+_REMOTE: Final = "door.remote"
+_PUBLISHED: Final = "door.published"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Remote:
+    """A server and one device's right at it. Its repr does not show the token."""
+
+    url: str
+    user: str
+    token: str
+    port: int | None
+    """Of the embedded server, 0 before its first start; None: the server is not ours to start."""
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.port is not None
+
+    def __repr__(self) -> str:
+        return f"Remote(url={self.url!r}, user={self.user!r})"
+
+
+def load_remote(settings: Settings) -> Remote:
+    """The server of the store. Raises StoreDamaged when its record is not what was written."""
+    body = settings.get(_REMOTE)
+    try:
+        return Remote(url=body["url"], user=body["user"], token=body["token"], port=body["port"])
+    except (KeyError, TypeError):
+        raise StoreDamaged("the store does not know its server; restore it from a backup") from None
+
+
+def save_remote(settings: Settings, remote: Remote) -> None:
+    """Make `remote` the server of the store."""
+    settings.set(_REMOTE, {"url": remote.url, "user": remote.user, "token": remote.token, "port": remote.port})
+
+
+def move_remote(settings: Settings, remote: Remote, url: str, port: int) -> Remote:
+    """The embedded server listens at `url` now."""
+    moved = replace(remote, url=url, port=port)
+    if moved != remote:
+        save_remote(settings, moved)
+    return moved
+
+
+def invite_text(remote: Remote) -> str:
+    """What another device needs beside the passphrase."""
+    return pack_invite(Invite(remote.url, remote.user, remote.token))
+
+
+# --- the wrapped secret at the server -----------------------------------------------------------------------------
+
+
+async def fetch_secrets(remote: Remote) -> Json | None:
+    """The wrapped secret of the account, or None when no device has sent one. Raises RemoteError kinds."""
+    async with RemoteClient(remote.url, remote.user, remote.token) as client:
+        there = await client.fetch_secret()
+    return _parse(there[0]) if there is not None else None
+
+
+async def offer_secrets(remote: Remote, body: Json) -> None:
+    """Send the first wrapped secret of the account.
+
+    Raises:
+        PreconditionFailed: another device was first.
+        RemoteError kinds.
+    """
+    async with RemoteClient(remote.url, remote.user, remote.token) as client:
+        await client.store_secret(dump(body))
+
+
+async def publish_secrets(client: RemoteClient, settings: Settings, body: Json) -> None:
+    """See that the server has this store's wrapped secret; asks nothing when it is known to.
+
+    Raises:
+        WrongAccount: the server keeps the secret of another account; nothing was changed.
+        PreconditionFailed: another device changes it at this moment.
+        RemoteError kinds.
+    """
+    if settings.get(_PUBLISHED) == _digest(body):
+        return
+    there = await client.fetch_secret()
+    if there is not None:
+        check_account(_parse(there[0]), AccountId(body["account"]))
+        if there[0] == dump(body):
+            remember_published(settings, body)
+            return
+    await client.store_secret(dump(body), there[1] if there is not None else None)
+    remember_published(settings, body)
+
+
+def remember_published(settings: Settings, body: Json) -> None:
+    """The server has `body`."""
+    settings.set(_PUBLISHED, _digest(body))
+
+
+def check_account(body: Json, account: AccountId) -> None:
+    """Raises WrongAccount when a secrets file claims another account; that it is of this one, only unlocking shows."""
+    if body.get("account") != account:
+        raise WrongAccount(
+            "the account at the server is not the one of this store; connect with --store NEW to keep both, or use "
+            "the invite of the right account"
+        )
+
+
+def _parse(payload: bytes) -> Json:
+    try:
+        return load(payload)
+    except (ValueError, RecursionError):
+        raise ProtocolError(
+            "the server keeps something else than an account's wrapped secret; ask its keeper"
+        ) from None
+
+
+def _digest(body: Json) -> str:
+    return hashlib.sha256(dump(body)).hexdigest()

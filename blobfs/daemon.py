@@ -1,0 +1,320 @@
+"""The process that holds a mount: builds every object, owns the one top nursery, takes them down in order.
+
+Knows how the rooms are wired and nothing of what happens in them. Invariant: however the mount ends, on a signal, by
+`umount` or by an error, it goes control socket, mount, write buffers, sync, store, embedded server, and what was
+acknowledged is in the store before the process ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Final
+
+import trio
+
+import blobfs
+from blobfs import control, mountpoint
+from blobfs.account import invite_text, load_remote, move_remote, publish_secrets
+from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
+from blobfs.embedded import EmbeddedServer
+from blobfs.errors import BlobfsError, ServerFailed, SyncTimeout
+from blobfs.fs.filesystem import FileSystem, Owner
+from blobfs.fs.mountpoint import MountOptions
+from blobfs.fs.operations import serve
+from blobfs.remote.client import RemoteClient
+from blobfs.status import MOUNTED, LiveLine, Pending, Status, format_pending, write_pending
+from blobfs.store.secrets import read_secrets
+from blobfs.store.store import Store
+from blobfs.sync.engine import SyncEngine, SyncOptions
+from blobfs.sync.status import SyncState
+from blobfs.values.documents import Json
+from blobfs.values.keys import Keys
+
+TICK_S: Final = 1
+FLUSH_S: Final = 5
+"""Seconds between two flushes of open files' write buffers: what a SIGKILL can take from a file never closed."""
+FETCH_DEADLINE_S: Final = 60
+FLUSH_DEADLINE_S: Final = 600
+"""Seconds for the last flush, on local disk; a disk that hangs longer must not keep the process for ever."""
+PATIENCE_S: Final = 30
+"""Seconds that `sync --wait` without a time limit gives a server that does not answer."""
+PUBLISH_S: Final = 60
+"""Seconds between two looks whether the wrapped secret is at the server; when it is, a look costs one local read."""
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Config, keys: Keys, announce: Callable[[Status], None], live: LiveLine | None) -> Pending:
+    """Mount, and stay until it ends; what still waits for the server then. On return no mount is left.
+
+    Args:
+        announce: called once, when the mount is ready for use.
+        live: where to show the state while it lasts.
+    Raises:
+        BlobfsError kinds: it could not be mounted, or not be ended as promised.
+    """
+    (config.store / PENDING).unlink(missing_ok=True)
+    daemon = Daemon(config, Store.open(config.store, keys), announce, live)
+    try:
+        with _plain_errors():
+            trio.run(daemon.main)
+    finally:
+        daemon.close_store()
+    if not daemon.was_ready:
+        raise KeyboardInterrupt
+    return daemon.pending
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """One error of ours out of the groups that nurseries raise; anything else goes on as it is."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        ours = group.subgroup(BlobfsError)
+        if ours is None:
+            raise
+        log.error("ending after an error", exc_info=group)
+        error: BaseException = ours
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
+
+
+class Daemon:
+    """One mount while it lasts."""
+
+    def __init__(self, config: Config, store: Store, announce: Callable[[Status], None], live: LiveLine | None) -> None:
+        self._config, self._store, self._announce, self._live = config, store, announce, live
+        self._is_open = True
+        self._start, self._mount = trio.CancelScope(), trio.CancelScope()
+        self._publish_now = trio.Event()
+        self.was_ready = False
+        self.pending = Pending(None, None)
+        """What waits for the server; known once it has ended."""
+
+    async def main(self) -> None:
+        """Everything between the opening of the store and its closing, which it does, too."""
+        # Open to the very end: a second Ctrl-C must not cut the flush short.
+        with trio.open_signal_receiver(*ENDING) as signals:
+            self._remote = load_remote(self._store.settings)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._end_on_signal, signals)
+                async with self._embedded():
+                    try:
+                        async with RemoteClient(
+                            self._remote.url, self._remote.user, self._remote.token
+                        ) as self._client:
+                            self._build()
+                            await self._serve()
+                    finally:
+                        with trio.CancelScope(shield=True):
+                            await trio.to_thread.run_sync(self.close_store)
+                nursery.cancel_scope.cancel()
+
+    def close_store(self) -> None:
+        """Close the store, if that was not done yet: `main` does it before the embedded server ends."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self.pending = Pending(*self._store.documents.pending())
+        self._store.close()
+        write_pending(self._config.store / PENDING, self.pending)
+        log.info("ended: %s", format_pending(self.pending))
+
+    def _build(self) -> None:
+        self._engine = SyncEngine(self._store, self._client, options=SyncOptions())
+        self._fs = FileSystem(
+            self._store,
+            fetch=self._engine.fetch,
+            prefetch=self._engine.prefetch,
+            owner=Owner(os.geteuid(), os.getegid(), os.geteuid() == 0),
+            fetch_deadline_s=FETCH_DEADLINE_S,
+        )
+        self._engine.is_busy = self._fs.is_open
+        self._engine.on_applied = self._fs.notify
+
+    @contextlib.asynccontextmanager
+    async def _embedded(self) -> AsyncIterator[None]:
+        """The embedded server, if there is one, around the block. Mounting goes on without it: offline is normal."""
+        remote = self._remote
+        if remote.port is None:
+            yield
+            return
+        server = EmbeddedServer(self._config.server, self._config.store / SERVER_LOG, remote.port)
+        try:
+            try:
+                with self._start:
+                    await server.start()
+                    self._remote = move_remote(self._store.settings, remote, server.url, server.port)
+            except ServerFailed as error:
+                # Port 0: it never ran, so what is wrong is wrong with the set-up, and the user is here to see it.
+                if remote.port == 0:
+                    raise
+                log.warning("%s", error)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.supervise)
+                yield
+                nursery.cancel_scope.cancel()
+        finally:
+            await server.stop()
+
+    async def _serve(self) -> None:
+        async with trio.open_nursery() as top:
+            syncing = trio.CancelScope()
+            synced = trio.Event()
+            top.start_soon(self._sync, syncing, synced)
+            top.start_soon(self._tick)
+            top.start_soon(self._publish)
+            top.start_soon(self._show)
+            try:
+                with self._mount:
+                    async with control.serving(self._config.store, self._commands()):
+                        await self._hold_mount()
+            finally:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + FLUSH_DEADLINE_S):
+                    await self._fs.flush_all()
+                    syncing.cancel()
+                    await synced.wait()
+                top.cancel_scope.cancel()
+
+    async def _hold_mount(self) -> None:
+        mountpoint.prepare(self._config.mountpoint)
+        options = MountOptions(allow_other=self._config.allow_other, fsname=f"blobfs@{self._remote.url}")
+        await serve(self._fs, self._config.mountpoint, options, ready=self._ready)
+
+    def _ready(self) -> None:
+        remember(Mount(self._config.mountpoint, self._config.store))
+        self.was_ready = True
+        log.info("mounted")
+        self._announce(self._status())
+
+    # --- tasks ------------------------------------------------------------------------------------------------
+
+    async def _end_on_signal(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            log.info("ending: %s", signal.Signals(number).name)
+            self._start.cancel()
+            self._mount.cancel()
+
+    async def _sync(self, scope: trio.CancelScope, ended: trio.Event) -> None:
+        try:
+            with scope:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self._engine.run)
+        finally:
+            ended.set()
+
+    async def _tick(self) -> None:
+        flush_at = trio.current_time() + FLUSH_S
+        while True:
+            await trio.sleep(TICK_S)
+            try:
+                await trio.to_thread.run_sync(self._store.tick)
+                if trio.current_time() >= flush_at:
+                    await self._fs.flush_all()
+                    flush_at = trio.current_time() + FLUSH_S
+            except (BlobfsError, OSError) as error:
+                # A full disk, say: the next close or fsync of the file tells its program.
+                log.warning("a regular flush failed: %s", error)
+
+    async def _publish(self) -> None:
+        """See that a new device finds the wrapped secret at the server; after a change of passphrase, the new one."""
+        while True:
+            try:
+                await publish_secrets(self._client, self._store.settings, read_secrets(self._config.secrets))
+            except BlobfsError as error:
+                # Nothing that a person must know: the engine meets the same and shows it in the status.
+                log.warning("the wrapped secret is not at the server yet: %s", error)
+            with trio.move_on_after(PUBLISH_S):
+                await self._publish_now.wait()
+            self._publish_now = trio.Event()
+
+    async def _show(self) -> None:
+        while self._live is not None:
+            if self.was_ready:
+                self._live.show(await trio.to_thread.run_sync(self._status))
+            await trio.sleep(TICK_S)
+
+    # --- what the control socket answers -------------------------------------------------------------------------
+
+    def _commands(self) -> dict[str, control.Command]:
+        return {
+            "status": self._answer_status,
+            "sync": self._answer_sync,
+            "umount": self._answer_umount,
+            "invite": self._answer_invite,
+            "publish": self._answer_publish,
+        }
+
+    async def _answer_status(self, question: Json) -> Json:
+        return (await trio.to_thread.run_sync(self._status)).to_json()
+
+    async def _answer_sync(self, question: Json) -> Json:
+        """With `wait`: on return the server has confirmed everything local, of open files what was written till now."""
+        await self._fs.flush_all()
+        self._engine.retry()
+        if question.get("wait"):
+            limit_s = question.get("limit_s")
+            await self._settle(float(limit_s) if isinstance(limit_s, int | float) else math.inf)
+        return (await trio.to_thread.run_sync(self._status)).to_json()
+
+    async def _settle(self, timeout_s: float) -> None:
+        """Wait for the server as long as it answers; without an end in sight, not much longer than it does."""
+        # The time is kept here: the engine's own end of it cannot be told from a server that is not there.
+        end = trio.current_time() + timeout_s
+        while trio.current_time() < end:
+            with trio.move_on_at(min(end, trio.current_time() + PATIENCE_S)):
+                await self._engine.settle()
+                return
+            if self._engine.health.worst is not None and (timeout_s == math.inf or trio.current_time() >= end):
+                raise self._engine.health.worst
+        pending = (await trio.to_thread.run_sync(self._status)).pending
+        raise SyncTimeout(f"the time is over: {format_pending(pending)}; it goes on, wait longer with --timeout")
+
+    async def _answer_umount(self, question: Json) -> Json:
+        """Unmounts, unless files are in use; the rest of the end follows, and the asker waits for the process to go."""
+        await self._fs.flush_all()
+        if question.get("force"):
+            self._mount.cancel()
+        else:
+            await trio.to_thread.run_sync(mountpoint.unmount, self._config.mountpoint)
+        return {"pid": os.getpid()}
+
+    async def _answer_invite(self, question: Json) -> Json:
+        return {"invite": invite_text(self._remote), "embedded": self._remote.is_embedded}
+
+    async def _answer_publish(self, question: Json) -> Json:
+        self._publish_now.set()
+        return {}
+
+    # --- the state ------------------------------------------------------------------------------------------------
+
+    def _status(self) -> Status:
+        """From any thread."""
+        sync = self._engine.status()
+        told = sync.to_json()
+        return Status(
+            state=MOUNTED if sync.state is SyncState.CONNECTED else sync.state.value,
+            reason=sync.reason or None,
+            mountpoint=os.fspath(self._config.mountpoint),
+            store=os.fspath(self._config.store),
+            pid=os.getpid(),
+            server=self._remote.url,
+            user=self._remote.user,
+            embedded=self._remote.is_embedded,
+            device=self._store.settings.get("device_name"),
+            pending=Pending(sync.pending_documents, sync.pending_bytes),
+            documents=self._store.tree.count(),
+            stored_bytes=self._store.attachments.stored(),
+            transfers=told["transfers"],
+            parked=told["parked"],
+            last_contact=told["last_contact"],
+            version=blobfs.__version__,
+        )

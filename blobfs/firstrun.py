@@ -1,0 +1,242 @@
+"""The first run: a new store, of a new account or of one that has other devices already.
+
+Owns the order of the steps and what is taken back when one fails; the rooms below own what each does. Invariant: a
+store's directory without the mark `unfinished` is complete, and one with it holds nothing that anybody relies on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from blobfs.account import (
+    Remote,
+    check_account,
+    fetch_secrets,
+    load_remote,
+    offer_secrets,
+    remember_published,
+    save_remote,
+)
+from blobfs.config import PASSPHRASE, SECRETS, UNFINISHED, Config
+from blobfs.embedded import HOST, add_user
+from blobfs.errors import PreconditionFailed, StoreInUse, UsageError, WrongAccount, WrongPassphrase
+from blobfs.protocol import parse_invite
+from blobfs.store.secrets import write_secrets
+from blobfs.store.store import Store
+from blobfs.unlock import MAX_TEXT, Unlocked, keep_passphrase, make_body, new_passphrase, unlock_body
+from blobfs.values.documents import Json
+from blobfs.values.keys import new_account, unwrap
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A finished first run."""
+
+    unlocked: Unlocked
+    words: str | None
+    """The recovery words, when the account was made here; they are kept nowhere."""
+    kept: Path | None
+    """Where the passphrase lies that nobody chose."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Account:
+    unlocked: Unlocked
+    body: Json
+    words: str | None = None
+    drawn: str | None = None
+
+
+def is_new(store: Path) -> bool:
+    """Whether `store` is still to be made: nothing there, an empty directory, or a first run that did not finish.
+
+    Raises:
+        UsageError: a directory with other things in it, a file, or another user's.
+    """
+    try:
+        if store.stat().st_uid not in (os.geteuid(), 0):
+            raise UsageError(f"{store} belongs to another user; give --store a directory of yours")
+        names = set(os.listdir(store))
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        raise UsageError(f"{store} cannot be used as a store ({error.strerror}); give --store another place") from None
+    if not names or UNFINISHED in names:
+        return True
+    if not any(name.startswith(SECRETS) for name in names):
+        raise UsageError(f"{store} holds other things than a store; give --store an empty or a new directory")
+    return False
+
+
+def make(config: Config) -> Made:
+    """Make the store of `config`, embedded or connected; on return it is complete and closed.
+
+    Raises:
+        UsageError, WrongPassphrase, ServerFailed, RemoteError kinds, StoreError kinds: the directory is then as before.
+    """
+    with _building(config.store):
+        if config.connect is not None:
+            remote = read_invite(config.connect)
+            account = _join_or_found(remote, config)
+        else:
+            user = f"device-{secrets.token_hex(4)}"
+            account, _ = _found(config)
+            remote = Remote(url=f"http://{HOST}", user=user, token=add_user(config.server, user), port=0)
+        kept = config.store / PASSPHRASE if account.drawn is not None else None
+        if kept is not None:
+            keep_passphrase(kept, account.drawn or "")
+        write_secrets(config.secrets, account.body)
+        with contextlib.closing(
+            Store.create(config.store, account.unlocked.keys(), device_name=socket.gethostname())
+        ) as store:
+            save_remote(store.settings, remote)
+            if not remote.is_embedded:
+                remember_published(store.settings, account.body)
+            store.sync()
+    return Made(account.unlocked, account.words, kept)
+
+
+def reconnect(config: Config, unlocked: Unlocked) -> None:
+    """Give a store that exists the server, user and token of another invite for its own account.
+
+    Asks the server only when the invite is news, so that a script may give the same one at each start.
+
+    Raises:
+        WrongAccount: the invite is for another account. UsageError: the store has its own, embedded server.
+    """
+    remote = read_invite(config.connect or "")
+    with contextlib.closing(Store.open(config.store, unlocked.keys())) as store:
+        known = load_remote(store.settings)
+        if known == remote:
+            return
+        if known.is_embedded:
+            raise UsageError("this store has an embedded server; give --store another place to join another account")
+        there = trio.run(fetch_secrets, remote)
+        if there is None:
+            raise WrongAccount("the account of the invite is still empty; give --store a new place to begin it")
+        check_account(there, unlocked.account)
+        save_remote(store.settings, remote)
+
+
+def read_invite(text: str) -> Remote:
+    """The server, account and token of an invite, or of a file that holds one when `text` is `@FILE`.
+
+    Raises:
+        UsageError: no such file, or not an invite.
+    """
+    if text.startswith("@"):
+        try:
+            with open(text[1:], encoding="ascii", errors="replace") as file:
+                text = file.read(MAX_TEXT)
+        except OSError as error:
+            raise UsageError(f"the file with the invite cannot be read ({error.strerror}); check its path") from None
+    try:
+        invite = parse_invite(text)
+    except ValueError:
+        raise UsageError(
+            "this is not an invite; copy the whole text that begins with blobfs1:, as `blobfs invite DIR` prints it"
+        ) from None
+    return Remote(url=invite.url, user=invite.user, token=invite.token, port=None)
+
+
+def _found(config: Config) -> tuple[_Account, bytes]:
+    """A new account, and its passphrase."""
+    passphrase, drawn = new_passphrase(config.passphrase)
+    unlocked = Unlocked(*new_account())
+    body, words = make_body(unlocked, passphrase)
+    return _Account(unlocked, body, words, drawn), passphrase
+
+
+def _join_or_found(remote: Remote, config: Config) -> _Account:
+    """The account that the server has the wrapped secret of; or a new one, unless another device is first."""
+    there = trio.run(fetch_secrets, remote)
+    if there is not None:
+        return _Account(unlock_body(there, config.passphrase, config.recovery), there)
+    account, passphrase = _found(config)
+    try:
+        trio.run(offer_secrets, remote, account.body)
+    except PreconditionFailed:
+        return _join_winner(remote, passphrase)
+    return account
+
+
+def _join_winner(remote: Remote, passphrase: bytes) -> _Account:
+    """Another device put its secret there since we looked: that is the account now."""
+    there = trio.run(fetch_secrets, remote)
+    if there is None:
+        raise PreconditionFailed("the account's secret came and went on the server; try again")
+    try:
+        return _Account(Unlocked(*unwrap(there, passphrase=passphrase)), there)
+    except WrongPassphrase:
+        raise WrongPassphrase(
+            "another device set this account up at this moment, with another passphrase; mount again with that one"
+        ) from None
+
+
+# --- the directory -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _building(store: Path) -> Iterator[None]:
+    """A marked directory for the block; the mark goes when it ends well, everything goes when it does not."""
+    existed = store.is_dir()
+    try:
+        store.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store.chmod(0o700)
+        mark = os.open(store / UNFINISHED, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsageError(f"{store} cannot be made ({error.strerror}); give --store another place") from None
+    try:
+        _own(store, mark)
+        try:
+            _empty(store)
+            yield
+        except BaseException:
+            _empty(store)
+            (store / UNFINISHED).unlink()
+            if not existed:
+                store.rmdir()
+            raise
+        (store / UNFINISHED).unlink()
+    finally:
+        os.close(mark)
+
+
+def _own(store: Path, mark: int) -> None:
+    """Be the only first run in `store`. Whoever waited for one that ended well must not begin another."""
+    try:
+        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StoreInUse(f"another process is setting up the store {store} at this moment; wait for it") from None
+    if os.fstat(mark).st_nlink == 0:
+        raise StoreInUse(f"another process has just set up the store {store}; mount again")
+    if any(name.startswith(SECRETS) for name in os.listdir(store)) and not _was_marked(mark):
+        (store / UNFINISHED).unlink()
+        raise StoreInUse(f"another process has just set up the store {store}; mount again")
+    os.write(mark, b"The first run did not finish; the next one starts anew.\n")
+
+
+def _was_marked(mark: int) -> bool:
+    # Only a first run that had begun wrote into its mark; an empty one was made a moment ago, by us.
+    return os.fstat(mark).st_size > 0
+
+
+def _empty(store: Path) -> None:
+    """Remove what an unfinished first run left; the mark itself last, for whoever is interrupted in here."""
+    for entry in os.scandir(store):
+        if entry.name == UNFINISHED:
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            os.unlink(entry.path)

@@ -1,0 +1,263 @@
+"""What `mount`, `umount`, `status` and `passwd` do, between the command line and the rooms that do the work.
+
+Owns the order of a start: cheap checks, then the first run or the unlocking, while a person is there to be asked; only
+then the daemon, here or in a process of its own. Invariant: nothing is asked, made or mounted before all that can be
+checked without it has been.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from blobfs import __version__, mountpoint
+from blobfs.config import LOG, PENDING, Config, Mount, Source, recall
+from blobfs.control import ask
+from blobfs.errors import BlobfsError, NotMounted, StoreInUse, UsageError
+from blobfs.process import harden, let_go_of_terminal, log_to, module_command, module_environment
+from blobfs.status import LiveLine, Pending, Status, format_pending, from_json, not_mounted, read_pending
+from blobfs.unlock import Unlocked, change_passphrase, new_passphrase, unlock
+from blobfs.values.keys import AccountId
+
+if TYPE_CHECKING:
+    from blobfs.firstrun import Made
+
+Announce = Callable[[Status], None]
+
+READY: Final = b"ready\n"
+END_S: Final = 60
+"""Seconds that `umount` waits for the process to end before it says that it still works."""
+
+
+# --- mount --------------------------------------------------------------------------------------------------------
+
+
+def mount(config: Config) -> int:
+    """Mount, in this process until it ends or, with `background`, in another one until it is ready; the exit code."""
+    harden()
+    if config.handover is not None:
+        return _run_handed_over(config, config.handover)
+    mountpoint.check_fuse()
+    _check_free(config)
+    mountpoint.check(config.mountpoint)
+    unlocked = _unlock(config)
+    if config.background:
+        return _start_in_background(config, unlocked)
+    log_to(config.store / LOG)
+    live = LiveLine(sys.stdout)
+    return _run(config, unlocked, lambda status: live.say(_welcome(status, config)), live)
+
+
+def _check_free(config: Config) -> None:
+    """Say so when it is mounted already: there is no need for a passphrase to find that out."""
+    status = look(Mount(config.mountpoint, config.store))
+    if status.pid is not None:
+        raise StoreInUse(
+            f"this store is mounted already, at {status.mountpoint} by process {status.pid}; "
+            f"unmount it with `blobfs umount {status.mountpoint}`"
+        )
+
+
+def _unlock(config: Config) -> Unlocked:
+    from blobfs import firstrun
+
+    if not firstrun.is_new(config.store):
+        unlocked = unlock(config.store, config.passphrase, config.recovery)
+        if config.connect is not None:
+            firstrun.reconnect(config, unlocked)
+        return unlocked
+    if config.recovery and config.connect is None:
+        raise UsageError("recovery words open an account that exists; give --connect INVITE too, or leave them out")
+    made = firstrun.make(config)
+    _print_made(config, made)
+    return made.unlocked
+
+
+def _print_made(config: Config, made: Made) -> None:
+    print(f"New store in {config.store}.")
+    if made.words is not None:
+        print(
+            "\nRecovery words. Write them down and keep them apart from this machine: with the words, or with the\n"
+            "passphrase, the account can be opened; without both, nobody can.\n"
+        )
+        numbered = [f"{place:2}. {word:<8}" for place, word in enumerate(made.words.split(), 1)]
+        for first in range(0, len(numbered), 6):
+            print("   " + "  ".join(numbered[first : first + 6]).rstrip())
+        print()
+    if made.kept is not None:
+        print(
+            f"The passphrase is a random one, kept in {made.kept}; set your own with "
+            f"`blobfs passwd --store {config.store}`."
+        )
+    sys.stdout.flush()
+
+
+def _run(config: Config, unlocked: Unlocked, announce: Announce, live: LiveLine | None) -> int:
+    from blobfs import daemon
+
+    try:
+        pending = daemon.run(config, unlocked.keys(), announce, live)
+    finally:
+        if live is not None:
+            live.clear()
+    if live is not None:
+        live.say(f"Unmounted {config.mountpoint}: {_farewell(pending)}.")
+    return 0
+
+
+def _farewell(pending: Pending) -> str:
+    return format_pending(pending) + (", and goes there after the next mount" if pending.documents else "")
+
+
+def _welcome(status: Status, config: Config) -> str:
+    where = "embedded, this machine only" if status.embedded else f"account {status.user}"
+    end = "blobfs umount" if config.background or config.handover is not None else "Ctrl-C or blobfs umount"
+    return "\n".join(
+        (
+            f"Mounted {status.mountpoint}; server {status.server} ({where}).",
+            f"  blobfs status {status.mountpoint}        what waits for the server, and why",
+            f"  blobfs sync {status.mountpoint} --wait   return when the server has everything",
+            f"  blobfs invite {status.mountpoint}        the text with which another device joins",
+            f"  {end} {status.mountpoint}   end it; nothing is lost",
+            *(["  Other users of this machine may enter, as far as modes allow."] if config.allow_other else []),
+        )
+    )
+
+
+# --- in the background ----------------------------------------------------------------------------------------------
+
+
+def _start_in_background(config: Config, unlocked: Unlocked) -> int:
+    """Start a process of its own session that mounts, and wait until it is ready or has failed; its exit code.
+
+    A new interpreter, not a fork: no thread, no loop and no lock of ours is copied half-way. It gets the keys over a
+    socket that only the two have, and tells its failure itself on the terminal that it still has.
+    """
+    ours, theirs = socket.socketpair()
+    arguments = [os.fspath(config.mountpoint), "--store", os.fspath(config.store), "--handover", str(theirs.fileno())]
+    if config.allow_other:
+        arguments.append("--allow-other")
+    with ours:
+        with theirs:
+            child = subprocess.Popen(  # noqa: S603 - our own program and our own arguments
+                module_command("blobfs.cli", "mount", *arguments),
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+                env=module_environment(),
+                start_new_session=True,
+                pass_fds=(theirs.fileno(),),
+            )
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                ours.sendall(
+                    json.dumps({"account": unlocked.account, "secret": unlocked.secret.hex()}).encode() + b"\n"
+                )
+            if ours.recv(len(READY)) == READY:
+                # It lives on by itself, so there is nothing to wait for.
+                child.returncode = 0
+                return 0
+            return child.wait()
+        except KeyboardInterrupt:
+            child.send_signal(signal.SIGTERM)
+            child.wait()
+            raise
+
+
+def _run_handed_over(config: Config, descriptor: int) -> int:
+    try:
+        parent = socket.socket(fileno=descriptor)
+    except OSError:
+        raise UsageError("--handover is for blobfs itself; use --background") from None
+    with parent, parent.makefile("rb") as stream:
+        body = json.loads(stream.readline(1024))
+        unlocked = Unlocked(AccountId(body["account"]), bytes.fromhex(body["secret"]))
+        log_to(config.store / LOG)
+
+        def announce(status: Status) -> None:
+            print(_welcome(status, config), flush=True)
+            let_go_of_terminal()
+            with contextlib.suppress(OSError):
+                parent.sendall(READY)
+
+        return _run(config, unlocked, announce, None)
+
+
+# --- status, umount, passwd -------------------------------------------------------------------------------------------
+
+
+def look(mount: Mount) -> Status:
+    """The status of a mount, from its process, or from what was left when it ended."""
+    try:
+        return from_json(ask(mount.store, "status"))
+    except NotMounted:
+        store = mount.store if mount.store.is_dir() else None
+        return not_mounted(mount.mountpoint, store, read_pending(mount.store / PENDING), __version__)
+
+
+def umount(path: Path, *, force: bool) -> int:
+    """End the mount at `path` and wait until its process has ended; prints what waits for the server.
+
+    Raises:
+        NotMounted: there is none. MountPointUnusable: files in it are in use.
+    """
+    known = recall(path)
+    status = look(known) if known is not None else None
+    if known is None or status is None or status.pid is None:
+        if not mountpoint.is_dead(path):
+            raise NotMounted(f"{path} is not a mount of yours; `blobfs status` lists them, `umount {path}` ends others")
+        mountpoint.unmount(path, lazy=True)
+        print(f"Took away what a killed process had left at {path}.")
+        return 0
+    process = _open_process(status.pid)
+    try:
+        with contextlib.suppress(NotMounted):
+            # It may end before it answers, which is what was asked for.
+            ask(known.store, "umount", force=force)
+        if not _has_ended(process, END_S):
+            raise BlobfsError(
+                f"process {status.pid} still writes to its store after {END_S} seconds; "
+                f"its log in {known.store} tells more"
+            )
+    finally:
+        if process is not None:
+            os.close(process)
+    print(f"Unmounted {path}: {_farewell(read_pending(known.store / PENDING))}.")
+    return 0
+
+
+def _open_process(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+
+
+def _has_ended(process: int | None, timeout_s: float) -> bool:
+    return process is None or bool(select.select([process], [], [], timeout_s)[0])
+
+
+def passwd(store: Path, *, passphrase: Source, recovery: Source, new: Source) -> int:
+    """Change the passphrase of `store`, mounted or not."""
+    harden()
+    unlocked = unlock(store, passphrase, recovery)
+    fresh, drawn = new_passphrase(new)
+    if drawn is not None:
+        raise UsageError("there is no terminal to ask for the new passphrase on; give --new-passphrase-file or -fd")
+    change_passphrase(store, unlocked, fresh)
+    with contextlib.suppress(NotMounted):
+        # Unmounted, the next mount sends it.
+        ask(store, "publish")
+    print(
+        "The passphrase is changed. The recovery words stay as they are. Other devices keep the old passphrase until "
+        "it is changed there; a new device needs the new one."
+    )
+    return 0

@@ -1,0 +1,68 @@
+"""What a blobfs process does to itself: no core dumps, private files, a log, and starting its own modules again.
+
+Knows nothing of stores, mounts or the network. Invariant: a secret never reaches another process but over a
+descriptor that was made for it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import logging.handlers
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Final
+
+_PR_SET_DUMPABLE: Final = 4
+_LOG_BYTES: Final = 1 << 20
+_LOG_FILES: Final = 3
+
+
+def harden() -> None:
+    """From here on: no core dump, no debugger or reader of our memory with the same uid, files for the owner only."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    os.umask(0o077)
+    # Until there is a log, nothing is logged: by default warnings and tracebacks would go to standard error.
+    logging.lastResort = None
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs one of our modules with this interpreter; give it `module_environment()`."""
+    # -P: what lies in the current directory is no part of blobfs, whatever its name.
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def module_environment() -> dict[str, str]:
+    """This process's environment, with the directory that blobfs was imported from on the module path."""
+    here = str(Path(__file__).resolve().parent.parent)
+    inherited = os.environ.get("PYTHONPATH")
+    return os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{inherited}" if inherited else here}
+
+
+def is_debugging() -> bool:
+    """Whether the user asked for more than sentences: `BLOBFS_DEBUG` is set."""
+    return bool(os.environ.get("BLOBFS_DEBUG"))
+
+
+def log_to(path: Path) -> None:
+    """Send the program's log to `path`, at most three old files of 1 MiB beside it. Names and keys are never logged."""
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG if is_debugging() else logging.INFO)
+    # The HTTP library logs every request with its full address at INFO.
+    for noisy in ("httpx", "httpcore"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def let_go_of_terminal() -> None:
+    """Point standard input, output and error at nothing, so that whoever started us may go on."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    if nothing > 2:
+        os.close(nothing)

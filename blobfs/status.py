@@ -1,0 +1,218 @@
+"""How the state of a mount is told: the JSON of `status --json`, a few lines for a person, one live line.
+
+The daemon fills in a `Status`, the command line prints it; asks nobody. Invariant: what came from a server or a file
+is shown without control characters, so it cannot write to the terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from blobfs.values.documents import Json
+
+NOT_MOUNTED: Final = "not mounted"
+MOUNTED: Final = "mounted"
+_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_COLOURS: Final = {MOUNTED: "32", NOT_MOUNTED: "2", "offline": "33"}
+_TROUBLE: Final = "31"
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What waits for the server. None: not known, since the store is locked."""
+
+    documents: int | None
+    bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One mount, as `status --json` shows it; docs/CLI.md lists the members. Members may be added, never changed."""
+
+    state: str
+    """`mounted`, `not mounted`, or why the server is not being reached: `offline`, `refused` ..."""
+    reason: str | None
+    """One sentence, when the state is not simply `mounted`."""
+    mountpoint: str
+    store: str | None
+    pid: int | None
+    server: str | None
+    user: str | None
+    embedded: bool | None
+    device: str | None
+    pending: Pending
+    documents: int | None
+    """Live documents of the account, directories included."""
+    stored_bytes: int | None
+    """Bytes of attachments that are in the local store."""
+    transfers: Sequence[Json] | None
+    """What is on its way now: `what` (`upload`, `download`), `doc_id`, `total` and `done` bytes."""
+    parked: Sequence[Json] | None
+    """Documents that sync goes on without: `doc_id`, `reason`, `since` (seconds since the epoch)."""
+    last_contact: float | None
+    """When the server last answered, in seconds since the epoch."""
+    version: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As `json.dumps` takes it."""
+        return asdict(self)
+
+
+def from_json(body: Mapping[str, Any]) -> Status:
+    """The inverse of `to_json`; members that this version does not know are left out."""
+    known = {name: body.get(name) for name in Status.__slots__ if name != "pending"}
+    pending = body.get("pending") or {}
+    return Status(**known, pending=Pending(pending.get("documents"), pending.get("bytes")))  # type: ignore[arg-type]
+
+
+# --- what is known while nothing is mounted -----------------------------------------------------------------------
+
+
+def not_mounted(mountpoint: Path, store: Path | None, pending: Pending, version: str) -> Status:
+    """The status of a mount that is not there."""
+    return Status(
+        state=NOT_MOUNTED,
+        reason=None,
+        mountpoint=os.fspath(mountpoint),
+        store=os.fspath(store) if store is not None else None,
+        pid=None,
+        server=None,
+        user=None,
+        embedded=None,
+        device=None,
+        pending=pending,
+        documents=None,
+        stored_bytes=None,
+        transfers=None,
+        parked=None,
+        last_contact=None,
+        version=version,
+    )
+
+
+def write_pending(path: Path, pending: Pending) -> None:
+    """Leave a note of what waits, for `status` while the store is locked. Two numbers, and nothing else, in clear."""
+    path.write_text(json.dumps(asdict(pending)), encoding="ascii")
+
+
+def read_pending(path: Path) -> Pending:
+    """The note, or not knowing: there is none after a process was killed."""
+    try:
+        body = json.loads(path.read_bytes())
+        return Pending(int(body["documents"]), int(body["bytes"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return Pending(None, None)
+
+
+# --- for people -------------------------------------------------------------------------------------------------
+
+
+def printable(text: str) -> str:
+    """`text` with everything that a terminal could obey replaced."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def format_bytes(count: int) -> str:
+    """A number of bytes with its unit, in three or four digits."""
+    size, unit = float(count), 0
+    while size >= 1000 and unit < len(_UNITS) - 1:
+        size, unit = size / 1024, unit + 1
+    return f"{count} B" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"
+
+
+def format_pending(pending: Pending) -> str:
+    """What waits for the server, in words."""
+    if pending.documents is None:
+        return "what waits is not known while the store is locked"
+    if not pending.documents:
+        return "everything is on the server"
+    noun = "document" if pending.documents == 1 else "documents"
+    verb = "waits" if pending.documents == 1 else "wait"
+    return f"{pending.documents} {noun} ({format_bytes(pending.bytes or 0)}) {verb} for the server"
+
+
+def format_line(status: Status, *, colour: bool = False) -> str:
+    """The live line."""
+    parts = [paint(status.state, status.state, colour), format_pending(status.pending)]
+    if status.transfers:
+        parts.append(f"{len(status.transfers)} on the way")
+    if status.parked:
+        parts.append(f"{len(status.parked)} put aside")
+    if status.reason:
+        parts.append(printable(status.reason))
+    return " · ".join(parts)
+
+
+def format_status(status: Status, *, colour: bool = False) -> str:
+    """Some lines about one mount."""
+    lines = [f"{printable(status.mountpoint)}: {format_line(status, colour=colour)}"]
+    if status.server:
+        kind = "embedded, this machine only" if status.embedded else f"as {printable(status.user or '?')}"
+        lines.append(f"  server  {printable(status.server)} ({kind})")
+    if status.store:
+        held = f" ({format_bytes(status.stored_bytes)} here)" if status.stored_bytes is not None else ""
+        lines.append(f"  store   {printable(status.store)}{held}")
+    for entry in status.parked or ():
+        lines.append(f"  aside   {printable(str(entry['doc_id']))}: {printable(str(entry['reason']))}")
+    if status.pid:
+        lines.append(f"  process {status.pid}")
+    return "\n".join(lines)
+
+
+def paint(text: str, state: str, colour: bool) -> str:
+    """`text` in the colour of `state`, if there are colours."""
+    return f"\x1b[{_COLOURS.get(state, _TROUBLE)}m{text}\x1b[0m" if colour else text
+
+
+def has_colour(stream: TextIO) -> bool:
+    """Whether to use colours on `stream`: a terminal, and nothing in the environment against it (no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+class LiveLine:
+    """One line that is kept up to date on a terminal, and plain lines for changes of state elsewhere."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._live, self._colour = stream, stream.isatty(), has_colour(stream)
+        self._shown: str | None = None
+
+    def show(self, status: Status) -> None:
+        """Show `status`, if that is news."""
+        line = format_line(status, colour=self._colour)
+        news = line if self._live else f"{status.state}: {status.reason or ''}".rstrip(": ")
+        if news == self._shown:
+            return
+        self._shown = news
+        # Cut to the terminal's width: a line that wraps cannot be taken back.
+        self._write("\r\x1b[2K" + self._fit(line) if self._live else f"blobfs: {news}\n")
+
+    def clear(self) -> None:
+        """Make room for ordinary output."""
+        if self._live and self._shown is not None:
+            self._write("\r\x1b[2K")
+        self._shown = None
+
+    def say(self, text: str) -> None:
+        """Show `text` for good, in place of the line."""
+        self.clear()
+        self._write(text + "\n")
+
+    def _write(self, text: str) -> None:
+        # A terminal that was closed, or a pipe that nobody reads any more, is no reason to end a mount.
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
+
+    def _fit(self, line: str) -> str:
+        try:
+            width = os.get_terminal_size(self._stream.fileno()).columns
+        except OSError:
+            return line
+        # Colour codes take no room on the screen; cutting through one would colour all that follows.
+        return line if not width or len(line) - (9 if self._colour else 0) < width else line[: width - 1] + "\x1b[0m"

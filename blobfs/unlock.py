@@ -1,0 +1,195 @@
+"""Passphrases and recovery words: where they are read from, and what they open.
+
+Owns prompts, files and descriptors that hold a passphrase, and the random passphrase of a store that was made without
+a person. Knows nothing of the network or of mounts. Invariant: a passphrase is never taken from an argument or the
+environment, never logged, and written to disk only when it was drawn at random here.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from blobfs.config import PASSPHRASE, SECRETS, Source
+from blobfs.errors import BlobfsError, UsageError, WrongPassphrase
+from blobfs.store.secrets import read_secrets, write_secrets
+from blobfs.values.documents import Json
+from blobfs.values.keys import AccountId, Keys, derive_keys, passphrase_bytes, unwrap, wrap
+from blobfs.values.words import recovery_key, recovery_words
+
+MAX_TEXT: Final = 4096
+"""Bytes of a passphrase or of recovery words with their spaces."""
+TRIES: Final = 3
+_NOBODY: Final = "there is no terminal to ask for the passphrase on; give --passphrase-file FILE or --passphrase-fd N"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Unlocked:
+    """An account's storage secret in the clear. Its repr shows none of it."""
+
+    account: AccountId
+    secret: bytes
+
+    def keys(self) -> Keys:
+        return derive_keys(self.account, self.secret)
+
+    def __repr__(self) -> str:
+        return f"Unlocked(account={self.account!r})"
+
+
+# --- where a secret text comes from ---------------------------------------------------------------------------
+
+
+def read_source(source: Source, what: str) -> str:
+    """The text in a file or behind a descriptor, without its last line end.
+
+    Raises:
+        UsageError: it cannot be read, is empty, too long or not UTF-8.
+    """
+    try:
+        if source.fd is not None:
+            with open(source.fd, "rb") as file:
+                data = file.read(MAX_TEXT + 1)
+        else:
+            with open(os.fspath(source.file or ""), "rb") as file:
+                data = file.read(MAX_TEXT + 1)
+    except OSError as error:
+        raise UsageError(f"the {what} cannot be read ({error.strerror}); check the file or the descriptor") from None
+    try:
+        text = data.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise UsageError(f"the {what} is not UTF-8 text; check the file or the descriptor") from None
+    if not text or len(data) > MAX_TEXT:
+        raise UsageError(f"the {what} is empty or longer than {MAX_TEXT} bytes; check the file or the descriptor")
+    return text
+
+
+def has_terminal() -> bool:
+    """Whether a person is there to be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def choose_passphrase(prompt: str = "New passphrase") -> bytes:
+    """Ask twice for a passphrase, until both times it is the same."""
+    for _ in range(TRIES):
+        first = passphrase_bytes(getpass.getpass(f"{prompt}: "))
+        if secrets.compare_digest(first, passphrase_bytes(getpass.getpass("The same again: "))):
+            return first
+        print("The two differ.", file=sys.stderr)
+    raise UsageError("the two passphrases differed each time; start again")
+
+
+def new_passphrase(source: Source) -> tuple[bytes, str | None]:
+    """The passphrase of a new store, and its text when it was drawn at random: no terminal, no option."""
+    if source:
+        return passphrase_bytes(read_source(source, "passphrase")), None
+    if has_terminal():
+        return choose_passphrase(), None
+    drawn = secrets.token_urlsafe(24)
+    return passphrase_bytes(drawn), drawn
+
+
+# --- opening --------------------------------------------------------------------------------------------------
+
+
+def unlock(store: Path, passphrase: Source, recovery: Source) -> Unlocked:
+    """Open the secrets file of `store` with what is given, else the kept random passphrase, else by asking.
+
+    Raises:
+        WrongPassphrase: nothing that was given or typed opens it.
+        UsageError: nothing was given, and there is no terminal.
+        StoreMissing, StoreDamaged, StoreTooNew: of the secrets file.
+    """
+    return unlock_body(read_secrets(store / SECRETS), passphrase, recovery, kept=store / PASSPHRASE)
+
+
+def unlock_body(body: Json, passphrase: Source, recovery: Source, kept: Path | None = None) -> Unlocked:
+    """`unlock` for a secrets file that is in memory; `kept` is where a random passphrase may lie."""
+    if recovery:
+        return _open(body, recovery=recovery_key(read_source(recovery, "recovery words")))
+    if passphrase:
+        return _open(body, passphrase=passphrase_bytes(read_source(passphrase, "passphrase")))
+    if kept is not None and kept.exists():
+        return _open(body, passphrase=read_kept(kept))
+    if not has_terminal():
+        raise UsageError(_NOBODY)
+    return _ask(body)
+
+
+def _ask(body: Json) -> Unlocked:
+    for left in reversed(range(TRIES)):
+        typed = getpass.getpass("Passphrase (or the recovery words): ")
+        try:
+            # Nobody's passphrase is 24 words of the list by chance, and a person in need looks for no option.
+            if len(typed.split()) == 24:
+                return _open(body, recovery=recovery_key(typed))
+            return _open(body, passphrase=passphrase_bytes(typed))
+        except (WrongPassphrase, UsageError) as error:
+            if not left:
+                raise
+            print(f"{str(error).capitalize()}.", file=sys.stderr)
+    raise AssertionError("the last try returns or raises")
+
+
+def _open(body: Json, *, passphrase: bytes | None = None, recovery: bytes | None = None) -> Unlocked:
+    try:
+        return Unlocked(*unwrap(body, passphrase=passphrase, recovery=recovery))
+    except WrongPassphrase:
+        what = "passphrase does" if passphrase is not None else "recovery words do"
+        raise WrongPassphrase(f"the {what} not open this store; try again, nothing was changed") from None
+
+
+# --- the random passphrase beside the store ----------------------------------------------------------------------
+
+
+def keep_passphrase(path: Path, text: str) -> None:
+    """Write a random passphrase where only its owner can read it; on return it survives power loss."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_kept(path: Path) -> bytes:
+    """The random passphrase that was kept at `path`. Raises UsageError when it is not a private file of ours."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}); check its owner and type") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077 or status.st_uid not in (os.geteuid(), 0):
+        os.close(descriptor)
+        raise UsageError(f"{path} is not a private file of yours; check its owner, then chmod 600 it")
+    return passphrase_bytes(read_source(Source(fd=descriptor), "kept passphrase"))
+
+
+# --- making and changing -----------------------------------------------------------------------------------------
+
+
+def make_body(unlocked: Unlocked, passphrase: bytes) -> tuple[Json, str]:
+    """A secrets file for `unlocked`, and the recovery words that open it too."""
+    recovery = secrets.token_bytes(32)
+    return wrap(unlocked.account, unlocked.secret, passphrase, recovery), recovery_words(recovery)
+
+
+def change_passphrase(store: Path, unlocked: Unlocked, passphrase: bytes) -> None:
+    """Make `passphrase` the one that opens `store`; the recovery words stay, a kept random passphrase goes.
+
+    On return neither generation of the secrets file opens with the old passphrase.
+    """
+    path = store / SECRETS
+    fresh, _ = make_body(unlocked, passphrase)
+    kept = [slot for slot in read_secrets(path)["slots"] if slot["kind"] != "passphrase"]
+    body = fresh | {"slots": [slot for slot in fresh["slots"] if slot["kind"] == "passphrase"] + kept}
+    if unwrap(body, passphrase=passphrase) != (unlocked.account, unlocked.secret):
+        raise BlobfsError("the new secrets file does not open, so the old one was kept; try again")
+    write_secrets(path, body)
+    write_secrets(path, body)
+    (store / PASSPHRASE).unlink(missing_ok=True)

@@ -1,0 +1,172 @@
+"""Commands run as a person or a script would run them; every mount and process is gone after the test."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_S = 60.0
+
+
+class Desk:
+    """One user of this machine: a home of their own, mount points in it, and the commands that they run."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.mount, self.store = home / "private", home / "store"
+        self.passphrase = home / "passphrase"
+        self.passphrase.write_text("open sesame\n")
+        self.environment = os.environ | {"XDG_DATA_HOME": str(home / "data"), "PYTHONPATH": str(ROOT)}
+        self._started: list[subprocess.Popen[str]] = []
+
+    def run(self, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        """`blobfs ARGUMENTS`, to its end, without a terminal."""
+        return subprocess.run(
+            self.command(*arguments),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            env=self.environment,
+            cwd="/",
+            check=False,
+            **options,
+        )
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        """`blobfs ARGUMENTS`, left running; its output is one pipe."""
+        process = subprocess.Popen(
+            self.command(*arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.environment,
+            cwd="/",
+        )
+        self._started.append(process)
+        return process
+
+    @staticmethod
+    def command(*arguments: object) -> list[str]:
+        return [sys.executable, "-m", "blobfs.cli", *map(str, arguments)]
+
+    def mount_arguments(self, *more: object) -> tuple[object, ...]:
+        return ("mount", self.mount, "--store", self.store, "--passphrase-file", self.passphrase, *more)
+
+    def up(self, *more: object) -> None:
+        """Mounted in the background, on return."""
+        done = self.run(*self.mount_arguments("--background", *more))
+        assert done.returncode == 0, done.stderr
+        assert os.path.ismount(self.mount)
+
+    def status(self) -> dict[str, Any]:
+        done = self.run("status", self.mount, "--json")
+        assert done.returncode == 0, done.stderr
+        body: dict[str, Any] = json.loads(done.stdout)
+        return body
+
+    def close(self) -> None:
+        """End everything, whatever state it is in."""
+        with suppress(Exception):
+            for body in json.loads(self.run("status", "--json").stdout):
+                if body["pid"] is not None:
+                    end(body["pid"])
+        for process in self._started:
+            process.kill()
+            process.communicate()
+        for path in (self.mount, self.home / "other"):
+            subprocess.run(["fusermount3", "-u", "-z", "-q", str(path)], check=False, stderr=subprocess.DEVNULL)
+
+
+def end(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Send a signal and wait until the process is gone."""
+    process = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(process, number)
+        wait_until(lambda: has_ended(process))
+    finally:
+        os.close(process)
+
+
+def has_ended(process: int) -> bool:
+    return bool(select.select([process], [], [], 0)[0])
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """For what another process does and announces to nobody."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """The process's output up to and with the line that holds `text`."""
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if text in line:
+            return seen
+    raise AssertionError(f"it ended without saying {text!r}: {seen}")
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path)
+    yield desk
+    desk.close()
+
+
+class AccountServer:
+    """A server process with one account."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self, port: int = 0) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "server", "--data", str(self.data), "--port", str(port)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        self.url = read_until(self.process, "listening on").split()[-1]
+
+    def command(self, *arguments: object) -> Any:
+        done = subprocess.run(
+            [sys.executable, "-m", "server", *map(str, arguments), "--data", str(self.data), "--json"],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            check=True,
+        )
+        return json.loads(done.stdout)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.communicate(timeout=PATIENCE_S)
+            self.process = None
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[AccountServer]:
+    server = AccountServer(tmp_path / "server")
+    server.start()
+    yield server
+    server.stop()

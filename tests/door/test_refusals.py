@@ -1,0 +1,126 @@
+"""What cannot be: one sentence, a code of its own, and nothing changed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from tests.door.conftest import AccountServer, Desk, wait_until
+
+
+def refuses(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith("blobfs: ")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.endswith(".\n")
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+@pytest.mark.parametrize("how", [(), ("--background",)])
+def test_a_wrong_passphrase(desk: Desk, how: tuple[str, ...]) -> None:
+    desk.up()
+    desk.run("umount", desk.mount)
+    before = (desk.store / "secrets.json").read_bytes()
+    desk.passphrase.write_text("open barley\n")
+    refuses(desk.run(*desk.mount_arguments(*how)), 3, "passphrase")
+    assert (desk.store / "secrets.json").read_bytes() == before
+    assert not os.path.ismount(desk.mount)
+
+
+def test_a_mount_point_with_entries(desk: Desk) -> None:
+    desk.mount.mkdir()
+    (desk.mount / "file").touch()
+    refuses(desk.run(*desk.mount_arguments()), 4, "not empty")
+    assert not desk.store.exists()
+
+
+def test_a_mount_point_that_is_a_file(desk: Desk) -> None:
+    desk.mount.touch()
+    refuses(desk.run(*desk.mount_arguments()), 4, "not a directory")
+    assert not desk.store.exists()
+
+
+def test_a_store_that_is_mounted_elsewhere(desk: Desk) -> None:
+    desk.up()
+    done = desk.run("mount", desk.home / "other", "--store", desk.store, "--passphrase-file", desk.passphrase)
+    refuses(done, 5, str(desk.mount), "blobfs umount")
+
+
+def test_a_store_that_another_process_has_open(desk: Desk) -> None:
+    desk.up()
+    desk.run("umount", desk.mount)
+    # As a process that has no control socket would: the lock alone counts.
+    held = subprocess.Popen(["flock", "-x", str(desk.store / "lock"), "sleep", "600"])
+    try:
+        wait_until(
+            lambda: subprocess.run(["flock", "-n", str(desk.store / "lock"), "true"], check=False).returncode == 1
+        )
+        for how in ((), ("--background",)):
+            refuses(desk.run(*desk.mount_arguments(*how)), 5)
+    finally:
+        held.terminate()
+        held.wait()
+
+
+def test_a_damaged_store(desk: Desk) -> None:
+    desk.up()
+    desk.run("umount", desk.mount)
+    (desk.store / "documents.db").write_bytes(os.urandom(1 << 16))
+    for how in ((), ("--background",)):
+        refuses(desk.run(*desk.mount_arguments(*how)), 7)
+
+
+@pytest.mark.parametrize("invite", ["hello", "blobfs1:", "blobfs1:AAAA", "@/no/such/file"])
+def test_what_is_not_an_invite(desk: Desk, invite: str) -> None:
+    refuses(desk.run(*desk.mount_arguments("--connect", invite)), 2, "invite")
+    assert not desk.store.exists()
+
+
+def test_a_server_that_is_not_there_for_the_first_connection(desk: Desk, server: AccountServer) -> None:
+    invite = server.command("user", "add", "alice")["invite"]
+    server.stop()
+    refuses(desk.run(*desk.mount_arguments("--connect", invite)), 13)
+    assert not desk.store.exists()
+
+
+def test_a_token_that_the_server_does_not_know(desk: Desk, server: AccountServer) -> None:
+    invite = server.command("user", "add", "alice")["invite"]
+    server.command("token", "revoke", "alice", server.command("token", "list", "alice")[0]["number"])
+    refuses(desk.run(*desk.mount_arguments("--connect", invite)), 14)
+    assert not desk.store.exists()
+
+
+def test_a_server_that_is_not_there_later_is_no_obstacle(desk: Desk, server: AccountServer) -> None:
+    desk.up("--connect", server.command("user", "add", "alice")["invite"])
+    desk.run("umount", desk.mount)
+    server.stop()
+    desk.up()
+    (desk.mount / "note").write_text("alone")
+    refuses(desk.run("sync", desk.mount, "--wait", "--timeout", "20"), 13)
+    status = desk.status()
+    assert status["state"] == "offline"
+    assert status["reason"]
+    assert status["pending"]["documents"] == 1
+
+
+def test_a_full_quota_lets_the_mount_go_on_and_is_named(desk: Desk, server: AccountServer) -> None:
+    desk.up("--connect", server.command("user", "add", "alice")["invite"])
+    server.command("quota", "set", "alice", 1000)
+    (desk.mount / "note").write_bytes(os.urandom(100_000))
+    refuses(desk.run("sync", desk.mount, "--wait", "--timeout", "30"), 15)
+    status = desk.status()
+    assert status["state"] == "over-quota"
+    assert status["reason"]
+    assert status["pending"] == {"documents": 1, "bytes": 100_000}
+    assert len((desk.mount / "note").read_bytes()) == 100_000
+
+
+def test_a_revoked_token_lets_the_mount_go_on_and_is_named(desk: Desk, server: AccountServer) -> None:
+    desk.up("--connect", server.command("user", "add", "alice")["invite"])
+    server.command("token", "revoke", "alice", server.command("token", "list", "alice")[0]["number"])
+    (desk.mount / "note").write_text("alone")
+    refuses(desk.run("sync", desk.mount, "--wait", "--timeout", "30"), 14)
+    assert desk.status()["state"] == "refused"
+    assert (desk.mount / "note").read_text() == "alone"

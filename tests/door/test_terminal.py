@@ -1,0 +1,143 @@
+"""With a person at a terminal: prompts, recovery words, the live line, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from tests.door.conftest import PATIENCE_S, Desk
+
+
+class Terminal:
+    """A command on a pseudo-terminal, and what a person sees and types there."""
+
+    def __init__(self, desk: Desk, *arguments: object, **environment: str) -> None:
+        command = desk.command(*arguments)
+        self.pid, self._screen = pty.fork()
+        if self.pid == 0:
+            os.execvpe(command[0], command, desk.environment | {"TERM": "xterm"} | environment)
+        self.seen = ""
+
+    def expect(self, text: str) -> str:
+        """What came up to and with `text`, which is then behind us."""
+        deadline = time.monotonic() + PATIENCE_S
+        while text not in self.seen:
+            assert select.select([self._screen], [], [], deadline - time.monotonic())[0], self.seen
+            try:
+                piece = os.read(self._screen, 65536)
+            except OSError:
+                piece = b""
+            assert piece, f"it ended without saying {text!r}: {self.seen!r}"
+            self.seen += piece.decode()
+        before, _, self.seen = self.seen.partition(text)
+        return before + text
+
+    def type(self, text: str) -> None:
+        os.write(self._screen, text.encode())
+
+    def end(self) -> tuple[int, str]:
+        """(exit code, the rest of the output)."""
+        with suppress(OSError):
+            while piece := os.read(self._screen, 65536):
+                self.seen += piece.decode()
+        _, status = os.waitpid(self.pid, 0)
+        self.pid = 0
+        return os.waitstatus_to_exitcode(status), self.seen
+
+    def close(self) -> None:
+        if self.pid:
+            os.kill(self.pid, 9)
+            os.waitpid(self.pid, 0)
+        os.close(self._screen)
+
+
+@pytest.fixture
+def terminal(desk: Desk) -> Iterator[type[Terminal]]:
+    opened: list[Terminal] = []
+
+    class Tracked(Terminal):
+        def __init__(self, *arguments: object, **environment: str) -> None:
+            super().__init__(desk, *arguments, **environment)
+            opened.append(self)
+
+    yield Tracked
+    for one in opened:
+        one.close()
+
+
+def test_a_first_run_asks_twice_prints_the_words_shows_its_state_and_ends_on_ctrl_c(
+    desk: Desk, terminal: type[Terminal]
+) -> None:
+    first = terminal("mount", desk.mount, "--store", desk.store)
+    first.expect("New passphrase: ")
+    first.type("open sesame\n")
+    first.expect("The same again: ")
+    first.type("open barley\n")
+    first.expect("The two differ.")
+    first.expect("New passphrase: ")
+    first.type("open sesame\n")
+    first.expect("The same again: ")
+    first.type("open sesame\n")
+    assert "24. " in first.expect("Mounted")
+    (desk.mount / "note").write_text("kept")
+    first.expect("\r\x1b[2K")
+    first.expect("the server")
+    first.type("\x03")
+    code, rest = first.end()
+    assert code == 0, rest
+    assert "Unmounted" in rest
+    assert not os.path.ismount(desk.mount)
+    assert not (desk.store / "passphrase").exists()
+
+    second = terminal("mount", desk.mount, NO_COLOR="1")
+    second.expect("Passphrase (or the recovery words): ")
+    second.type("open barley\n")
+    second.expect("does not open")
+    second.expect("Passphrase (or the recovery words): ")
+    second.type("open sesame\n")
+    second.expect("Mounted")
+    assert (desk.mount / "note").read_text() == "kept"
+    shown = second.expect("the server")
+    second.type("\x03")
+    assert second.end()[0] == 0
+    assert "\x1b[3" not in shown
+
+
+def test_a_passphrase_that_is_wrong_three_times_is_refused(desk: Desk, terminal: type[Terminal]) -> None:
+    desk.up()
+    desk.run("umount", desk.mount)
+    one = terminal("mount", desk.mount)
+    for _ in range(3):
+        one.expect("Passphrase (or the recovery words): ")
+        one.type("open barley\n")
+    assert one.end()[0] == 3
+
+
+def test_ctrl_c_at_the_prompt_leaves_nothing_behind(desk: Desk, terminal: type[Terminal]) -> None:
+    one = terminal("mount", desk.mount, "--store", desk.store)
+    one.expect("New passphrase: ")
+    one.type("\x03")
+    assert one.end()[0] == 130
+    assert not desk.store.exists()
+    assert not desk.mount.exists()
+
+
+def test_a_random_passphrase_is_replaced_by_ones_own(desk: Desk, terminal: type[Terminal]) -> None:
+    assert desk.run("mount", desk.mount, "--store", desk.store, "--background").returncode == 0
+    one = terminal("passwd", desk.mount)
+    one.expect("New passphrase: ")
+    one.type("open sesame\n")
+    one.expect("The same again: ")
+    one.type("open sesame\n")
+    code, rest = one.end()
+    assert code == 0, rest
+    assert not (desk.store / "passphrase").exists()
+    assert desk.run("umount", desk.mount).returncode == 0
+    assert desk.run("mount", desk.mount, "--background").returncode == 2
+    desk.up()
