@@ -146,8 +146,8 @@ async def _keep_up(service: Service, intake: Intake) -> None:
             await to_thread.run_sync(
                 collect.collect, service.catalog, service.backend, settings.grace_s, settings.retention_s
             )
-        except (errors.ServerError, OSError) as error:
-            LOG.error("upkeep failed", extra={"fields": {"error": type(error).__name__}})
+        except Exception:  # whatever it was, serving goes on, and the next run may do better
+            LOG.exception("upkeep failed")
 
 
 # --- errors -----------------------------------------------------------------------------------------------
@@ -161,6 +161,8 @@ def _answer_error(request: Request, error: Exception) -> Response:
         headers["WWW-Authenticate"] = 'Token realm="blobfs"'
     if isinstance(error, errors.Unavailable | errors.TooManyRequests):
         headers["Retry-After"] = "5"
+    if isinstance(error, errors.DiskFull):
+        LOG.warning("disk full", extra={"fields": {"request": request.scope.get("blobfs.request_id", "")}})
     for kind in type(error).__mro__:
         if kind in STATUS:
             status, code = STATUS[kind]
@@ -232,7 +234,7 @@ class Envelope:
         fields |= {"status": status, "ms": took_ms}
         if failure is not None:
             LOG.error("request failed", extra={"fields": fields}, exc_info=failure)
-        elif status >= 500:
+        elif status >= 500 and status != 507:
             LOG.error("request refused", extra={"fields": fields})
         else:
             LOG.debug("request", extra={"fields": fields})

@@ -30,6 +30,8 @@ def run(parsed: Namespace) -> Any:
         ServerError: one sentence for the person at the terminal.
     """
     settings = Settings(parsed.data, catalog_url=parsed.catalog)
+    if not settings.data.exists() and (parsed.noun, getattr(parsed, "verb", None)) != ("user", "add"):
+        raise DataUnusable(f"There is no data directory {settings.data}; `user add` or the server makes one.")
     prepare_data(settings.data)
     verbs = {
         "user add": _add_user,

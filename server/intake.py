@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import anyio
+from sqlalchemy import Connection
 
 from blobfs.protocol import MAX_BLOB, UploadStatus
 from server import quota
@@ -160,9 +161,15 @@ class Intake:
 
     async def _reserve(self, place: Place, wanted: Sequence[tuple[str, int]]) -> list[Reservation | UploadStatus]:
         with anyio.CancelScope(shield=True):  # a reservation that was made must reach whoever gives it up
-            answers = await self._service.note(quota.reserve, place, wanted)
+            answers = await self._service.note(self._reserve_now, place, wanted)
         self.active.update(answer.number for answer in answers if isinstance(answer, Reservation))
         return answers
+
+    def _reserve_now(
+        self, connection: Connection, place: Place, wanted: Sequence[tuple[str, int]]
+    ) -> list[Reservation | UploadStatus]:
+        self._service.require_space(sum(size for _, size in wanted))
+        return quota.reserve(connection, place, wanted)
 
     async def _settle(self, arrivals: Sequence[Arrival]) -> list[UploadStatus]:
         """Let arrivals in with the next transaction. Whoever gets the turn takes all that wait along."""

@@ -12,7 +12,7 @@ from typing import Final
 
 import anyio
 
-from server.errors import TooManyRequests
+from server.errors import ServerError, TooManyRequests
 
 POLL_S: Final = 1.0
 """How often the catalog is asked for changes that other processes made, while anybody waits."""
@@ -82,7 +82,11 @@ class News:
             await anyio.sleep(POLL_S)
             if not self._waiting:
                 continue
-            for user_id, seq in (await last_seqs(list(self._waiting))).items():
+            try:
+                seqs = await last_seqs(list(self._waiting))
+            except ServerError:
+                continue  # the catalog is busy or its disk is full: those who wait find out by themselves
+            for user_id, seq in seqs.items():
                 # The first look has nothing to compare with, and the change may have been just before it.
                 if self._seen.get(user_id) != seq and user_id in self._waiting:
                     self._seen[user_id] = seq

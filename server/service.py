@@ -5,6 +5,7 @@ Must not know HTTP. Invariant: nothing that waits for a disk runs on the event l
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -13,6 +14,7 @@ from sqlalchemy import Connection
 
 from server.backends.interface import BlobsBackend
 from server.catalog.engine import Catalog, storage_error
+from server.errors import DiskFull
 from server.news import News
 from server.settings import Settings
 
@@ -38,6 +40,16 @@ class Service:
         # SQLite has one writer at a time: queueing here is fair, where its own lock would be polled for.
         self._writer = CapacityLimiter(1)
         self._disk = CapacityLimiter(DISK)
+
+    def require_space(self, more: int) -> None:
+        """Refuse `more` bytes that would leave less than the floor free. Blocks, so in a worker thread.
+
+        Raises:
+            DiskFull: they would.
+        """
+        disk = os.statvfs(self.settings.data)
+        if disk.f_bavail * disk.f_frsize < self.settings.floor + more:
+            raise DiskFull("The server's disk is full; nothing was stored.")
 
     async def read(self, call: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`call` in a worker thread, on one consistent view of the catalog."""

@@ -46,6 +46,8 @@ class Settings:
     """How long earlier revisions, and the record of deleted blobs, are kept."""
     upkeep_s: float = 600
     """Between two runs of the collector."""
+    floor: int = 16 << 20
+    """Bytes of the disk that uploads leave free: without them the catalog could not even record a deletion."""
     idle_s: float = 60
     """How long a request may go without sending a byte of its body."""
 

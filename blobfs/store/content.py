@@ -251,17 +251,13 @@ class ContentStore:
                     self._db.run(f"DELETE FROM {table} WHERE content = ?", (content,))  # noqa: S608
         return left == 0 or len(found) == _SLICE
 
-    def trim(self, content: Content, size: int) -> int | None:
-        """Delete what lies beyond `size`, which no one has been told of; bytes stored then, or None: there was none.
-
-        For `mend`: a record that made the file longer went with the power, and its bytes did not.
-        """
+    def trim(self, content: Content, size: int) -> int:
+        """Delete what lies beyond `size`, which no document has been told of; bytes stored then. For `mend`."""
         last = self._ledger.one(self._db, _LAST_ROW, *_range(content))
-        extent = self._ledger.one(self._db, "SELECT MAX(extent) FROM extents WHERE content = ?", content)
-        end = 0 if last is None else ((last[0] & _ROW_MASK) * ROW + last[1])
-        if end <= size and (extent[0] is None or extent[0] * EXTENT < size):
-            return None
-        self._cut(content, size)
+        extent = self._ledger.one(self._db, "SELECT MAX(extent) FROM extents WHERE content = ?", content)[0]
+        end = 0 if last is None else (last[0] & _ROW_MASK) * ROW + last[1]
+        if end > size or (extent is not None and extent * EXTENT >= size):
+            self._cut(content, size)
         return int(self._ledger.one(self._db, _STORED, *_range(content))[0])
 
     # --- what sync knows ----------------------------------------------------------------------------------
@@ -286,8 +282,10 @@ class ContentStore:
         for at in range(0, len(plaintext), ROW):
             row = first_row + at // ROW
             if not present >> row & 1:
-                payload = plaintext[at : at + ROW]
-                self._put_row(_position(content, index * ROWS_PER_EXTENT + row), payload)
+                # What it ends with is zeros, padding too: they need no room here.
+                payload = plaintext[at : at + ROW].rstrip(b"\0")
+                if payload:
+                    self._put_row(_position(content, index * ROWS_PER_EXTENT + row), payload)
                 stored, present = stored + len(payload), present | 1 << row
         if first_row * ROW + len(plaintext) >= known.length:
             present |= ALL_ROWS & ~((1 << -(-known.length // ROW)) - 1)

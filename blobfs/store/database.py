@@ -27,6 +27,8 @@ PATCH: Final = "PATCH"
 
 IntegrityError: Final = sqlcipher3.IntegrityError
 _FULL: Final = ("full", "disk I/O error")
+_FAILURES: Final = (sqlcipher3.DatabaseError, MemoryError)
+"""SQLCipher answers all that follows a page that failed authentication with "out of memory"."""
 _NO_SPACE: Final = "the disk that holds the store is full or failing"
 
 
@@ -50,7 +52,8 @@ class Database:
         """Whether the current transaction is marked, and so can be undone."""
         self.failed = False
         """A full or failing disk came between: SQLite may have taken back the whole batch."""
-        self._page_size = page_size
+        self._tight = False
+        """Changed pages stay in memory, since the disk is full."""
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         except OSError as error:
@@ -67,6 +70,7 @@ class Database:
         # A raw key in x'..' quotes: no PBKDF2 at every open.
         self._connection.execute(f"PRAGMA key = \"x'{key.hex()}'\"")
         for pragma in (
+            "cipher_log_level = NONE",
             f"cipher_page_size = {page_size}",
             "cipher_hmac_algorithm = HMAC_SHA256",
             "journal_mode = WAL",
@@ -102,14 +106,14 @@ class Database:
         """The first row of a query; None when there is none. Raises NoSpace, StoreDamaged."""
         try:
             return self._connection.execute(sql, parameters).fetchone()
-        except sqlcipher3.DatabaseError as error:
+        except _FAILURES as error:
             raise self._failure(error) from error
 
     def all(self, sql: str, parameters: Sequence[Value]) -> list[Any]:
         """All rows of a query. Raises NoSpace, StoreDamaged."""
         try:
             rows: list[Any] = self._connection.execute(sql, parameters).fetchall()
-        except sqlcipher3.DatabaseError as error:
+        except _FAILURES as error:
             raise self._failure(error) from error
         return rows
 
@@ -128,7 +132,7 @@ class Database:
             count: int = self._connection.execute(sql, parameters).rowcount
         except IntegrityError:
             raise
-        except sqlcipher3.DatabaseError as error:
+        except _FAILURES as error:
             raise self._failure(error) from error
         self.notes.append((self.number, sql, parameters))
         self.weight += weight
@@ -142,7 +146,7 @@ class Database:
             with self._connection.open_blob("rows", "payload", position) as payload:
                 payload.seek(offset)
                 payload.write(data)
-        except sqlcipher3.DatabaseError as error:
+        except _FAILURES as error:
             raise self._failure(error) from error
         self.notes.append((self.number, PATCH, (position, offset, data)))
         self.weight += len(data)
@@ -180,7 +184,7 @@ class Database:
             if not self._connection.in_transaction:
                 self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute("SAVEPOINT step")
-        except sqlcipher3.DatabaseError as error:
+        except _FAILURES as error:
             raise self._failure(error) from error
         self.in_step = True
 
@@ -200,6 +204,10 @@ class Database:
     def drop(self) -> None:
         """Take back the whole batch; the database works again after a failure."""
         self._forget()
+        if self.failed:
+            # What is run again now stays in memory until it is committed: even a query would meet the full disk.
+            self._connection.execute("PRAGMA cache_spill = OFF")
+            self._tight = True
         if self._connection.in_transaction:
             with suppress(sqlcipher3.OperationalError):  # SQLite did so itself
                 self._connection.execute("ROLLBACK")
@@ -222,7 +230,10 @@ class Database:
                 self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute("UPDATE applied SET sequence = ? WHERE id = 1", (sequence,))
             self._connection.execute("COMMIT")
-        except sqlcipher3.DatabaseError as error:
+            if self._tight:
+                self._connection.execute("PRAGMA cache_spill = ON")
+                self._tight = False
+        except _FAILURES as error:
             raise self._failure(error) from error
 
     def applied(self) -> int:

@@ -241,31 +241,32 @@ class Ledger:
 
         On a full disk nothing is done: what was acknowledged is in the journal, and stays there until there is room.
         """
+        if self._journal.records == 0:
+            return
         try:
             self._flush_journal()
             self.blobs.commit(self._sequence)
             self._unflushed = True
             if self._heavy > self._safe:
-                self._flush_blobs()
+                self._flush(self.blobs)
+                self._heavy = 0
             self.documents.commit(self._sequence)
             self._since = 0.0
-            if self._journal.records:
-                old: Journal = self._journal
-                self._journal = Journal(self._directory, self._key, old.number + 1)
-                # Deleted only after the logs are on the disk: what a flush promised may be in here and nowhere else.
-                self._retired.append(old)
+            old: Journal = self._journal
+            self._journal = Journal(self._directory, self._key, old.number + 1)
+            # Deleted only after the logs are on the disk: what a flush promised may be in here and nowhere else.
+            self._retired.append(old)
             self._limit = BATCH_BYTES
         except NoSpace:
             self._limit = self._journal.size + BATCH_BYTES
             if self.documents.failed or self.blobs.failed:
                 self._behind = True
 
-    def _flush_blobs(self) -> None:
+    def _flush(self, database: Database) -> None:
         try:
-            self.blobs.flush()
+            database.flush()
         except OSError as error:
-            raise refusal(self.blobs.path, error) from error
-        self._heavy = 0
+            raise refusal(database.path, error) from error
 
     def tick(self) -> None:
         """Commit a batch that is old enough. For a worker thread, about once a second."""
@@ -341,15 +342,14 @@ class Ledger:
         done = self._replay()
         if old:
             self.blobs.commit(self._sequence)
-            self.blobs.flush()
+            self._flush(self.blobs)
             self.documents.commit(self._sequence)
-            self.documents.flush()
+            self._flush(self.documents)
         self._journal = Journal(self._directory, self._key, number_of(old[-1]) + 1 if old else 1)
-        if old:
-            # The new one is on the disk before an old one goes: it tells that the last run did not end in order.
-            self._journal.flush()
-            for path in old:
-                path.unlink(missing_ok=True)
+        # On the disk before anything else: a journal that is there tells that the last run did not end in order.
+        self._flush_journal()
+        for path in old:
+            path.unlink(missing_ok=True)
         return done
 
     def _replay(self) -> int:

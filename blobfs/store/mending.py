@@ -15,13 +15,13 @@ from blobfs.store.content import ContentStore
 from blobfs.store.ledger import Ledger
 from blobfs.store.schema import ROW_BITS
 from blobfs.values.extents import EXTENT, ROW, ROWS_PER_EXTENT, extent_length
-from blobfs.values.nodes import ROOT_INODE, Content
+from blobfs.values.nodes import ROOT_INODE
 
 _ATTACHED = "SELECT content, inode, size, edit > synced, deleted, stored FROM documents WHERE content IS NOT NULL"
 
 
 def mend(ledger: Ledger, store: ContentStore) -> None:
-    """Make the databases agree; quick, since only the lists of extents and documents are read."""
+    """Make the databases agree. Reads the lists of extents and documents, and of what is to be sent the rows' heads."""
     with ledger.transaction():
         attached = {row[0]: row[1:] for row in ledger.all(ledger.documents, _ATTACHED)}
         for (content,) in ledger.all(ledger.blobs, "SELECT content FROM discarded"):
@@ -32,21 +32,15 @@ def mend(ledger: Ledger, store: ContentStore) -> None:
             if content not in attached:
                 store.discard(content)
             else:
-                inode, size, unsent, *_ = attached[content]
-                if dirty or last * EXTENT >= size:
-                    _mend_node(ledger, store, content, inode, size)
+                inode, size, unsent, _, stored = attached[content]
+                if (dirty or last * EXTENT >= size) and (found := store.trim(content, size)) != stored:
+                    ledger.documents.run("UPDATE documents SET stored = ? WHERE inode = ?", (found, inode))
                 if dirty and not unsent:
                     ledger.documents.run("UPDATE documents SET edit = edit + 1 WHERE inode = ?", (inode,))
                     ledger.mark_changed()
         for (content,) in ledger.all(ledger.blobs, "SELECT content FROM unresolved"):
             if content not in attached:
                 store.discard(content)
-
-
-def _mend_node(ledger: Ledger, store: ContentStore, content: Content, inode: int, size: int) -> None:
-    stored = store.trim(content, size)
-    if stored is not None:
-        ledger.documents.run("UPDATE documents SET stored = ? WHERE inode = ?", (stored, inode))
 
 
 # --- checking -----------------------------------------------------------------------------------------
@@ -118,7 +112,7 @@ def _check_contents(ledger: Ledger) -> Iterator[str]:
         inode, size, unsent, deleted, _ = attached[content]
         if extent * EXTENT >= size:
             yield f"extent {extent} of inode {inode} is beyond its end"
-        if not dirty and (blob_id is None or length != extent_length(size, extent)):
+        if not dirty and (blob_id is None or length < extent_length(size, extent)):  # longer: it is padded
             yield f"extent {extent} of inode {inode} is clean and no blob"
         if dirty and not unsent and not deleted:
             yield f"inode {inode} has bytes to send and no edit"

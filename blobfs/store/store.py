@@ -41,6 +41,10 @@ class Store:
         self._lock = _lock(path)
         try:
             self._ledger = Ledger(path, keys)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        try:
             content = ContentStore(self._ledger)
             self.settings = Settings(self._ledger)
             self.tree = Tree(self._ledger, content)
@@ -51,7 +55,7 @@ class Store:
             self.transaction = self._ledger.transaction
             self.on_change = self._ledger.changed
         except BaseException:
-            os.close(self._lock)
+            self.close()
             raise
 
     @classmethod

@@ -206,8 +206,11 @@ class FilesystemBlobsBackend:
                 continue
             for namespace in _directories(user.path):
                 for path in _files(namespace.path, depth=3):
+                    key = BlobKey(user.name, namespace.name, path.name)
+                    if path.path != self._path(key):
+                        continue  # somebody else's file: no blob is ever looked for there
                     with contextlib.suppress(FileNotFoundError):
-                        yield BlobKey(user.name, namespace.name, path.name), path.stat(follow_symlinks=False).st_size
+                        yield key, path.stat(follow_symlinks=False).st_size
 
     def sweep(self) -> int:
         left = list(os.scandir(self._staging))

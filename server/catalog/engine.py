@@ -86,9 +86,10 @@ def _migrate(connection: Connection) -> None:
 
 def _open(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_size=POOL, max_overflow=0, pool_pre_ping=True)
+        return create_engine(url, pool_size=POOL, max_overflow=0, pool_pre_ping=True, hide_parameters=True)
     arguments = {"timeout": LOCK_WAIT_S, "check_same_thread": False, "cached_statements": 256}
-    engine = create_engine(url, pool_size=POOL, max_overflow=0, connect_args=arguments, query_cache_size=500)
+    # Parameters are payloads and hashes, which an error's text, and so the log, must not hold.
+    engine = create_engine(url, pool_size=POOL, max_overflow=0, connect_args=arguments, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -160,10 +160,16 @@ async def push_changes(request: Request) -> Response:
     if Action.CHANGE not in principal.actions:
         _refuse_replacing(changes)
     valid = [change for change in changes if isinstance(change, Change)]
-    outcomes = iter(await service.write(documents.push, principal.user_id, valid) if valid else [])
+    outcomes = iter(await service.write(_push, service, principal.user_id, valid) if valid else [])
     service.news.tell(principal.user_id)
     packed = await anyio.to_thread.run_sync(_pack_results, changes, outcomes)
     return Response(packed, media_type="application/json")
+
+
+def _push(connection: Connection, service: Service, user_id: int, changes: list[Change]) -> list[Outcome]:
+    if not all(change.deleted for change in changes):  # a full disk must let deletions through
+        service.require_space(sum(len(change.payload) for change in changes))
+    return documents.push(connection, user_id, changes)
 
 
 def _refuse_replacing(changes: Iterable[Change | str]) -> None:

@@ -1,0 +1,256 @@
+"""The process: start, address, end, exit codes, parents, SIGKILL, and the commands beside it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from server_process import ROOT, Account, RunningServer, blob_id_of, change, command, files_below, run, wait_until
+
+from blobfs.protocol import authorization_header, parse_invite
+
+
+@pytest.fixture
+def own(data: Path) -> Iterator[RunningServer]:
+    running = RunningServer(data)
+    yield running
+    if running.process.poll() is None:
+        running.kill()
+
+
+def test_a_user_added_while_the_server_runs_can_use_it_at_once(own: RunningServer) -> None:
+    arguments = command("user", "add", "alice", "--data", own.data, "--quota", 1000, "--json")
+    added = subprocess.run(arguments, cwd=ROOT, text=True, capture_output=True, timeout=60, check=False)
+    assert added.returncode == 0, added.stderr
+    answer = json.loads(added.stdout)
+    invite = parse_invite(answer["invite"])
+    assert set(answer) == {"user", "token", "invite"}
+    assert (invite.url, invite.user, invite.token) == (own.url, "alice", answer["token"])
+    headers = {"Authorization": authorization_header(invite.user, invite.token)}
+    assert httpx.put(f"{invite.url}/blobs/alice/b", content=b"x", headers=headers, trust_env=False).status_code == 201
+    assert httpx.put(f"{invite.url}/blobs/alice/c", content=bytes(1000), headers=headers).status_code == 507
+    tokens = json.loads(own.run("token", "list", "alice", "--json").stdout)
+    assert answer["token"] not in json.dumps(tokens)
+    assert not any(answer["token"].encode() in path.read_bytes() for path in files_below(own.data))
+
+
+def test_a_user_added_before_any_server_ran_gets_the_default_address(data: Path) -> None:
+    answer = json.loads(run("user", "add", "bob", "--data", data, "--json").stdout)
+    assert parse_invite(answer["invite"]).url == "http://127.0.0.1:8090"
+    given = run("token", "add", "bob", "--data", data, "--url", "https://example.org/x/", "--scope", "read", "--json")
+    assert parse_invite(json.loads(given.stdout)["invite"]).url == "https://example.org/x"
+    assert json.loads(given.stdout)["scopes"] == ["read"]
+
+
+def test_the_same_port_serves_again_after_a_stop_and_keeps_everything(own: RunningServer) -> None:
+    account = own.account("keeper")
+    account.put("b", b"kept")
+    account.push(change("d", None, "r1", added=["b"]))
+    token, port = account.token, urlsplit(own.url).port
+    assert own.stop() == 0
+    again = RunningServer(own.data, "--port", port)
+    try:
+        assert again.url == own.url
+        headers = {"Authorization": authorization_header("keeper", token)}
+        with httpx.Client(base_url=again.url, headers=headers, trust_env=False) as client:
+            assert client.get("/blobs/keeper/b").content == b"kept"
+            assert client.get("/documents/keeper").json()["cursor"] == "1"
+    finally:
+        assert again.stop() == 0
+
+
+def test_what_cannot_be_is_one_sentence_and_an_exit_code(own: RunningServer, tmp_path: Path) -> None:
+    port = urlsplit(own.url).port
+    plain_file = tmp_path / "file"
+    plain_file.write_text("x")
+    own.account("there")
+    refused = {
+        3: [run("--data", tmp_path / "other", "--port", port)],
+        4: [
+            run("--data", own.data, "--port", 0),
+            run("--data", plain_file, "--port", 0),
+            run("usage", "--data", plain_file),
+        ],
+        5: [
+            own.run("user", "add", "there"),
+            own.run("user", "remove", "absent"),
+            own.run("token", "revoke", "there", 99),
+        ],
+        2: [
+            run(),
+            run("--data", tmp_path, "--port", "x"),
+            run("--data", tmp_path, "--port", 70000),
+            own.run("user", "add", "../x"),
+            own.run("user", "add", "x", "--quota", "-1"),
+            own.run("user", "add", "x", "--url", "ftp://x"),
+            own.run("token", "add", "there", "--scope", "all"),
+        ],
+    }
+    for code, results in refused.items():
+        for result in results:
+            assert result.returncode == code, (code, result.args, result.stderr)
+            assert "Traceback" not in result.stderr
+            assert result.stdout == ""
+            if code != 2:
+                assert result.stderr.startswith("blobfs-server: ")
+                assert result.stderr.count("\n") == 1
+
+
+def test_sigterm_ends_long_polls_and_event_streams_at_once(own: RunningServer) -> None:
+    account = own.account("waiting")
+    answers: list[httpx.Response] = []
+    poll = threading.Thread(
+        target=lambda: answers.append(account.client().get("/documents/waiting", params={"wait": "50"}))
+    )
+    with account.http.stream("GET", "/events/waiting") as events:
+        lines = events.iter_lines()
+        assert next(lines) == ": connected"
+        poll.start()
+        account.client().get("/documents/waiting")
+        started = time.monotonic()
+        own.process.send_signal(signal.SIGTERM)
+        list(lines)
+    poll.join(20)
+    assert own.close() == 0
+    assert time.monotonic() - started < 5
+    assert [answer.status_code for answer in answers] == [200]
+
+
+STARTER = """
+import subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)
+print(child.pid, child.stdout.readline(), end="", flush=True)
+sys.stdin.read()
+"""
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_an_embedded_server_does_not_outlive_a_killed_parent(data: Path) -> None:
+    arguments = command("--data", data, "--host", "127.0.0.1", "--port", 0, "--exit-with-parent")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", STARTER, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    with parent.stdin, parent.stdout:
+        pid, text = parent.stdout.readline().split(" ", 1)
+        assert text.startswith("listening on ")
+        parent.kill()
+        parent.wait(10)
+        wait_until(lambda: not is_running(int(pid)), 10)
+
+
+THREAD_STARTER = """
+import subprocess, sys, threading, time
+started = []
+def start():
+    child = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)
+    started.append(child)
+    print(child.pid, child.stdout.readline(), end="", flush=True)
+thread = threading.Thread(target=start)
+thread.start()
+thread.join()
+sys.stdin.read()
+started[0].terminate()
+print(started[0].wait(), flush=True)
+"""
+
+
+def test_an_embedded_server_outlives_the_thread_that_started_it(data: Path) -> None:
+    arguments = command("--data", data, "--port", 0, "--exit-with-parent")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", THREAD_STARTER, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    with parent.stdout:
+        url = parent.stdout.readline().split("listening on ")[1].strip()
+        end = time.monotonic() + 1.5  # longer than between two looks at the parent
+        while time.monotonic() < end:
+            assert httpx.get(f"{url}/healthz", trust_env=False).status_code == 200
+        parent.stdin.close()
+        assert parent.stdout.readline() == "0\n"
+        assert parent.wait(10) == 0
+
+
+def test_sigkill_during_many_uploads_leaves_a_clean_catalog_and_all_that_was_acknowledged(data: Path) -> None:
+    acknowledged: dict[str, bytes] = {}
+    for round_ in range(2):
+        running = RunningServer(data)
+        account = running.account(f"killed{round_}")
+        enough = threading.Event()
+
+        def upload(number: int, account: Account = account, enough: threading.Event = enough) -> None:
+            with account.client() as client:
+                for index in range(1000):
+                    data_ = os.urandom(300_000 if number % 4 == 0 else 2000)
+                    name = blob_id_of(data_)
+                    try:
+                        if number % 4 == 1:
+                            items = [(blob_id_of(piece), piece) for piece in (os.urandom(500) for _ in range(50))]
+                            if account.upload(items) == ["created"] * 50:
+                                acknowledged.update((f"{account.name}/{key}", piece) for key, piece in items)
+                        elif client.put(f"/blobs/{account.name}/{name}", content=data_).status_code == 201:
+                            acknowledged[f"{account.name}/{name}"] = data_
+                        if number % 4 == 2:
+                            acknowledged.pop(f"{account.name}/{name}", None)
+                            client.delete(f"/blobs/{account.name}/{name}")
+                    except httpx.HTTPError:
+                        return
+                    if index == 3:
+                        enough.set()
+
+        threads = [threading.Thread(target=upload, args=(number,)) for number in range(24)]
+        for thread in threads:
+            thread.start()
+        assert enough.wait(60)
+        running.process.kill()
+        for thread in threads:
+            thread.join()
+        running.close()
+    restarted = RunningServer(data)
+    try:
+        checked = restarted.run("check", "--digests", "--json")
+        assert checked.returncode == 0, checked.stdout
+        assert json.loads(checked.stdout)["clean"] is True
+        assert files_below(data / "blobs" / ".staged") == []
+        for name, content in acknowledged.items():
+            user, blob_id = name.split("/")
+            path = data / "blobs" / user / "default" / blob_id[:1] / blob_id[:3] / blob_id[:6] / blob_id
+            assert path.read_bytes() == content
+        assert len(acknowledged) > 100
+        assert all(row["user"] for row in json.loads(restarted.run("usage", "--json").stdout))
+    finally:
+        assert restarted.stop() == 0
+
+
+def test_everything_in_the_data_directory_is_closed_to_others(own: RunningServer) -> None:
+    own.account("modes").put("b", b"x")
+    for path in [own.data, *own.data.rglob("*")]:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_the_page_for_everyone_tells_version_and_limits_and_nothing_of_accounts(own: RunningServer) -> None:
+    about = httpx.get(own.url, trust_env=False).json()
+    assert set(about) == {"server", "version", "features", "limits"}
+    assert about["version"] == 1
+    assert httpx.get(f"{own.url}/healthz", trust_env=False).json() == {"status": "ok"}
