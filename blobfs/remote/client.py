@@ -22,6 +22,7 @@ from blobfs import protocol
 from blobfs.errors import (
     BlobExists,
     BlobNotFound,
+    CorruptBlob,
     DataMissing,
     PreconditionFailed,
     ProtocolError,
@@ -29,7 +30,7 @@ from blobfs.errors import (
     RemoteUnavailable,
 )
 from blobfs.protocol import ChangeStatus, ItemStatus, UploadStatus
-from blobfs.remote.transport import ADVICE, Lane, Limits, Transport
+from blobfs.remote.transport import ADVICE, AnswerTooLong, Lane, Limits, RangeRefused, Transport
 from blobfs.values.documents import DocId
 from blobfs.values.extents import BlobId
 
@@ -237,7 +238,7 @@ class RemoteClient:
         """`size` stored bytes of a blob from `start` on, as they came: not authenticated.
 
         Raises:
-            DataMissing: the server lacks it. ProtocolError: other bytes than were asked for.
+            DataMissing: the server lacks it. CorruptBlob: it has other bytes, more or fewer, than a device sent.
         """
         headers = {"Range": f"bytes={start}-{start + size - 1}"}
         path = self._path(protocol.BLOB, blob_id=blob_id)
@@ -245,11 +246,12 @@ class RemoteClient:
             answer = await self.transport.request(lane, "GET", path, most=size, headers=headers)
         except BlobNotFound:
             raise DataMissing(MISSING) from None
+        except (AnswerTooLong, RangeRefused):
+            raise _other_length(blob_id) from None
         place = answer.headers.get("content-range", "")
-        if answer.status != 206 or not place.startswith(f"bytes {start}-{start + size - 1}/"):
-            raise _broken("range")
-        if len(answer.body) != size:
-            raise RemoteUnavailable("the connection to the server broke; blobfs tries again by itself")
+        # A body that the connection cut does not get here: this one is whole, and not what was asked for.
+        if not place.startswith(f"bytes {start}-{start + size - 1}/") or len(answer.body) != size:
+            raise _other_length(blob_id)
         return answer.body
 
     async def get_many(self, sizes: Mapping[BlobId, int], *, lane: Lane = Lane.BULK) -> AsyncIterator[Blob]:
@@ -308,6 +310,10 @@ class _Items:
 
 
 # --- JSON -------------------------------------------------------------------------------------------------
+
+
+def _other_length(blob_id: BlobId) -> CorruptBlob:
+    return CorruptBlob(f"blob {blob_id} has not the length on the server that a device gave it")
 
 
 def _broken(what: str) -> ProtocolError:
