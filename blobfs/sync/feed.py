@@ -10,7 +10,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -140,12 +140,15 @@ class Feed:
             parked = [[entry.doc_id, entry.reason, entry.since_s] for entry in self.parked.values()]
             self._store.settings.set("parked", parked or None)
 
-    async def arrive(self, results: Sequence[Result]) -> None:
+    async def arrive(self, results: Sequence[Result]) -> Mapping[DocId, str]:
         """Take in the documents that a push met; where the answer had no room for them the feed brings them.
 
-        The caller holds `turn`.
+        The caller holds `turn`. Those that were refused come back, with the reason.
         """
-        await self._apply_all([result.current for result in results if result.current is not None])
+        arrived = [result.current for result in results if result.current is not None]
+        await self._apply_all(arrived)
+        parked = (self.parked.get(sealed.doc_id) for sealed in arrived)
+        return {entry.doc_id: entry.reason for entry in parked if entry is not None}
 
     async def apply_waiting(self) -> None:
         """Apply the versions whose files have been closed."""

@@ -10,7 +10,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -28,6 +28,7 @@ from blobfs.errors import (
     QuotaExceeded,
     RemoteError,
     RemoteUnavailable,
+    Rollback,
 )
 from blobfs.remote.client import Change, RemoteClient, Result
 from blobfs.store.documents import Changed
@@ -60,6 +61,7 @@ _SNAPSHOT: Final = 64 << 20
 _PARK_S: Final = 300.0
 """After which a parked document is tried again, though nothing changed."""
 _AGAIN_S: Final = 0.5
+_LOST: Final = "the server has lost the document, which it had confirmed before; it stays here, tell the operator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class Upload:
         timing: Timing,
         is_busy: Callable[[Inode], bool],
         fetch: Callable[[Content, int, int], Awaitable[None]],
-        arrive: Callable[[Sequence[Result]], Awaitable[None]],
+        arrive: Callable[[Sequence[Result]], Awaitable[Mapping[DocId, str]]],
         turn: trio.Lock,
         echoes: Echoes,
     ) -> None:
@@ -370,12 +372,15 @@ class Upload:
             self._echoes.remember(changes[number])
         await trio.to_thread.run_sync(self._record_synced, [(group[number], changes[number]) for number in done])
         conflicts = [result for result in results if result.status is protocol.ChangeStatus.CONFLICT]
+        refusals: Mapping[DocId, str] = {}
         if conflicts:
             self._again_s = _AGAIN_S
-            await self._arrive(conflicts)
+            refusals = await self._arrive(conflicts)
         refused: BlobfsError | None = None
         for outgoing, result in zip(group, results, strict=True):
-            if result.status is protocol.ChangeStatus.MISSING_BLOBS:
+            if result.status is protocol.ChangeStatus.CONFLICT:
+                await self._doubt(outgoing, result, refusals.get(outgoing.doc_id))
+            elif result.status is protocol.ChangeStatus.MISSING_BLOBS:
                 await self._restore(outgoing, result)
             elif result.status is protocol.ChangeStatus.OVER_QUOTA:
                 refused = QuotaExceeded("the account on the server is full; delete something or ask for more room")
@@ -384,6 +389,16 @@ class Upload:
         if refused is not None:
             raise refused
         return len(done)
+
+    async def _doubt(self, outgoing: Outgoing, result: Result, refusal: str | None) -> None:
+        """Park what the server turns down for a revision that no device takes, or has lost: trying again is no use."""
+        if refusal is not None:
+            self._park(outgoing, Rollback(refusal))
+            return
+        # An answer without the document may only have had no room for it; so ask.
+        gone = result.current is None and outgoing.base is not None
+        if gone and not await self._client.revisions(outgoing.doc_id, limit=1):
+            self._park(outgoing, Rollback(_LOST))
 
     def _record_synced(self, done: Sequence[tuple[Outgoing, Change]]) -> None:
         documents, attachments = self._store.documents, self._store.attachments

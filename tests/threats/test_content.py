@@ -1,4 +1,4 @@
-"""Blobs of a server that changes, swaps, cuts, hides or invents them: reads are right or fail, and the user hears why."""
+"""Blobs of a server that changes, swaps, cuts or hides them: reads are right or fail, and the user hears why."""
 
 from __future__ import annotations
 
