@@ -1,3 +1,49 @@
-"""blobfs: an end-to-end encrypted folder whose files are fetched when used."""
+"""blobfs: an end-to-end encrypted folder whose files are fetched when used.
+
+For programs: `open_account` and `create_account` (docs/API.md). They are imported when they are used, so that importing
+`blobfs.protocol` loads nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from blobfs.api import (
+        Account,
+        AsyncAccount,
+        AsyncChanges,
+        AsyncDocument,
+        AttachmentState,
+        Changes,
+        Document,
+        Opening,
+        PastRevision,
+        create_account,
+        open_account,
+    )
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Account",
+    "AsyncAccount",
+    "AsyncChanges",
+    "AsyncDocument",
+    "AttachmentState",
+    "Changes",
+    "Document",
+    "Opening",
+    "PastRevision",
+    "__version__",
+    "create_account",
+    "open_account",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'blobfs' has no attribute {name!r}")
+    from blobfs import api
+
+    return getattr(api, name)

@@ -36,8 +36,6 @@ from blobfs.values.documents import Json
 from blobfs.values.keys import Keys
 
 TICK_S: Final = 1
-FLUSH_S: Final = 5
-"""Seconds between two flushes of open files' write buffers: what a SIGKILL can take from a file never closed."""
 FETCH_DEADLINE_S: Final = 60
 FLUSH_DEADLINE_S: Final = 600
 """Seconds for the last flush, on local disk; a disk that hangs longer must not keep the process for ever."""
@@ -125,7 +123,8 @@ class Daemon:
         self._is_open = False
         self.pending = Pending(*self._store.documents.pending())
         self._store.close()
-        write_pending(self._config.store / PENDING, self.pending)
+        with contextlib.suppress(OSError):
+            write_pending(self._config.store / PENDING, self.pending)
         log.info("ended: %s", format_pending(self.pending))
 
     def _build(self) -> None:
@@ -186,11 +185,14 @@ class Daemon:
 
     async def _hold_mount(self) -> None:
         mountpoint.prepare(self._config.mountpoint)
-        options = MountOptions(allow_other=self._config.allow_other, fsname=f"blobfs@{self._remote.url}")
+        options = MountOptions(allow_other=self._config.allow_other)
         await serve(self._fs, self._config.mountpoint, options, ready=self._ready)
 
     def _ready(self) -> None:
-        remember(Mount(self._config.mountpoint, self._config.store))
+        try:
+            remember(Mount(self._config.mountpoint, self._config.store))
+        except OSError as error:
+            log.warning("later commands will not find this mount by its directory: %s", error.strerror)
         self.was_ready = True
         log.info("mounted")
         self._announce(self._status())
@@ -212,17 +214,13 @@ class Daemon:
             ended.set()
 
     async def _tick(self) -> None:
-        flush_at = trio.current_time() + FLUSH_S
         while True:
             await trio.sleep(TICK_S)
             try:
                 await trio.to_thread.run_sync(self._store.tick)
-                if trio.current_time() >= flush_at:
-                    await self._fs.flush_all()
-                    flush_at = trio.current_time() + FLUSH_S
             except (BlobfsError, OSError) as error:
-                # A full disk, say: the next close or fsync of the file tells its program.
-                log.warning("a regular flush failed: %s", error)
+                # A full disk, say: the next close or fsync of a file tells its program.
+                log.warning("the store could not be brought to the disk: %s", error)
 
     async def _publish(self) -> None:
         """See that a new device finds the wrapped secret at the server; after a change of passphrase, the new one."""
@@ -238,9 +236,11 @@ class Daemon:
 
     async def _show(self) -> None:
         while self._live is not None:
+            start = trio.current_time()
             if self.was_ready:
                 self._live.show(await trio.to_thread.run_sync(self._status))
-            await trio.sleep(TICK_S)
+            # Counting what waits takes time when it is much: never more than a tenth of a processor.
+            await trio.sleep(max(TICK_S, 9 * (trio.current_time() - start)))
 
     # --- what the control socket answers -------------------------------------------------------------------------
 
@@ -259,8 +259,13 @@ class Daemon:
     async def _answer_sync(self, question: Json) -> Json:
         """With `wait`: on return the server has confirmed everything local, of open files what was written till now."""
         await self._fs.flush_all()
+        heard = self._engine.health.changed
         self._engine.retry()
         if question.get("wait"):
+            if self._engine.health.worst is not None:
+                # What was wrong may be mended by now: it counts only once it has been tried again.
+                with trio.move_on_after(PATIENCE_S):
+                    await heard.wait()
             limit_s = question.get("limit_s")
             await self._settle(float(limit_s) if isinstance(limit_s, int | float) else math.inf)
         return (await trio.to_thread.run_sync(self._status)).to_json()

@@ -17,6 +17,7 @@ BlobfsError
 ├── DocumentError
 │   ├── DocumentNotFound  DocumentExists
 │   ├── RevisionConflict
+│   ├── IndexExists  IndexNotFound
 │   └── InvalidDocument
 ├── IntegrityError              somebody changed what only our devices may write
 │   ├── CorruptBlob
@@ -190,6 +191,14 @@ class RevisionConflict(DocumentError):
 
 class InvalidDocument(DocumentError):
     """Content that is not a JSON object, or breaks a limit."""
+
+
+class IndexExists(DocumentError):
+    """An index of this name is over other paths."""
+
+
+class IndexNotFound(DocumentError):
+    """No index of this name."""
 
 
 # --- integrity ----------------------------------------------------------------------------------------

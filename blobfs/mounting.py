@@ -183,7 +183,8 @@ def _run_handed_over(config: Config, descriptor: int) -> int:
         log_to(config.store / LOG)
 
         def announce(status: Status) -> None:
-            print(_welcome(status, config), flush=True)
+            with contextlib.suppress(OSError):
+                print(_welcome(status, config), flush=True)
             let_go_of_terminal()
             with contextlib.suppress(OSError):
                 parent.sendall(READY)

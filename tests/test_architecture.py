@@ -228,7 +228,7 @@ def test_a_wrong_arrow_is_found(name: str, source: str) -> None:
         ("blobfs.values.new", "from . import keys\nfrom .keys import Keys"),
         ("blobfs.store.new", "from blobfs import __version__"),
         ("blobfs.fs.operations", "import pyfuse3, trio\nfrom blobfs.sync.engine import SyncEngine"),
-        ("blobfs.remote.client", "import httpx"),
+        ("blobfs.remote.transport", "import httpx"),
         ("blobfs.daemon", "from blobfs.fs import operations\nfrom blobfs import config"),
         ("server.new", "from blobfs.protocol import ID\nfrom blobfs import protocol\nfrom server.catalog import blobs"),
     ],

@@ -44,7 +44,7 @@ Prefetch = Callable[[Content, int, int], None]
 
 FLUSH_S: Final = 5.0
 """How long bytes written stay in memory alone while their file stays open."""
-MAX_DOOMED: Final = 64
+MAX_DOOMED: Final = 32
 """Deleted files purged in one transaction; fewer wait for the next `flush_all`."""
 PREFETCH: Final = 8 << 20
 """Bytes that a reader in sequence is kept ahead by: two extents."""
@@ -393,6 +393,7 @@ class FileSystem:
             data = self._attachments.read(node.content, offset, length)
         except BytesAbsent:
             data = await self._presence.read(node.content, offset, length)
+            self._tell(Stale(((inode, False),), ()))  # it takes more blocks now
             if file is not None:
                 file.is_partial = True
         if file is not None and file.is_partial:  # worth it only where something had to be fetched already
@@ -465,6 +466,8 @@ class FileSystem:
                     await self._writeback.flush(file)
                 except BlobfsError as error:
                     log.warning("inode %d has bytes that could not be stored: %s", file.inode, error)
+                except Exception:
+                    log.exception("inode %d has bytes that could not be stored", file.inode)
             self._drop_if_unused(file)
         self._purge()
 
@@ -481,8 +484,11 @@ class FileSystem:
         if applied.before is not None and not applied.names_after:
             with suppress(NotFound):
                 self._deleted(self._tree.get(applied.inode))
+        self._tell(self.invalidated(applied))
+
+    def _tell(self, stale: Stale) -> None:
         if self.on_stale is not None:
-            self.on_stale(self.invalidated(applied))
+            self.on_stale(stale)
 
     def invalidated(self, applied: Applied) -> Stale:
         """What the kernel must forget after a remote change."""

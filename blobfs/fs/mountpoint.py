@@ -82,7 +82,9 @@ def _check_device() -> None:
     try:
         os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except PermissionError:
-        raise UsageError(f"you may not open {DEVICE}; ask the administrator for access to it") from None
+        raise UsageError(
+            f"you may not open {DEVICE}; the administrator, or the container's owner, can allow it"
+        ) from None
     except OSError as error:
         raise UsageError(f"{DEVICE} cannot be opened: {error.strerror}") from None
 

@@ -100,6 +100,9 @@ class WriteBack:
         except BlobfsError as error:
             log.warning("inode %d: a full buffer could not be stored yet: %s", file.inode, error)
             file.crash()
+        except Exception:
+            log.exception("inode %d: a full buffer could not be stored", file.inode)
+            file.crash()
         except BaseException:
             file.crash()
             raise

@@ -153,26 +153,14 @@ class RemoteClient:
         lane = Lane.POLL if wait_s else Lane.BULK
         path = self._path(protocol.DOCUMENTS)
         answer = await self.transport.request(lane, "GET", path, most=MAX_PAGE, query=query, wait_s=wait_s)
-        body = _json(answer.body)
-        documents = tuple(_sealed(entry) for entry in _list(body.get("documents"), protocol.MAX_CHANGES))
-        cursor, more = body.get("cursor"), body.get("more")
-        if not isinstance(cursor, str) or len(cursor) > 1024 or not isinstance(more, bool):
-            raise _broken("feed")
-        if any(one.seq >= other.seq for one, other in itertools.pairwise(documents)):
-            raise _broken("feed out of order")
-        if more and (not documents or cursor == since):
-            raise _broken("a feed without an end")
-        return Page(documents, cursor, more)
+        return await trio.to_thread.run_sync(_parse_page, answer.body, since)
 
     async def push(self, changes: Sequence[Change]) -> list[Result]:
         """Send changes, at most `MAX_CHANGES` and `MAX_DOCUMENTS_BODY` bytes; one result for each, in their order."""
         body = await trio.to_thread.run_sync(_pack_changes, changes)
         path = self._path(protocol.DOCUMENTS)
         answer = await self._ask("POST", path, most=MAX_PAGE, body=body, headers=_JSON_TYPE)
-        results = _list(_json(answer.body).get("results"), len(changes))
-        if len(results) != len(changes):
-            raise _broken("results")
-        return [_result(change, entry) for change, entry in zip(changes, results, strict=True)]
+        return await trio.to_thread.run_sync(_parse_results, answer.body, changes)
 
     async def revisions(self, doc_id: DocId, limit: int = 100) -> list[Sealed]:
         """Earlier and present revisions of a document that the server still has, newest first."""
@@ -268,6 +256,7 @@ class RemoteClient:
             items = _Items(chunks)
             for name in ids:
                 yield name, await items.next(name, sizes[name])
+            await items.end()
 
     async def _ask(self, method: str, path: str, *, most: int, **request: Any) -> Any:
         return await self.transport.request(Lane.BULK, method, path, most=most, **request)
@@ -297,6 +286,11 @@ class _Items:
         if length != size:
             raise _broken("stream item")
         return await self._take(length)
+
+    async def end(self) -> None:
+        """Nothing may follow the last item."""
+        if self._held or await anext(self._chunks, None) is not None:
+            raise _broken("stream")
 
     async def _take(self, length: int) -> bytes:
         while len(self._held) < length:
@@ -366,6 +360,26 @@ def _sealed(value: Any) -> Sealed:
         return Sealed(DocId(doc_id), seq, revision, deleted, base64.b64decode(payload, validate=True))
     except binascii.Error:
         raise _broken("document") from None
+
+
+def _parse_page(answer: bytes, since: str | None) -> Page:
+    body = _json(answer)
+    documents = tuple(_sealed(entry) for entry in _list(body.get("documents"), protocol.MAX_CHANGES))
+    cursor, more = body.get("cursor"), body.get("more")
+    if not isinstance(cursor, str) or len(cursor) > 1024 or not isinstance(more, bool):
+        raise _broken("feed")
+    if any(one.seq >= other.seq for one, other in itertools.pairwise(documents)):
+        raise _broken("feed out of order")
+    if more and (not documents or cursor == since):
+        raise _broken("a feed without an end")
+    return Page(documents, cursor, more)
+
+
+def _parse_results(answer: bytes, changes: Sequence[Change]) -> list[Result]:
+    results = _list(_json(answer).get("results"), len(changes))
+    if len(results) != len(changes):
+        raise _broken("results")
+    return [_result(change, entry) for change, entry in zip(changes, results, strict=True)]
 
 
 def _pack_changes(changes: Sequence[Change]) -> bytes:

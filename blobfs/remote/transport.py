@@ -12,7 +12,7 @@ import http.cookiejar
 import ipaddress
 import json
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -139,7 +139,11 @@ class Transport:
         if not is_id(user) or not token:
             raise UsageError("the invite names no possible user or has no token; ask for a new one")
         self.up, self.down = Throttle(), Throttle()
-        self._headers = {"Authorization": authorization_header(user, token), "Accept-Encoding": "identity"}
+        self._headers = {
+            "Host": httpx.URL(self.url).netloc.decode("ascii"),
+            "Authorization": authorization_header(user, token),
+            "Accept-Encoding": "identity",
+        }
         context = ssl.create_default_context(cafile=ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         counts = {Lane.READER: limits.readers, Lane.BULK: limits.bulk, Lane.POLL: limits.polls}
@@ -199,19 +203,19 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         wait_s: float = 0.0,
         deadline_s: float = 600.0,
-    ) -> AsyncIterator[tuple[int, Mapping[str, str], AsyncIterator[bytes]]]:
+    ) -> AsyncIterator[tuple[int, Mapping[str, str], AsyncGenerator[bytes, None]]]:
         """Send a request; (status, headers, the body in pieces), all within `deadline_s`. Raises as `request`."""
         connections = self._lanes[lane]
         try:
             with trio.fail_after(deadline_s):
                 async with connections.borrow() as client:
-                    request = client.build_request(
+                    request = httpx.Request(
                         method,
                         self.url + path,
                         params=query,
-                        content=self._pieces(body) if self.up.bytes_per_s is not None else body or None,
                         headers={**self._headers, "Content-Length": str(len(body)), **(headers or {})},
-                        timeout=connections.timeout(wait_s),
+                        stream=_Body(body, self.up),
+                        extensions={"timeout": connections.timeout(wait_s).as_dict()},
                     )
                     response = await client.send(request, stream=True)
                     chunks = self._body(response)
@@ -229,16 +233,32 @@ class Transport:
         except trio.TooSlowError:
             raise RemoteUnavailable("the server is too slow; blobfs tries again by itself") from None
 
-    async def _pieces(self, body: bytes) -> AsyncIterator[bytes]:
-        for at in range(0, len(body), _CHUNK):
-            piece = body[at : at + _CHUNK]
-            await self.up.take(len(piece))
-            yield piece
-
-    async def _body(self, response: httpx.Response) -> AsyncIterator[bytes]:
+    async def _body(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         async for chunk in response.aiter_raw():
             await self.down.take(len(chunk))
             yield chunk
+
+
+class _Body(httpx.AsyncByteStream):
+    """A request's bytes. No generator, as httpx makes one: those that a broken connection leaves unfinished are
+    warned of when they are collected.
+    """
+
+    def __init__(self, body: bytes, throttle: Throttle) -> None:
+        self._body, self._throttle, self._at = body, throttle, 0
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._at = 0
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._at >= len(self._body):
+            raise StopAsyncIteration
+        limited = self._throttle.bytes_per_s is not None
+        piece = self._body[self._at : self._at + _CHUNK] if limited else self._body
+        self._at += len(piece)
+        await self._throttle.take(len(piece))
+        return piece
 
 
 # --- connections ------------------------------------------------------------------------------------------

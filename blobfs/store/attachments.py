@@ -88,7 +88,9 @@ class Attachments:
             raise InvalidArgument("only a file has bytes")
         return self._content.new() if node.content is None else node.content
 
-    def _record(self, node: Node, content: Content, size: int, stored: int, mtime_ns: int, ctime_ns: int) -> Node:
+    def _record(
+        self, node: Node, content: Content | None, size: int, stored: int, mtime_ns: int, ctime_ns: int
+    ) -> Node:
         self._ledger.documents.run(
             "UPDATE documents SET content = ?, size = ?, stored = ?, mtime_ns = ?, ctime_ns = ?, "  # noqa: S608
             f"{EDITED} WHERE inode = ?",
@@ -96,6 +98,40 @@ class Attachments:
         )
         self._ledger.mark_changed()
         return node._replace(content=content, size=size, stored=stored, mtime_ns=mtime_ns, ctime_ns=ctime_ns)
+
+    # --- for programs ---------------------------------------------------------------------------------------
+
+    def stage(self) -> Content:
+        """A content that belongs to no node yet; the next start after a crash finds it an orphan and sweeps it."""
+        return self._content.new()
+
+    def fill(self, content: Content, offset: int, data: bytes | bytearray | memoryview) -> int:
+        """Put bytes at the end of a staged content, which has `offset` bytes; how many more are stored.
+
+        Raises:
+            FileTooBig: beyond 16 TiB. NoSpace.
+        """
+        _check_size(offset + len(data))
+        with self._ledger.transaction():
+            return self._content.write(content, offset, data, offset) if len(data) else 0
+
+    def attach(self, inode: Inode, content: Content | None, size: int, stored: int, now_ns: int) -> Node:
+        """Make a staged content of `size` bytes, `stored` of them in rows, the bytes of a file; None takes them away.
+
+        What was attached before goes. Raises InvalidArgument: no file; NotFound.
+        """
+        with self._ledger.transaction():
+            node = self._tree.get(inode)
+            if node.kind is not Kind.FILE:
+                raise InvalidArgument("only a file has bytes")
+            if node.content is not None:
+                self._content.discard(node.content)
+            return self._record(node, content, size, stored, now_ns, now_ns)
+
+    def abandon(self, content: Content) -> None:
+        """A staged content will not be attached."""
+        with self._ledger.transaction():
+            self._content.discard(content)
 
     # --- for sync -------------------------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ databases lack are run again. docs/FORMAT.md, "Journal", has the bytes:
     length (4, big-endian) ‖ nonce (12) ‖ AES-256-GCM of msgpack [sequence, previous, notes]
 
 The key of a file is HKDF(journal key, salt); a record's associated data are the header and its offset, so none can be
-moved. A record that is cut or does not authenticate ends the file: it was being written when the power went.
+moved. A record that is cut or does not authenticate ends the file: it was being written when the power went, or it is
+the zeros that are written ahead of the records once somebody flushes.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ _OFFSET: Final = struct.Struct(">Q")
 _NONCE: Final = 12
 _PREFIX: Final = _LENGTH.size + _NONCE
 _NAME: Final = re.compile("journal-[0-9]{10}")
+_AHEAD: Final = bytes(256 << 10)
+"""What is written behind a record that does not fit into the zeros there, once somebody flushes."""
 
 
 class Journal:
@@ -55,10 +58,13 @@ class Journal:
         self.records = 0
         self.size = 0
         self._linked = False
+        self._is_flushed = False
+        self._end = 0
+        """Of the file: what lies between `size` and this is zeros, which end a reading as a cut record does."""
         salt = secrets.token_bytes(_SALT)
         self._header = MAGIC + salt
         self._cipher = AESGCM(derive(key, "journal", salt))
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             self._fd = os.open(self.path, flags, 0o600)
         except OSError as error:
@@ -87,23 +93,33 @@ class Journal:
         self.records += 1
 
     def _write(self, data: bytes) -> None:
+        pieces = [data]
+        if self._is_flushed and self.size + len(data) > self._end:
+            # Within zeros a flush has no new size and no new block to record: it takes a third of the time.
+            pieces.append(_AHEAD)
         try:
-            written = os.write(self._fd, data)
-            if written != len(data):
-                os.ftruncate(self._fd, self.size)
+            written = os.pwritev(self._fd, pieces, self.size)
+            if written < len(data):
+                self._truncate()
                 raise OSError(errno.ENOSPC, "cut short")
         except OSError as error:
             raise refusal(self.path, error) from error
-        self.size += written
+        self._end = max(self._end, self.size + written)
+        self.size += len(data)
 
     def cut(self, size: int) -> None:
         """Take back the last record, which began at `size`."""
-        os.ftruncate(self._fd, size)
         self.size = size
+        self._truncate()
         self.records -= 1
+
+    def _truncate(self) -> None:
+        os.ftruncate(self._fd, self.size)
+        self._end = self.size
 
     def flush(self) -> None:
         """On return every record survives power loss."""
+        self._is_flushed = True
         os.fdatasync(self._fd)
         if not self._linked:
             sync_directory(self.path.parent)

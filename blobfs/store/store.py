@@ -20,6 +20,7 @@ from blobfs.store.database import refusal
 from blobfs.store.documents import DocumentStore
 from blobfs.store.ledger import Ledger
 from blobfs.store.mending import check, mend
+from blobfs.store.queries import Queries
 from blobfs.store.settings import Settings
 from blobfs.store.tree import Tree
 from blobfs.values.documents import ROOT
@@ -50,6 +51,7 @@ class Store:
             self.tree = Tree(self._ledger, content)
             self.attachments = Attachments(self._ledger, self.tree, content)
             self.documents = DocumentStore(self._ledger, self.tree, self.attachments, self.settings, keys)
+            self.queries = Queries(self._ledger, self.settings)
             self._content = content
             self.device = DeviceId(self.settings.get("device", ""))
             self.transaction = self._ledger.transaction

@@ -29,6 +29,8 @@ _log: Final = logging.getLogger(__name__)
 
 READ_AHEAD: Final = 8 << 20
 """Bytes asked for ahead of a sequential reader at most: two extents hide a round trip of 50 ms at 1 Gbit/s."""
+_STEP: Final = 1 << 20
+"""Bytes of one request for a sequential reader, at the least."""
 _AHEAD_JOBS: Final = 4
 """Requests of read-ahead under way, half of the readers' connections: a blocked reader always finds one."""
 _READERS: Final = 1000
@@ -58,6 +60,8 @@ class _Pattern:
 
     end: int = 0
     window: int = 0
+    asked: int = 0
+    """Up to where bytes were asked for ahead; hints below it cost nothing."""
 
 
 class Download:
@@ -99,12 +103,13 @@ class Download:
         with trio.move_on_after(self._deadline_s) as scope:
             await self._resolve(content)
             ahead = self._observe(content, offset, length)
+            size = length if not ahead else max(length, min(ahead, _STEP))
             while True:
-                jobs = self._jobs_for(content, offset, length)
+                jobs = self._jobs_for(content, offset, size)
                 if not jobs:
                     break
                 if ahead:
-                    self._look_ahead(content, offset + length, ahead)
+                    self._look_ahead(content, offset + size, ahead)
                     ahead = 0
                 for job in jobs:
                     await job.finished.wait()
@@ -115,8 +120,13 @@ class Download:
 
     def prefetch(self, content: Content, offset: int, length: int) -> None:
         """Fetch these bytes soon, if there is a connection to spare. Returns at once; errors are nobody's."""
-        if self._store.attachments.unresolved(content) is None:
-            self._look_ahead(content, offset, min(length, READ_AHEAD))
+        pattern = self._patterns.get(content)
+        if pattern is None or self._store.attachments.unresolved(content) is not None:
+            return
+        end = offset + min(length, READ_AHEAD)
+        # In steps, so that a reader's every page does not make a request of its own.
+        if not pattern.asked - READ_AHEAD <= offset or end >= pattern.asked + _STEP:
+            self._look_ahead(content, offset, end - offset)
 
     # --- what to ask for --------------------------------------------------------------------------------------
 
@@ -135,6 +145,7 @@ class Download:
         nursery = self._nursery
         if nursery is None or self._ahead.available_tokens <= 0:
             return
+        self._patterns.setdefault(content, _Pattern()).asked = offset + length
         for job in self._missing(content, offset, length):
             self._start(nursery, job, self._ahead)
 

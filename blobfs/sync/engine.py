@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -48,6 +48,7 @@ UP: Final = "upload"
 DOWN: Final = "feed"
 _DAMAGES: Final = 100
 """Reads that failed, as status shows them."""
+_RESTART_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,7 @@ class SyncEngine:
             timing=Timing(self.options.quiet_s, self.options.max_wait_s),
             is_busy=lambda inode: self.is_busy(inode),
             fetch=self._download.fetch,
-            arrive=self._feed.arrive,
-            turn=self._feed.turn,
+            feed=self._feed,
             echoes=echoes,
         )
         self._wake = trio.Event()
@@ -138,7 +138,7 @@ class SyncEngine:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._download.run)
                 for task in (self._follow, self._send, self._apply_waiting, self._evict):
-                    nursery.start_soon(task)
+                    nursery.start_soon(self._keep_up, task)
                 task_status.started()
         finally:
             self._store.on_change.remove(wake)
@@ -172,11 +172,13 @@ class SyncEngine:
             RemoteUnavailable: not within `timeout_s`. AccessDenied, QuotaExceeded, WrongAccount, Rollback,
             ProtocolError: nothing can be sent before somebody mends it. IntegrityError: a document cannot be sent.
         """
+        # What was wrong before is tried again first: somebody may have mended it.
+        former = list(self.health.errors.values())
         self._hurried += 1
         self.retry()
         try:
             with trio.move_on_after(timeout_s):
-                await self._drain()
+                await self._drain(former)
                 return
             worst = self.health.worst
             raise worst or RemoteUnavailable("not everything could be sent in this time; blobfs goes on trying")
@@ -239,6 +241,15 @@ class SyncEngine:
         if found is not None and _account_of(found[0]) != self._store.keys.account:
             raise WrongAccount("the server holds the data of another account; connect this store to its own one")
         self._bound = True
+
+    async def _keep_up(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task for ever: an error that nobody foresaw must not take the mount away from its users."""
+        while True:
+            try:
+                await task()
+            except Exception:
+                _log.exception("a task of sync failed in a way that blobfs did not foresee; it starts again")
+                await trio.sleep(_RESTART_S)
 
     # --- tasks ------------------------------------------------------------------------------------------------
 
@@ -320,10 +331,10 @@ class SyncEngine:
             limits = self.options.cache
             await trio.to_thread.run_sync(partial(evict, self._store, limits, lambda content: self.is_pinned(content)))
 
-    async def _drain(self) -> None:
-        """See `settle`."""
+    async def _drain(self, former: Sequence[BlobfsError]) -> None:
+        """See `settle`; errors that were there before do not end it."""
         while True:
-            self._raise_if_stuck()
+            self._raise_if_stuck(former)
             if DOWN in self.health.errors or not self._bound:
                 await self._one_of(self.health.changed.wait, self._idle.wait)
                 continue
@@ -338,10 +349,10 @@ class SyncEngine:
             self._wake.set()
             await self._one_of(self.health.changed.wait, idle.wait)
 
-    def _raise_if_stuck(self) -> None:
-        worst = self.health.worst
-        if worst is not None and state_of(worst) in STUCK:
-            raise worst
+    def _raise_if_stuck(self, former: Sequence[BlobfsError]) -> None:
+        for error in self.health.errors.values():
+            if state_of(error) in STUCK and not any(error is other for other in former):
+                raise error
 
     def _is_clean(self) -> bool:
         """Whether nothing waits. Raises IntegrityError when something waits that cannot be sent."""

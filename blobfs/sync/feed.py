@@ -64,6 +64,8 @@ class Feed:
         self.turn = trio.Lock()
         """Held while documents are applied, and by uploads from sending documents until they are recorded: whether the
         server knows of a name must not change while the planner decides who keeps it."""
+        self.applied = 0
+        """Grows when something arrives, in `turn`."""
         marks = store.settings.get(_MARKS) or [None, 0]
         self._seq: int = marks[1]
         self._cursor: str | None = marks[0]
@@ -188,6 +190,7 @@ class Feed:
         self.parked[doc_id] = Parked(doc_id, reason, time.time())
 
     async def _apply(self, arrivals: Sequence[Remote]) -> None:
+        self.applied += len(arrivals)
         ready = self._hold_back(arrivals)
         same = await trio.to_thread.run_sync(self._find_equal, ready)
         if len(ready) > _CHUNK and await trio.to_thread.run_sync(self._are_plain, ready):
@@ -216,7 +219,11 @@ class Feed:
             self._park(arrivals[0].doc_id, error)
             return
         for applied in done:
-            self._on_applied(applied)
+            try:
+                self._on_applied(applied)
+            except Exception:
+                # It is applied all the same; what the kernel holds of it runs out by itself.
+                _log.exception("the mount could not be told of a change from another device")
 
     def _apply_now(self, arrivals: Sequence[Remote], same: frozenset[DocId]) -> list[Applied]:
         """Plan and do, in one transaction. In a worker thread."""

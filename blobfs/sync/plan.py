@@ -224,18 +224,19 @@ class _Planner:
 
     def _standing(self, document: Document) -> Document:
         """The document with parents that are live directories: revived where needed, the root where impossible."""
-        names = set()
-        for name in document.names:
-            while (heir := self._poured.get(name.parent)) is not None:
-                name = replace(name, parent=heir)
-            self._settle_waiting(name.parent)
-            parent = self._state(name.parent)
-            if parent is not None and parent.deleted:
-                self._revive(name.parent)
-                parent = self._state(name.parent)
-            stands = parent is None or (not parent.deleted and parent.document.kind is Kind.DIRECTORY)
-            names.add(name if stands or name.parent == ROOT else replace(name, parent=ROOT))
-        return replace(document, names=tuple(sorted(names)))
+        return replace(document, names=tuple(sorted({self._standing_name(name) for name in document.names})))
+
+    def _standing_name(self, name: Name) -> Name:
+        self._settle_waiting(name.parent)
+        state = self._state(name.parent)
+        if state is not None and state.deleted and name.parent not in self._poured:
+            # It may lose its name on coming back, and be poured into another directory at once.
+            self._revive(name.parent)
+        if name.parent in self._poured:
+            return self._standing_name(replace(name, parent=self._poured[name.parent]))
+        state = self._state(name.parent)
+        stands = state is None or (not state.deleted and state.document.kind is Kind.DIRECTORY)
+        return name if stands or name.parent == ROOT else replace(name, parent=ROOT)
 
     def _settle_waiting(self, doc_id: DocId) -> None:
         """Place what was taken in and is not placed yet."""

@@ -35,6 +35,7 @@ from blobfs.store.documents import Changed
 from blobfs.store.store import Store
 from blobfs.sync import parcel
 from blobfs.sync.echoes import Echoes
+from blobfs.sync.feed import Feed
 from blobfs.sync.leaves import Leaves
 from blobfs.sync.parcel import Outgoing, Plain
 from blobfs.sync.sending import Sender
@@ -95,13 +96,12 @@ class Upload:
         timing: Timing,
         is_busy: Callable[[Inode], bool],
         fetch: Callable[[Content, int, int], Awaitable[None]],
-        arrive: Callable[[Sequence[Result]], Awaitable[Mapping[DocId, str]]],
-        turn: trio.Lock,
+        feed: Feed,
         echoes: Echoes,
     ) -> None:
         self._store, self._client, self._leaves = store, client, leaves
-        self._timing, self._is_busy, self._fetch, self._arrive = timing, is_busy, fetch, arrive
-        self._echoes, self._turn = echoes, turn
+        self._timing, self._is_busy, self._fetch, self._feed = timing, is_busy, fetch, feed
+        self._echoes = echoes
         self.sender = Sender(client, store.keys)
         self.parked: dict[DocId, Parked] = {}
         self.kept_here: set[DocId] = set()
@@ -136,7 +136,9 @@ class Upload:
         for entry in changed:
             if not self._may_try(entry):
                 continue
-            outgoing = parcel.look(self._store, self._take_over(entry))
+            outgoing = parcel.look(self._store, entry)
+            if outgoing is not None and outgoing.deleted and outgoing.local.node.kind is Kind.FILE:
+                outgoing = parcel.look(self._store, self._take_over(entry))
             if outgoing is None or self._stays_here(outgoing):
                 continue
             wait_s = 0.0 if hurry else self._wait(outgoing, now_ns)
@@ -250,14 +252,15 @@ class Upload:
 
     async def _send(self, group: Sequence[Outgoing]) -> int:
         """Send a group: bytes, then documents. How many documents the server took."""
-        found: list[Outgoing] = []
+        mark = self._feed.applied
         if len(group) > 1 or sum(length for _, length in parcel.dirty_extents(self._store, group[0])) <= parcel.SMALL:
             found = await self._send_small_bytes(group)
         else:
             sent = await self._send_large_bytes(group[0])
             found = [] if sent is None else [sent]
-        changes = [await self._change(outgoing) for outgoing in found]
-        return await self._push(found, changes)
+        references = [await self._references(outgoing) for outgoing in found]
+        changes = await trio.to_thread.run_sync(self._seal_changes, found, references)
+        return await self._push(found, changes, mark)
 
     async def _send_small_bytes(self, group: Sequence[Outgoing]) -> list[Outgoing]:
         """Hash a whole group in one go and send what the server lacks of it; those that did not change meanwhile."""
@@ -333,37 +336,63 @@ class Upload:
 
     # --- documents --------------------------------------------------------------------------------------
 
-    async def _change(self, outgoing: Outgoing) -> Change:
-        """The change that a document is for the server."""
+    async def _references(self, outgoing: Outgoing) -> tuple[set[BlobId], set[BlobId]]:
+        """The blobs that a document refers to and its base did not, and the other way round."""
         base, document = outgoing.base, outgoing.document
         assert document is not None
         old = base.document.attachment if base is not None and not base.deleted else None
-        added, removed = set[BlobId](), set[BlobId]()
-        if not outgoing.deleted and document.attachment != old:
-            for plain in outgoing.indices:
-                self._leaves.learn(plain.blob_id, plain.data)
-            before, after = await self._leaves.references(old), await self._leaves.references(document.attachment)
-            added, removed = after - before, before - after
-        elif not outgoing.deleted and (base is None or base.deleted):
-            added = await self._leaves.references(document.attachment)
-        ids = tuple(sorted(added)), tuple(sorted(removed))
-        return self.sender.change(outgoing, self._store.device, *ids, padded=self._is_padded)
+        if outgoing.deleted or document.attachment == old:
+            return set(), set()
+        for plain in outgoing.indices:
+            self._leaves.learn(plain.blob_id, plain.data)
+        before, after = await self._leaves.references(old), await self._leaves.references(document.attachment)
+        return after - before, before - after
 
-    async def _push(self, group: Sequence[Outgoing], changes: Sequence[Change]) -> int:
-        """Send documents in as few requests as the limits allow, and record what became of each."""
-        taken, at = 0, 0
-        while at < len(changes):
-            end, size = at, 0
-            while end < len(changes) and end - at < protocol.MAX_CHANGES:
-                size += changes[end].size
-                if size > protocol.MAX_DOCUMENTS_BODY and end > at:
+    def _seal_changes(
+        self, group: Sequence[Outgoing], references: Sequence[tuple[set[BlobId], set[BlobId]]]
+    ) -> list[Change]:
+        device, padded = self._store.device, self._is_padded
+        return [
+            self.sender.change(outgoing, device, tuple(sorted(added)), tuple(sorted(removed)), padded=padded)
+            for outgoing, (added, removed) in zip(group, references, strict=True)
+        ]
+
+    async def _push(self, group: Sequence[Outgoing], changes: Sequence[Change], mark: int) -> int:
+        """Send documents, read at `mark`, in as few requests as the limits allow, and record what became of each."""
+        taken, waiting = 0, list(zip(group, changes, strict=True))
+        while waiting:
+            batch, size = 0, 0
+            while batch < min(len(waiting), protocol.MAX_CHANGES):
+                size += waiting[batch][1].size
+                if size > protocol.MAX_DOCUMENTS_BODY and batch:
                     break
-                end += 1
-            async with self._turn:
-                results = await self._client.push(changes[at:end])
-                taken += await self._record(group[at:end], changes[at:end], results)
-            at = end
+                batch += 1
+            async with self._feed.turn:
+                # What arrived since these were read may have moved or ended them; then their time is the next round.
+                sound = waiting[:batch]
+                if self._feed.applied != mark:
+                    sound = await trio.to_thread.run_sync(self._still_standing, sound)
+                if sound:
+                    files, sent = [pair[0] for pair in sound], [pair[1] for pair in sound]
+                    taken += await self._record(files, sent, await self._client.push(sent))
+            if len(sound) < batch:
+                self._again_s = _AGAIN_S
+            waiting = waiting[batch:]
         return taken
+
+    def _still_standing(self, batch: Sequence[tuple[Outgoing, Change]]) -> list[tuple[Outgoing, Change]]:
+        return [pair for pair in batch if self._still_stands(pair[0])]
+
+    def _still_stands(self, outgoing: Outgoing) -> bool:
+        """Whether a document is where it was, and follows from what it did, when it was read; its bytes may differ."""
+        with self._store.transaction():
+            fresh = parcel.look(self._store, outgoing.changed)
+        return (
+            fresh is not None
+            and fresh.deleted == outgoing.deleted
+            and fresh.local.document.names == outgoing.local.document.names
+            and (fresh.base and fresh.base.revision) == (outgoing.base and outgoing.base.revision)
+        )
 
     async def _record(self, group: Sequence[Outgoing], changes: Sequence[Change], results: Sequence[Result]) -> int:
         done = [number for number, result in enumerate(results) if result.status is protocol.ChangeStatus.OK]
@@ -375,7 +404,7 @@ class Upload:
         refusals: Mapping[DocId, str] = {}
         if conflicts:
             self._again_s = _AGAIN_S
-            refusals = await self._arrive(conflicts)
+            refusals = await self._feed.arrive(conflicts)
         refused: BlobfsError | None = None
         for outgoing, result in zip(group, results, strict=True):
             if result.status is protocol.ChangeStatus.CONFLICT:

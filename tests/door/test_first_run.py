@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
 from pathlib import Path
 
-from tests.door.conftest import AccountServer, Desk
+from tests.door.conftest import PATIENCE_S, AccountServer, Desk, wait_until
 
 
 def words_in(output: str) -> list[str]:
@@ -143,3 +144,29 @@ def test_a_new_token_of_the_same_account_is_taken(desk: Desk, server: AccountSer
     invite = server.command("token", "add", "alice")["invite"]
     desk.up("--connect", invite)
     assert desk.run("invite", desk.mount).stdout.strip() == invite
+
+
+def test_two_devices_that_begin_one_account_at_once_end_in_one_account(desk: Desk, server: AccountServer) -> None:
+    invite = server.command("user", "add", "alice")["invite"]
+    places = [(desk.mount, desk.store), (desk.home / "other", desk.home / "second")]
+    arguments = ("--passphrase-file", desk.passphrase, "--background", "--connect", invite)
+    started = [desk.start("mount", mount, "--store", store, *arguments) for mount, store in places]
+    outputs = [process.communicate(timeout=PATIENCE_S)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], outputs
+    assert sorted(len(words_in(output)) for output in outputs) == [0, 24]
+    bodies = [json.loads((store / "secrets.json").read_bytes()) for _, store in places]
+    assert bodies[0] == bodies[1]
+
+
+def test_a_changed_passphrase_reaches_the_server_and_the_next_device(desk: Desk, server: AccountServer) -> None:
+    invite = server.command("user", "add", "alice")["invite"]
+    desk.up("--connect", invite)
+    new = desk.home / "new"
+    new.write_text("open barley\n")
+    done = desk.run("passwd", desk.mount, "--passphrase-file", desk.passphrase, "--new-passphrase-file", new)
+    assert done.returncode == 0, done.stderr
+    place = ("mount", desk.home / "other", "--store", desk.home / "second", "--background", "--connect", invite)
+    wait_until(lambda: desk.run(*place, "--passphrase-file", new).returncode == 0)
+    assert desk.run("umount", desk.home / "other").returncode == 0
+    assert desk.run("umount", desk.mount).returncode == 0
+    assert desk.run(*desk.mount_arguments("--background")).returncode == 3

@@ -115,6 +115,8 @@ def test_a_full_quota_lets_the_mount_go_on_and_is_named(desk: Desk, server: Acco
     assert status["reason"]
     assert status["pending"] == {"documents": 1, "bytes": 100_000}
     assert len((desk.mount / "note").read_bytes()) == 100_000
+    server.command("quota", "set", "alice", "none")
+    assert desk.run("sync", desk.mount, "--wait", "--timeout", "30").returncode == 0
 
 
 def test_a_revoked_token_lets_the_mount_go_on_and_is_named(desk: Desk, server: AccountServer) -> None:

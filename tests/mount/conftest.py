@@ -31,11 +31,22 @@ class Mounted:
     def start(self, *arguments: str) -> None:
         """Mount; on return it can be used."""
         command = [sys.executable, "-m", "tests.mount.daemon", str(self.store), str(self.path), *arguments]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._answer() == b"ready\n", "the daemon did not mount; its reason is on stderr"
+
+    def _answer(self) -> bytes:
+        assert self.process is not None
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], START_S)
-        line = self.process.stdout.readline() if ready else b""
-        assert line == b"ready\n", "the daemon did not mount; its reason is on stderr"
+        return self.process.stdout.readline() if ready else b""
+
+    def change_elsewhere(self, name: str, body: bytes) -> None:
+        """Another device puts a file into the root, or with no bytes deletes it; on return it is in the store."""
+        assert self.process is not None
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{name} {body.hex()}\n".encode())
+        self.process.stdin.flush()
+        assert self._answer() == b"done\n"
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End the daemon with a signal; its exit status."""
@@ -49,6 +60,7 @@ class Mounted:
         process, self.process = self.process, None
         assert process is not None
         assert process.stdout is not None
+        assert process.stdin is not None
         try:
             return process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -57,6 +69,7 @@ class Mounted:
             raise
         finally:
             process.stdout.close()
+            process.stdin.close()
 
     def umount(self) -> int:
         """Unmount from outside, as a user does; the daemon's exit status."""

@@ -1,6 +1,7 @@
 """A daemon of the least kind: one store, no server, mounted until SIGTERM. Run as `python -m tests.mount.daemon`.
 
-Prints `ready` when the mount can be used. The store's keys are fixed: what is in it is made up.
+Prints `ready` when the mount can be used. The store's keys are fixed: what is in it is made up. A line on standard
+input plays another device: `NAME HEX` puts a file into the root, `NAME` deletes it; `done` is the answer.
 """
 
 from __future__ import annotations
@@ -20,8 +21,13 @@ from blobfs.fs.filesystem import FileSystem, Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
 from blobfs.store.store import Store
+from blobfs.values.documents import ROOT, DocId, Document, Name
+from blobfs.values.extents import Attachment, BlobId
 from blobfs.values.keys import AccountId, Keys, derive_keys
 from blobfs.values.nodes import Content
+from blobfs.values.revisions import DeviceId, Revision
+
+OTHER = DeviceId("f" * 16)
 
 
 def fixed_keys() -> Keys:
@@ -47,6 +53,7 @@ async def _run(store: Store, mountpoint: Path, options: MountOptions) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_wait_for_signal, nursery.cancel_scope)
         nursery.start_soon(_tick, store)
+        nursery.start_soon(_play_other_device, store, fs)
         await serve(fs, mountpoint, options, ready=functools.partial(print, "ready", flush=True))
         nursery.cancel_scope.cancel()
 
@@ -63,13 +70,41 @@ async def _tick(store: Store) -> None:
         await trio.to_thread.run_sync(store.tick)
 
 
+async def _play_other_device(store: Store, fs: FileSystem) -> None:
+    counter = 0
+    while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
+        counter += 1
+        name, _, body = line.strip().partition(" ")
+        blob_id = BlobId(f"{counter:064x}")
+        plaintext = bytes.fromhex(body)
+        document = Document(
+            doc_id=DocId(f"remote-{name}"),
+            names=(Name(ROOT, name.encode()),) if body else (),
+            mode=0o644,
+            mtime_ns=counter,
+            attachment=Attachment(len(plaintext), (blob_id,) if body else ()),
+        )
+        applied = store.documents.apply(document, Revision.of({OTHER: counter}), not body, counter)
+        if body:
+            content = store.tree.get(applied.inode).content
+            assert content is not None
+            store.attachments.keep(content, 0, blob_id, 0, plaintext)
+        fs.notify(applied)
+        print("done", flush=True)
+
+
 def main() -> None:
     """Mount until told to stop."""
     parser = argparse.ArgumentParser()
     parser.add_argument("store", type=Path)
     parser.add_argument("mountpoint", type=Path)
     parser.add_argument("--allow-other", action="store_true")
+    parser.add_argument("--user", type=int, help="become this user first, once everything is imported")
     arguments = parser.parse_args()
+    if arguments.user:
+        os.setgroups([])
+        os.setgid(arguments.user)
+        os.setuid(arguments.user)
     logging.basicConfig(level=logging.INFO)
     reasons: list[str] = []
     try:

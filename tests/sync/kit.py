@@ -29,6 +29,7 @@ REPOSITORY = Path(__file__).parents[2]
 ACCOUNT = AccountId("ab" * 16)
 KEYS = derive_keys(ACCOUNT, b"k" * 32)
 TIMEOUT_S = 30
+LIMIT_S = float(os.environ.get("BLOBFS_TEST_LIMIT_S", "90"))
 
 
 def trio_test(function: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -37,7 +38,7 @@ def trio_test(function: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
     @functools.wraps(function)
     def run(**fixtures: Any) -> None:
         async def bounded() -> None:
-            with trio.fail_after(90):
+            with trio.fail_after(LIMIT_S):
                 await function(**fixtures)
 
         trio.run(bounded)

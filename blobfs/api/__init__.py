@@ -1,0 +1,21 @@
+"""The document API, for programs; docs/API.md shows it. `blobfs` itself has these names too, imported when used."""
+
+from blobfs.api.account import Account, PastRevision
+from blobfs.api.asynchronous import AsyncAccount, AsyncChanges, AsyncDocument
+from blobfs.api.changes import Changes
+from blobfs.api.document import AttachmentState, Document
+from blobfs.api.opening import Opening, create_account, open_account
+
+__all__ = [
+    "Account",
+    "AsyncAccount",
+    "AsyncChanges",
+    "AsyncDocument",
+    "AttachmentState",
+    "Changes",
+    "Document",
+    "Opening",
+    "PastRevision",
+    "create_account",
+    "open_account",
+]

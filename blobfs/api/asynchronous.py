@@ -1,0 +1,242 @@
+"""The same for async programs, under trio and under asyncio: each call runs the plain one in a worker thread.
+
+Holds nothing of its own. Invariant: a call that only touches the local store is finished before a cancellation of its
+caller takes effect; one that waits for the server or for news is given up at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import anyio
+import anyio.lowlevel
+from anyio import to_thread
+
+from blobfs.api.account import Account, PastRevision
+from blobfs.api.changes import Changes
+from blobfs.api.connection import WAITER, Waiter
+from blobfs.api.document import AttachmentState, Document
+from blobfs.api.staging import AsyncSource
+from blobfs.store.queries import Scalar
+from blobfs.sync.status import SyncStatus
+from blobfs.values.documents import Json
+
+Result = TypeVar("Result")
+
+
+async def in_thread(call: Callable[..., Result], *arguments: Any, shielded: bool = False) -> Result:
+    """Run `call` in a worker thread, to its end."""
+    with anyio.CancelScope(shield=shielded):
+        return await to_thread.run_sync(partial(call, *arguments))
+    raise AssertionError("a scope that is not cancelled does not swallow")
+
+
+async def waiting(call: Callable[..., Result], *arguments: Any) -> Result:
+    """Run `call`, which waits for the engine's thread, in a worker thread; cancelled, it ends at once."""
+    waiter = Waiter()
+
+    def run() -> Result:
+        WAITER.set(waiter)
+        return call(*arguments)
+
+    try:
+        return await to_thread.run_sync(run, abandon_on_cancel=True)
+    except BaseException:
+        waiter.cancel()
+        raise
+
+
+class AsyncDocument:
+    """See `Document`; what may touch a disk or the server is awaited."""
+
+    def __init__(self, document: Document) -> None:
+        """Accounts make them."""
+        self.plain = document
+        """The same document for plain calls."""
+
+    @property
+    def doc_id(self) -> str:
+        """See `Document`."""
+        return self.plain.doc_id
+
+    @property
+    def revision(self) -> str:
+        """See `Document`."""
+        return self.plain.revision
+
+    @property
+    def content(self) -> Json:
+        """See `Document`."""
+        return self.plain.content
+
+    @content.setter
+    def content(self, content: Json) -> None:
+        self.plain.content = content
+
+    def __repr__(self) -> str:
+        return f"Async{self.plain!r}"
+
+    async def is_dirty(self) -> bool:
+        """See `Document.is_dirty`."""
+        return await in_thread(self.plain.is_dirty)
+
+    async def put_attachment(self, source: AsyncSource) -> None:
+        """See `Document.put_attachment`; the pieces may also come from an async iterable."""
+        if isinstance(source, AsyncIterable):
+            await self._put_pieces(source)
+        else:
+            await in_thread(self.plain.put_attachment, source)
+
+    async def _put_pieces(self, source: AsyncIterable[bytes]) -> None:
+        attaching = self.plain.account.attaching
+        filler = await in_thread(attaching.begin, self.plain)
+        try:
+            async for piece in source:
+                await in_thread(filler.add, piece)
+            await in_thread(filler.end)
+        except BaseException:
+            await in_thread(attaching.staging.drop, filler.staged, shielded=True)
+            raise
+        await in_thread(attaching.change, self.plain, filler.staged)
+
+    async def get_attachment(self) -> anyio.AsyncFile[bytes] | None:
+        """See `Document.get_attachment`; the file is one of anyio's."""
+        file = await in_thread(self.plain.get_attachment)
+        return None if file is None else anyio.wrap_file(file)
+
+    async def delete_attachment(self) -> None:
+        """See `Document.delete_attachment`."""
+        await in_thread(self.plain.delete_attachment)
+
+    async def get_attachment_state(self) -> AttachmentState:
+        """See `Document.get_attachment_state`."""
+        return await in_thread(self.plain.get_attachment_state)
+
+    async def upload_attachment(self, timeout_s: float | None = None) -> AttachmentState:
+        """See `Document.upload_attachment`."""
+        return await waiting(self.plain.upload_attachment, timeout_s)
+
+    async def download_attachment(self) -> AttachmentState:
+        """See `Document.download_attachment`."""
+        return await waiting(self.plain.download_attachment)
+
+
+class AsyncChanges(AsyncIterator[str]):
+    """See `Changes`; a wait that is cancelled loses nothing."""
+
+    def __init__(self, changes: Changes) -> None:
+        """Use `AsyncAccount.changes`."""
+        self._changes = changes
+
+    async def __anext__(self) -> str:
+        while True:
+            await anyio.lowlevel.checkpoint()
+            if (doc_id := self._changes.take()) is not None:
+                return doc_id
+            try:
+                more = await to_thread.run_sync(self._changes.wait, abandon_on_cancel=True)
+            except BaseException:
+                self._changes.poke()
+                raise
+            if not more:
+                raise StopAsyncIteration
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._changes.close()
+
+    async def aclose(self) -> None:
+        """Listen no more."""
+        self._changes.close()
+
+
+class AsyncAccount:
+    """See `Account`; what may touch a disk or the server is awaited."""
+
+    def __init__(self, account: Account) -> None:
+        """Use `async with open_account(...)`."""
+        self.plain = account
+        """The same account for plain calls."""
+
+    @property
+    def recovery_words(self) -> str | None:
+        """See `Account`."""
+        return self.plain.recovery_words
+
+    async def aclose(self) -> None:
+        """See `Account.close`."""
+        await in_thread(self.plain.close, shielded=True)
+
+    async def create_doc(self, content: Json, doc_id: str | None = None) -> AsyncDocument:
+        """See `Account.create_doc`."""
+        return AsyncDocument(await in_thread(self.plain.create_doc, content, doc_id))
+
+    async def get_doc(self, doc_id: str) -> AsyncDocument | None:
+        """See `Account.get_doc`."""
+        document = await in_thread(self.plain.get_doc, doc_id)
+        return None if document is None else AsyncDocument(document)
+
+    async def get_all_docs(self) -> AsyncIterator[AsyncDocument]:
+        """See `Account.get_all_docs`."""
+        documents = self.plain.get_all_docs()
+        while (document := await in_thread(next, documents, None)) is not None:
+            yield AsyncDocument(document)
+
+    async def put_doc(self, document: AsyncDocument) -> None:
+        """See `Account.put_doc`."""
+        await in_thread(self.plain.put_doc, document.plain)
+
+    async def delete_doc(self, document: AsyncDocument) -> None:
+        """See `Account.delete_doc`."""
+        await in_thread(self.plain.delete_doc, document.plain)
+
+    async def create_index(self, name: str, *paths: str) -> None:
+        """See `Account.create_index`."""
+        await in_thread(self.plain.create_index, name, *paths)
+
+    async def delete_index(self, name: str) -> None:
+        """See `Account.delete_index`."""
+        await in_thread(self.plain.delete_index, name)
+
+    async def list_indexes(self) -> dict[str, tuple[str, ...]]:
+        """See `Account.list_indexes`."""
+        return await in_thread(self.plain.list_indexes)
+
+    async def get_from_index(self, name: str, *values: Scalar) -> list[AsyncDocument]:
+        """See `Account.get_from_index`."""
+        return [AsyncDocument(document) for document in await in_thread(self.plain.get_from_index, name, *values)]
+
+    async def get_index_keys(self, name: str) -> list[tuple[Any, ...]]:
+        """See `Account.get_index_keys`."""
+        return await in_thread(self.plain.get_index_keys, name)
+
+    async def get_doc_conflicts(self, doc_id: str) -> list[AsyncDocument]:
+        """See `Account.get_doc_conflicts`."""
+        return [AsyncDocument(document) for document in await in_thread(self.plain.get_doc_conflicts, doc_id)]
+
+    async def resolve_doc(self, document: AsyncDocument, conflicts: Sequence[AsyncDocument]) -> None:
+        """See `Account.resolve_doc`."""
+        await in_thread(self.plain.resolve_doc, document.plain, [conflict.plain for conflict in conflicts])
+
+    async def get_revisions(self, doc_id: str) -> list[PastRevision]:
+        """See `Account.get_revisions`."""
+        return await waiting(self.plain.get_revisions, doc_id)
+
+    async def sync(self, timeout_s: float | None = None) -> None:
+        """See `Account.sync`."""
+        await waiting(self.plain.sync, timeout_s)
+
+    async def status(self) -> SyncStatus:
+        """See `Account.status`."""
+        return await in_thread(self.plain.status)
+
+    def changes(self) -> AsyncChanges:
+        """See `Account.changes`."""
+        return AsyncChanges(self.plain.changes())

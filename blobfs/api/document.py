@@ -1,0 +1,159 @@
+"""A document in a program's hands: its JSON, and what it says about its attachment.
+
+Holds what was read and what was changed since, and asks its account for everything else. Invariant: nothing that is
+done to it reaches the store before `put_doc`, except that the bytes of a new attachment lie there already.
+"""
+
+from __future__ import annotations
+
+import enum
+import io
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from blobfs.api.staging import Source, Staged
+from blobfs.errors import InvalidDocument
+from blobfs.store.documents import Local
+from blobfs.values import documents
+from blobfs.values.documents import DocId, Json
+from blobfs.values.nodes import Content
+
+if TYPE_CHECKING:
+    from blobfs.api.account import Account
+
+MAX_CONTENT: Final = 512 << 10
+"""Bytes of a document's JSON; the rest of what the server takes is for its names, attributes and blob ids."""
+
+
+class AttachmentState(enum.IntFlag):
+    """Where the bytes of an attachment are, as far as this device knows."""
+
+    NONE = 0
+    """Nothing is attached."""
+    LOCAL = 1
+    """All of it is in the local store."""
+    REMOTE = 2
+    """All of it is on the server."""
+    SYNCED = 3
+    """Both."""
+
+
+class Change(enum.Enum):
+    """What put_doc is to do about the attachment, beside attaching something new."""
+
+    NOTHING = enum.auto()
+    DETACH = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a program can see of a document in the store; another one means that somebody changed it."""
+
+    text: str
+    """Its JSON in one form."""
+    content: Content | None
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, local: Local) -> Stored:
+        """As it is now. Attributes that say nothing to a program, such as its name in the mount, are left out."""
+        node = local.node
+        return cls(canonical(node.doc_id, local.document.content), node.content, node.size, node.mtime_ns)
+
+
+def canonical(doc_id: str, content: Json) -> str:
+    """JSON as text, the same for equal values.
+
+    Raises:
+        InvalidDocument: it is no JSON object, breaks a limit of the format, or `doc_id` is no id.
+    """
+    documents.check(documents.Document(DocId(doc_id), content=content))
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    if len(text) > MAX_CONTENT:
+        raise InvalidDocument(f"a document has {MAX_CONTENT} bytes of JSON at most; put more into an attachment")
+    return text
+
+
+class Document:
+    """One document, as it was when it was read. Change `content`, then `put_doc` it. For one thread at a time."""
+
+    def __init__(self, account: Account, local: Local) -> None:
+        """Accounts make them; see `Account.create_doc` and `get_doc`."""
+        self.account = account
+        self.doc_id: str = local.node.doc_id
+        self.content: Json = {}
+        self.change: Staged | Change = Change.NOTHING
+        self.revision = ""
+        """Names the state that was read, on this device: the server's revision, and how many edits it lacks."""
+        self.refresh(local)
+        self.content = local.document.content
+
+    def refresh(self, local: Local) -> None:
+        """This is what the store has now, and there is nothing left to be put."""
+        self.stored: Stored | None = Stored.of(local)
+        self.change = Change.NOTHING
+        base = self.account.store.documents.base(local.node.doc_id)
+        unsent = local.edit - local.synced
+        self.revision = (str(base.revision) if base is not None else "") + (f"+{unsent}" if unsent > 0 else "")
+
+    def __repr__(self) -> str:
+        return f"Document({self.doc_id!r}, revision={self.revision!r})"
+
+    def is_dirty(self) -> bool:
+        """Whether it differs from what is stored, in its JSON or because its attachment was put or deleted since.
+
+        Raises:
+            InvalidDocument: its content cannot be stored at all.
+        """
+        return self.account.is_dirty(self)
+
+    def put_attachment(self, source: Source) -> None:
+        """Attach bytes, in place of any that were; `put_doc` makes it last. On return they are in the local store.
+
+        Args:
+            source: a path, bytes, a binary file (read from its beginning), or an iterable of bytes. Read piece by
+                piece: an attachment may be larger than memory.
+        Raises:
+            UsageError: nothing that gives bytes, or the document is a directory or the like. NoSpace. OSError.
+        """
+        self.account.attaching.put(self, source)
+
+    def get_attachment(self) -> io.BufferedReader | None:
+        """The attachment as a file, seekable; None when nothing is attached. Close it after use.
+
+        Bytes that are not on this device are fetched as they are read; reading raises `RemoteUnavailable` when they do
+        not come, and `StaleHandle` when the attachment was replaced since.
+        """
+        return self.account.attaching.open(self)
+
+    def delete_attachment(self) -> None:
+        """Attach nothing any more; `put_doc` makes it last."""
+        self.account.attaching.delete(self)
+
+    def get_attachment_state(self) -> AttachmentState:
+        """Where the bytes are, from what this device knows: asks no server."""
+        return self.account.attaching.state(self)
+
+    def upload_attachment(self, timeout_s: float | None = None) -> AttachmentState:
+        """See that the server has the document and its attachment; the state then, NONE when nothing is attached.
+
+        It would be sent soon anyway; this waits until the server has confirmed it.
+
+        Args:
+            timeout_s: without one, as long as the server answers at all.
+        Raises:
+            UsageError: the attachment was not put into the document yet.
+            RemoteUnavailable, AccessDenied, QuotaExceeded and other errors of the server.
+        """
+        return self.account.attaching.upload(self, timeout_s)
+
+    def download_attachment(self) -> AttachmentState:
+        """See that all bytes are in the local store; the state then, NONE when nothing is attached.
+
+        Raises:
+            RemoteUnavailable, CorruptBlob, DataMissing: they cannot be had.
+            StaleHandle: the attachment was replaced meanwhile.
+        """
+        return self.account.attaching.download(self)

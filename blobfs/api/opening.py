@@ -1,0 +1,126 @@
+"""Opening an account, or making one, for `with` and for `async with`.
+
+Reuses what the door does for `blobfs mount`: a store that a program made can be mounted, and the other way round.
+Knows no documents. Invariant: when opening fails, nothing is left open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+from blobfs import firstrun, unlock
+from blobfs.api.account import Account
+from blobfs.api.asynchronous import AsyncAccount, in_thread
+from blobfs.config import PASSPHRASE, Config, Source, resolve
+from blobfs.errors import StoreMissing, UsageError
+from blobfs.store.store import Store
+
+StorePath = str | os.PathLike[str]
+
+
+class Opening:
+    """An account that is about to be opened: `with` gives an `Account`, `async with` an `AsyncAccount`.
+
+    Both close it at their end. `open()` opens it without either; then close it yourself.
+    """
+
+    def __init__(self, open_account: Callable[[], Account]) -> None:
+        """Use `open_account` or `create_account`."""
+        self._open = open_account
+        self._account: Account | None = None
+
+    def open(self) -> Account:
+        """Open it now."""
+        return self._open()
+
+    def __enter__(self) -> Account:
+        self._account = self._open()
+        return self._account
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._account is not None:
+            self._account.close()
+
+    async def __aenter__(self) -> AsyncAccount:
+        self._account = await in_thread(self._open)
+        return AsyncAccount(self._account)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._account is not None:
+            await in_thread(self._account.close, shielded=True)
+
+
+def open_account(store: StorePath, *, passphrase: str | None = None, recovery_words: str | None = None) -> Opening:
+    """Open the store in a directory, and sync while it is open. Without a server everything but bytes that are not on
+    this device works.
+
+    Args:
+        passphrase: or the recovery words in its place; neither for a store whose passphrase lies beside it.
+    Raises, when it is entered:
+        StoreMissing, WrongPassphrase, StoreDamaged, StoreTooNew. UsageError: neither was given.
+        StoreInUse: a mount or another program has it open.
+    """
+    path = resolve(Path(store))
+
+    def open_it() -> Account:
+        if not path.is_dir() or firstrun.is_new(path):
+            raise StoreMissing(f"there is no store in {path}; create_account makes one")
+        if passphrase is None and recovery_words is None and not (path / PASSPHRASE).exists():
+            raise UsageError("give the passphrase of the store, or its recovery words")
+        with _source(passphrase) as first, _source(recovery_words) as second:
+            unlocked = unlock.unlock(path, first, second)
+        return _start(Store.open(path, unlocked.keys()))
+
+    return Opening(open_it)
+
+
+def create_account(store: StorePath, *, passphrase: str, invite: str | None = None) -> Opening:
+    """Make a store in a new or empty directory, and open it.
+
+    Args:
+        invite: of an account on a server, as `blobfs invite` or the server's keeper gives it. When other devices have
+            the account already, `passphrase` is theirs; the first one sets it. Without an invite the store gets a
+            server of its own, on this machine.
+    Raises, when it is entered:
+        UsageError: there is something in the directory, or `invite` is none.
+        WrongPassphrase: the account has another one. RemoteUnavailable, AccessDenied: of the server.
+    """
+    path = resolve(Path(store))
+
+    def create_it() -> Account:
+        if not firstrun.is_new(path):
+            raise UsageError(f"there is a store in {path} already; open_account opens it")
+        with _source(passphrase) as source:
+            made = firstrun.make(Config(mountpoint=path, store=path, passphrase=source, connect=invite))
+        account = _start(Store.open(path, made.unlocked.keys()))
+        account.recovery_words = made.words
+        return account
+
+    return Opening(create_it)
+
+
+def _start(store: Store) -> Account:
+    try:
+        return Account(store)
+    except BaseException:
+        store.close()
+        raise
+
+
+@contextlib.contextmanager
+def _source(text: str | None) -> Iterator[Source]:
+    """A secret text where the door reads them from: a file, here one that is in memory only."""
+    if text is None:
+        yield Source()
+        return
+    with open(os.memfd_create("blobfs", os.MFD_CLOEXEC), "wb", buffering=0) as file:
+        file.write(text.encode("utf-8") + b"\n")
+        yield Source(file=Path(f"/proc/self/fd/{file.fileno()}"))

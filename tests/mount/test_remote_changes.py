@@ -1,0 +1,57 @@
+"""What other devices change shows in the mount, although the kernel remembers names, attributes and bytes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.mount.conftest import Mounted
+
+SOON_S = 5
+
+
+def soon(condition: Callable[[], bool]) -> bool:
+    """Whether the condition comes true before the kernel's own timeouts could be the reason."""
+    end = time.monotonic() + SOON_S
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        os.sched_yield()
+    return True
+
+
+def test_a_file_made_elsewhere_appears_where_the_kernel_knew_that_there_was_none(mount: Mounted) -> None:
+    path = mount.path / "a"
+    assert not path.exists()
+    mount.change_elsewhere("a", b"hello")
+    assert soon(path.exists)
+    assert path.read_bytes() == b"hello"
+    assert os.listdir(mount.path) == ["a"]
+
+
+def test_bytes_changed_elsewhere_replace_those_in_the_page_cache(mount: Mounted) -> None:
+    path = mount.path / "a"
+    for body in (b"first", b"other", b"a longer one", b"s"):
+        mount.change_elsewhere("a", body)
+        assert soon(lambda body=body: _content(path) == body)
+        assert path.stat().st_size == len(body)
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+def test_a_file_deleted_elsewhere_disappears(mount: Mounted) -> None:
+    path = mount.path / "a"
+    mount.change_elsewhere("a", b"x" * 5000)
+    assert soon(path.exists)
+    with open(path, "rb", buffering=0) as file:
+        assert file.read(10) == b"x" * 10
+        mount.change_elsewhere("a", b"")
+        assert soon(lambda: not path.exists())
+        assert os.listdir(mount.path) == []
+        assert os.pread(file.fileno(), 10, 4995) == b"x" * 5
+    path.write_bytes(b"new")
+    assert path.read_bytes() == b"new"

@@ -1,0 +1,89 @@
+"""A way to the server that a test can cut, slow down and block."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import trio
+
+
+class Proxy:
+    """A TCP proxy; its switches can be set at any time."""
+
+    def __init__(self, target: str) -> None:
+        parts = urlsplit(target)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        self._host, self._port = parts.hostname, parts.port
+        self.url = ""
+        self.refusing = False
+        """New connections are closed at once."""
+        self.cut_after: int | None = None
+        """Bytes of an answer after which a connection is cut."""
+        self.delay_s = 0.0
+        """Before each piece of an answer."""
+        self.stalled = False
+        """Nothing passes any more, and nothing is closed."""
+        self.moved = 0
+        """Bytes that came from the server."""
+        self.connections = 0
+        self._open: set[trio.SocketStream] = set()
+
+    async def serve(self, task_status: trio.TaskStatus[None]) -> None:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self.url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        await trio.serve_listeners(self._pass, listeners, task_status=task_status)
+
+    async def cut(self) -> None:
+        """Cut every connection there is."""
+        for stream in list(self._open):
+            await trio.aclose_forcefully(stream)
+
+    async def _pass(self, client: trio.SocketStream) -> None:
+        self.connections += 1
+        try:
+            async with client:
+                if self.refusing:
+                    return
+                async with await trio.open_tcp_stream(self._host, self._port) as server:
+                    self._open |= {client, server}
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._pump, client, server, False, nursery.cancel_scope)
+                        nursery.start_soon(self._pump, server, client, True, nursery.cancel_scope)
+                    self._open -= {client, server}
+        except OSError:
+            return
+
+    async def _pump(
+        self, source: trio.SocketStream, sink: trio.SocketStream, answers: bool, scope: trio.CancelScope
+    ) -> None:
+        passed = 0
+        try:
+            async for data in source:
+                while self.stalled:  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+                if answers and self.delay_s:
+                    await trio.sleep(self.delay_s)
+                piece = data
+                if answers and self.cut_after is not None:
+                    piece = data[: max(0, self.cut_after - passed)]
+                passed += len(piece)
+                self.moved += len(piece) if answers else 0
+                await sink.send_all(piece)
+                if len(piece) < len(data):
+                    break
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        scope.cancel()
+
+
+@asynccontextmanager
+async def proxying(target: str) -> AsyncIterator[Proxy]:
+    """A running proxy before `target`."""
+    proxy = Proxy(target)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(proxy.serve)
+        yield proxy
+        nursery.cancel_scope.cancel()
