@@ -226,7 +226,8 @@ class RemoteClient:
         """`size` stored bytes of a blob from `start` on, as they came: not authenticated.
 
         Raises:
-            DataMissing: the server lacks it. CorruptBlob: it has other bytes, more or fewer, than a device sent.
+            DataMissing: the server lacks it. CorruptBlob: it has more or fewer bytes than a device sent.
+            ProtocolError: the answer is to another question.
         """
         headers = {"Range": f"bytes={start}-{start + size - 1}"}
         path = self._path(protocol.BLOB, blob_id=blob_id)
@@ -237,9 +238,15 @@ class RemoteClient:
         except (AnswerTooLong, RangeRefused):
             raise _other_length(blob_id) from None
         place = answer.headers.get("content-range", "")
-        # A body that the connection cut does not get here: this one is whole, and not what was asked for.
-        if not place.startswith(f"bytes {start}-{start + size - 1}/") or len(answer.body) != size:
+        if answer.status != 206 or not place.startswith(f"bytes {start}-"):
+            raise _broken("range")
+        if not place.startswith(f"bytes {start}-{start + size - 1}/"):
             raise _other_length(blob_id)
+        if len(answer.body) != size:
+            # What the connection cut may come whole the next time; what was announced as so long will not.
+            if answer.headers.get("content-length") == str(len(answer.body)):
+                raise _other_length(blob_id)
+            raise RemoteUnavailable("the connection to the server broke; blobfs tries again by itself")
         return answer.body
 
     async def get_many(self, sizes: Mapping[BlobId, int], *, lane: Lane = Lane.BULK) -> AsyncIterator[Blob]:

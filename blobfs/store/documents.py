@@ -125,6 +125,11 @@ class DocumentStore:
         row = self._ledger.one(self._db, "SELECT doc_id FROM documents WHERE content = ?", content)
         return None if row is None else DocId(row[0])
 
+    def known_ids(self, after: DocId, limit: int) -> list[DocId]:
+        """Documents that the server is known to have had, ascending from the one after `after`; deleted ones too."""
+        sql = "SELECT doc_id FROM bases WHERE doc_id > ? ORDER BY doc_id LIMIT ?"
+        return [DocId(row[0]) for row in self._ledger.all(self._db, sql, after, limit)]
+
     def at(self, parent: DocId, name: bytes) -> DocId | None:
         """The document that has a name; None when it is free."""
         row = self._ledger.one(

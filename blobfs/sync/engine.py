@@ -202,6 +202,12 @@ class SyncEngine:
         self.health.tell()
         self.retry()
 
+    def recover(self) -> None:
+        """Take a server that was set back as it is, and send again what it lost; nothing of either side is given up."""
+        self._feed.recover()
+        self._upload.recover()
+        self.retry()
+
     def limit(self, *, up: float | None, down: float | None) -> None:
         """Bandwidth in bytes per second; None lifts a limit."""
         self._client.transport.up.bytes_per_s, self._client.transport.down.bytes_per_s = up, down

@@ -101,6 +101,7 @@ class Upload:
     ) -> None:
         self._store, self._client, self._leaves = store, client, leaves
         self._timing, self._is_busy, self._fetch, self._feed = timing, is_busy, fetch, feed
+        self._recovery = feed.recovery
         self._echoes = echoes
         self.sender = Sender(client, store.keys)
         self.parked: dict[DocId, Parked] = {}
@@ -118,7 +119,7 @@ class Upload:
         changed = await trio.to_thread.run_sync(self._store.documents.changed, limit)
         result.more = len(changed) == limit
         ready = await trio.to_thread.run_sync(partial(self._choose, changed, result, hurry))
-        directories, files, gone = _in_order(ready)
+        directories, files, gone = parcel.in_order(ready)
         if result.more:
             # A directory's tombstone must not overtake those of what was in it.
             gone = [outgoing for outgoing in gone if outgoing.local.node.kind is not Kind.DIRECTORY]
@@ -244,6 +245,11 @@ class Upload:
         await self._send_group(group[:middle], result)
         await self._send_group(group[middle:], result)
 
+    def recover(self) -> None:
+        """The server is another one than it was: nothing that it had is taken for granted."""
+        self.parked.clear()
+        self.sender.forget_all()
+
     def _park(self, outgoing: Outgoing, error: Exception) -> None:
         reason = str(error) if isinstance(error, BlobfsError) else "an error of blobfs itself; the log has the details"
         _log.warning("document %s stays here for now: %s", outgoing.doc_id, reason)
@@ -291,8 +297,12 @@ class Upload:
             padded = parcel.is_padded(fresh, self._is_padded)
             wanted = parcel.dirty_extents(self._store, fresh)
             plains = parcel.read_plain(self._store, fresh, wanted, padded=padded)
-            parcel.name_attachment(self._store, fresh, padded=padded)
+            parcel.name_attachment(self._store, fresh, padded=padded, anew=self._is_lost(fresh))
         return fresh, plains + fresh.indices
+
+    def _is_lost(self, outgoing: Outgoing) -> bool:
+        """Whether the server has lost it, maybe with the index blobs that only matter to whoever reads it."""
+        return outgoing.doc_id in self._recovery.lost
 
     @property
     def _is_padded(self) -> bool:
@@ -306,7 +316,9 @@ class Upload:
                 return None
             padded = parcel.is_padded(fresh, self._is_padded)
             await self._pass_over(fresh, padded)
-            await trio.to_thread.run_sync(partial(parcel.name_attachment, self._store, fresh, padded=padded))
+            await trio.to_thread.run_sync(
+                partial(parcel.name_attachment, self._store, fresh, padded=padded, anew=self._is_lost(fresh))
+            )
             present = self._store.documents.local(fresh.doc_id)
             if present is not None and present.edit == fresh.changed.edit:
                 await self.sender.send(fresh.indices)
@@ -341,6 +353,9 @@ class Upload:
         base, document = outgoing.base, outgoing.document
         assert document is not None
         old = base.document.attachment if base is not None and not base.deleted else None
+        if outgoing.doc_id in self._recovery.lost:
+            there = self._recovery.lost[outgoing.doc_id]
+            old = there.state.document.attachment if there is not None and not there.state.deleted else None
         if outgoing.deleted or document.attachment == old:
             return set(), set()
         for plain in outgoing.indices:
@@ -348,12 +363,21 @@ class Upload:
         before, after = await self._leaves.references(old), await self._leaves.references(document.attachment)
         return after - before, before - after
 
+    def _base(self, outgoing: Outgoing) -> str | None:
+        """The revision that the server has."""
+        if outgoing.doc_id in self._recovery.lost:
+            there = self._recovery.lost[outgoing.doc_id]
+            return None if there is None else str(there.revision)
+        return None if outgoing.base is None else str(outgoing.base.revision)
+
     def _seal_changes(
         self, group: Sequence[Outgoing], references: Sequence[tuple[set[BlobId], set[BlobId]]]
     ) -> list[Change]:
         device, padded = self._store.device, self._is_padded
         return [
-            self.sender.change(outgoing, device, tuple(sorted(added)), tuple(sorted(removed)), padded=padded)
+            self.sender.change(
+                outgoing, device, self._base(outgoing), tuple(sorted(added)), tuple(sorted(removed)), padded=padded
+            )
             for outgoing, (added, removed) in zip(group, references, strict=True)
         ]
 
@@ -439,6 +463,9 @@ class Upload:
                     attachments.settle(outgoing.local.node.inode, edit, outgoing.sealed)
                 revision = self.sender.revision(outgoing, self._store.device)
                 documents.record_synced(outgoing.doc_id, edit, revision, document, change.deleted)
+            if done:
+                self._feed.remember_sent(done[-1][1])
+            self._recovery.settle(outgoing.doc_id for outgoing, _ in done)
 
     async def _restore(self, outgoing: Outgoing, result: Result) -> None:
         """The server lacks blobs that were there before: send them again if their bytes are here, else say so."""
@@ -457,25 +484,3 @@ class Upload:
             await self.sender.send([plain for plain in plains if plain.blob_id in wanted])
         except (BytesAbsent, DataMissing):
             self._park(outgoing, DataMissing("the server lost parts of the file that are not on this device either"))
-
-
-def _in_order(ready: Sequence[Outgoing]) -> tuple[list[Outgoing], list[Outgoing], list[Outgoing]]:
-    """(directories, parents first; other documents; deletions, children first)."""
-    by_id = {outgoing.doc_id: outgoing for outgoing in ready}
-
-    def depth(outgoing: Outgoing) -> int:
-        steps, seen = 0, {outgoing.doc_id}
-        while True:
-            document = outgoing.base.document if outgoing.deleted and outgoing.base else outgoing.local.document
-            parent = by_id.get(document.names[0].parent) if document.names else None
-            if parent is None or parent.doc_id in seen:
-                return steps
-            seen.add(parent.doc_id)
-            outgoing, steps = parent, steps + 1
-
-    live = [outgoing for outgoing in ready if not outgoing.deleted]
-    directories = sorted((entry for entry in live if entry.local.node.kind is Kind.DIRECTORY), key=depth)
-    files = [entry for entry in live if entry.local.node.kind is not Kind.DIRECTORY]
-    gone = [outgoing for outgoing in ready if outgoing.deleted]
-    gone.sort(key=lambda entry: (entry.local.node.kind is Kind.DIRECTORY, -depth(entry)))
-    return directories, files, gone
