@@ -215,6 +215,16 @@ class DocumentStore:
             return None
         return Base(Revision.parse(row[0]), bool(row[1]), decode(doc_id, row[2]))
 
+    @property
+    def cursor(self) -> str | None:
+        """How far the feed has been applied."""
+        cursor: str | None = self._settings.get("cursor")
+        return cursor
+
+    @cursor.setter
+    def cursor(self, cursor: str | None) -> None:
+        self._settings.set("cursor", cursor)
+
     # --- recording ------------------------------------------------------------------------------------------
 
     def record_synced(self, doc_id: DocId, edit: int, revision: Revision, document: Document, deleted: bool) -> None:

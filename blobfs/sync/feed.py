@@ -167,6 +167,7 @@ class Feed:
         """Keep where to go on. Held back while a version waits, which would be forgotten in a crash."""
         with self._store.transaction():
             if not self.waiting:
+                self._store.documents.cursor = page.cursor
                 self._anchor(before, page)
             parked = [[entry.doc_id, entry.reason, entry.since_s] for entry in self.parked.values()]
             self._store.settings.set("parked", parked or None)
