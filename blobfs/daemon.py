@@ -42,6 +42,8 @@ FLUSH_DEADLINE_S: Final = 600
 """Seconds for the last flush, on local disk; a disk that hangs longer must not keep the process for ever."""
 PATIENCE_S: Final = 30
 """Seconds that `sync --wait` without a time limit gives a server that does not answer."""
+FIRST_LOOK_S: Final = 60
+"""Seconds that the first mount of a device waits for the names of what the account has."""
 PUBLISH_S: Final = 60
 """Seconds between two looks whether the wrapped secret is at the server; when it is, a look costs one local read."""
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -187,6 +189,10 @@ class Daemon:
 
     async def _hold_mount(self) -> None:
         mountpoint.prepare(self._config.mountpoint)
+        if self._store.tree.count() == 1:
+            # A device that joins shows the account's names from its first moment, unless the server is slow or away.
+            with trio.move_on_after(FIRST_LOOK_S):
+                await self._engine.first_look()
         options = MountOptions(allow_other=self._config.allow_other)
         await serve(self._fs, self._config.mountpoint, options, ready=self._ready)
 

@@ -21,7 +21,7 @@ from blobfs.values import crypto
 from blobfs.values.documents import ROOT, DocId, Document, Json, Kind, Name, decode, encode
 from blobfs.values.extents import EMPTY, Attachment, BlobId, build, extent_length
 from blobfs.values.keys import Keys
-from blobfs.values.nodes import ROOT_INODE, Inode, Node
+from blobfs.values.nodes import ROOT_INODE, Content, Inode, Node
 from blobfs.values.revisions import Revision
 
 _COUNTED: Final = 2000
@@ -119,6 +119,16 @@ class DocumentStore:
         """The inode of a document, deleted or not; None when it is not known here."""
         row = self._ledger.one(self._db, "SELECT inode FROM documents WHERE doc_id = ? AND kind != ''", doc_id)
         return None if row is None else Inode(row[0])
+
+    def of_content(self, content: Content) -> DocId | None:
+        """The document whose bytes these are; None when they are nobody's any more."""
+        row = self._ledger.one(self._db, "SELECT doc_id FROM documents WHERE content = ?", content)
+        return None if row is None else DocId(row[0])
+
+    def known_ids(self, after: DocId, limit: int) -> list[DocId]:
+        """Documents that the server is known to have had, ascending from the one after `after`; deleted ones too."""
+        sql = "SELECT doc_id FROM bases WHERE doc_id > ? ORDER BY doc_id LIMIT ?"
+        return [DocId(row[0]) for row in self._ledger.all(self._db, sql, after, limit)]
 
     def at(self, parent: DocId, name: bytes) -> DocId | None:
         """The document that has a name; None when it is free."""

@@ -19,6 +19,7 @@ import trio
 
 from blobfs.errors import (
     BlobfsError,
+    CorruptBlob,
     IntegrityError,
     PreconditionFailed,
     ProtocolError,
@@ -45,6 +46,8 @@ _log: Final = logging.getLogger(__name__)
 
 UP: Final = "upload"
 DOWN: Final = "feed"
+_DAMAGES: Final = 100
+"""Reads that failed, as status shows them."""
 _RESTART_S: Final = 5.0
 
 
@@ -91,11 +94,12 @@ class SyncEngine:
         self.is_pinned: Callable[[Content], bool] = lambda content: False
         """Whether bytes must stay here; called from a worker thread."""
         self.health = Health()
+        self._caught_up = trio.Event()
         self.rounds = 0
         echoes = Echoes()
         leaves = Leaves(client, store.keys)
         self._download = Download(
-            store, client, leaves, deadline_s=self.options.fetch_deadline_s, note=self._note_integrity
+            store, client, leaves, deadline_s=self.options.fetch_deadline_s, note=self._note_damage
         )
         self._feed = Feed(
             store,
@@ -118,7 +122,7 @@ class SyncEngine:
         self._retry = trio.Event()
         self._bound = False
         self._hurried = 0
-        self._damage: OrderedDict[str, Parked] = OrderedDict()
+        self._damage: OrderedDict[tuple[DocId, str], Parked] = OrderedDict()
         self._idle = trio.Event()
 
     # --- what the other rooms call --------------------------------------------------------------------------
@@ -143,6 +147,11 @@ class SyncEngine:
     def wake(self) -> None:
         """Something may have to be sent. From the loop's thread."""
         self._wake.set()
+
+    async def first_look(self) -> None:
+        """Return when all that the server had at the start is applied here, or when it is known not to answer."""
+        while not self._caught_up.is_set() and DOWN not in self.health.errors:
+            await self._one_of(self._caught_up.wait, self.health.changed.wait)
 
     async def fetch(self, content: Content, offset: int, length: int) -> None:
         """On return these bytes are in the store, each one authenticated.
@@ -197,6 +206,12 @@ class SyncEngine:
         """Go on."""
         self.health.paused = False
         self.health.tell()
+        self.retry()
+
+    def recover(self) -> None:
+        """Take a server that was set back as it is, and send again what it lost; nothing of either side is given up."""
+        self._feed.recover()
+        self._upload.recover()
         self.retry()
 
     def limit(self, *, up: float | None, down: float | None) -> None:
@@ -259,6 +274,7 @@ class SyncEngine:
                 if DOWN in self.health.errors or not self._bound:
                     await self._bind()
                     await self._feed.catch_up()
+                    self._caught_up.set()
                 else:
                     await self._feed.follow()
             except (RemoteError, IntegrityError) as error:
@@ -370,12 +386,18 @@ class SyncEngine:
             for call in waits:
                 nursery.start_soon(wait, call)
 
-    def _note_integrity(self, error: BlobfsError) -> None:
-        """A read met bytes that are not what was sent: shown until the next start."""
-        if isinstance(error, IntegrityError):
-            self._damage[str(error)] = Parked(DocId(""), str(error), time.time())
-            if len(self._damage) > 100:
-                self._damage.popitem(last=False)
+    def _note_damage(self, content: Content, error: BlobfsError) -> None:
+        """A read met bytes that are not what was sent, or no answer of a blobfs server: shown until the next start."""
+        if not isinstance(error, IntegrityError | ProtocolError):
+            return
+        doc_id = self._store.documents.of_content(content) or DocId("")
+        _log.warning("document %s cannot be read: %s", doc_id, error)
+        reason = str(error)
+        if isinstance(error, CorruptBlob):
+            reason += "; it cannot be read here, so keep the device that wrote it, and tell the server's operator"
+        self._damage[doc_id, str(error)] = Parked(doc_id, reason, time.time())
+        if len(self._damage) > _DAMAGES:
+            self._damage.popitem(last=False)
 
 
 def _account_of(secret: bytes) -> str:

@@ -79,6 +79,10 @@ class Sender:
         for blob_id in ids:
             self._known.pop(blob_id, None)
 
+    def forget_all(self) -> None:
+        """The server may lack anything."""
+        self._known.clear()
+
     async def stream(
         self,
         wanted: Sequence[tuple[int, int]],
@@ -111,16 +115,20 @@ class Sender:
         self,
         outgoing: Outgoing,
         device: DeviceId,
+        base: str | None,
         added: tuple[BlobId, ...],
         removed: tuple[BlobId, ...],
         *,
         padded: bool,
     ) -> Change:
-        """A sealed document. Raises InvalidDocument: one that no device would take."""
+        """A sealed document, to replace the server's revision `base`.
+
+        Raises:
+            InvalidDocument: one that no device would take.
+        """
         assert outgoing.document is not None
         revision = self.revision(outgoing, device)
         payload = crypto.seal_document(self._keys, outgoing.document, revision, deleted=outgoing.deleted, padded=padded)
-        base = None if outgoing.base is None else str(outgoing.base.revision)
         return Change(outgoing.doc_id, base, str(revision), outgoing.deleted, payload, added, removed)
 
 
