@@ -16,7 +16,7 @@ from blobfs.api.attaching import Attaching
 from blobfs.api.changes import Changes, Listeners
 from blobfs.api.desk import Desk, Put
 from blobfs.api.document import Change, Document, text_of
-from blobfs.api.staging import Staged
+from blobfs.api.staging import Source, Staged
 from blobfs.errors import UsageError
 from blobfs.store.queries import Scalar
 from blobfs.store.tree import new_doc_id
@@ -99,19 +99,43 @@ class Account:
 
     # --- documents ------------------------------------------------------------------------------------------------
 
-    def create_doc(self, content: Json, doc_id: str | None = None, *, path: str | None = None) -> Document:
-        """Store a new document; in the mount it is an empty file.
+    def create_doc(
+        self,
+        content: Json,
+        doc_id: str | None = None,
+        *,
+        path: str | None = None,
+        attachment: Source | None = None,
+    ) -> Document:
+        """Store a new document, with its attachment in one transaction; in the mount it is a file.
 
         Args:
             doc_id: `[A-Za-z0-9_-]{1,128}`; 32 random hex digits when none is given.
             path: of the file in the mount, from its top directory; directories on the way are made. Without one it is
                 in the top directory, and its name is the id.
+            attachment: as for `Document.put_attachment`; nothing is attached without one.
         Raises:
             DocumentExists: the id or the path is taken. NotADirectory: something on the way is a file.
             InvalidDocument, NoSpace.
         """
         chosen = new_doc_id() if doc_id is None else doc_id
-        return Document(self, self.desk.create(chosen, text_of(chosen, content), path))
+        text = text_of(chosen, content)
+        staging = self.attaching.staging
+        staged = None if attachment is None else staging.take(staging.begin(), attachment)
+        return self.create_staged(chosen, text, path, staged)
+
+    def create_staged(self, doc_id: str, text: str, path: str | None, staged: Staged | None) -> Document:
+        """`create_doc` for what is checked and staged already; for the API itself."""
+        staging = self.attaching.staging
+        if staged is None:
+            return Document(self, self.desk.create(doc_id, text, path, None))
+        try:
+            view = self.desk.create(doc_id, text, path, staged.attached)
+        except BaseException:
+            staging.drop(staged)
+            raise
+        staging.release(staged)
+        return Document(self, view)
 
     def get_doc_at(self, path: str) -> Document | None:
         """The document of a file or directory in the mount; None when there is none. Raises InvalidDocument."""
@@ -277,7 +301,7 @@ def _as_put(document: Document) -> Put:
     text, change = text_of(document.doc_id, document.content), document.change
     attached: tuple[Any, ...] | None = None
     if isinstance(change, Staged):
-        attached = (change.content, change.size, change.stored)
+        attached = change.attached
     elif change is Change.DETACH:
         attached = (None, 0, 0)
     return Put(document.doc_id, document.view.seen, text, attached)

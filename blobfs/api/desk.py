@@ -95,11 +95,17 @@ class Desk:
 
     # --- documents ------------------------------------------------------------------------------------------------
 
-    def create(self, doc_id: str, text: str, path: str | None) -> View:
-        """Store a new document. Raises DocumentExists, NotADirectory, InvalidDocument."""
+    def create(self, doc_id: str, text: str, path: str | None, attached: Sequence[Any] | None) -> View:
+        """Store a new document, with an attachment (as in `Put`) if one is given.
+
+        Raises:
+            DocumentExists, NotADirectory, InvalidDocument.
+        """
         names = [] if path is None else places.split(path)
         with self._store.transaction():
             nodes = places.create(self._store, DocId(doc_id), json.loads(text), names)
+            if attached is not None:
+                self._attach(nodes[-1], attached)
             view = self._view(self._live(doc_id))
             applied = [
                 Applied(node.inode, None, (), tuple(self._store.tree.names(node.inode)), False) for node in nodes
@@ -107,6 +113,10 @@ class Desk:
         for change in applied:
             self._written(change)
         return view
+
+    def _attach(self, node: Node, attached: Sequence[Any]) -> None:
+        content, size, stored = attached
+        self._store.attachments.attach(node.inode, content, size, stored, time.time_ns())
 
     def at(self, path: str) -> View | None:
         """The live document at a place in the mount, the root excepted."""
@@ -150,8 +160,7 @@ class Desk:
         if put.text != put.seen[0]:
             self._store.documents.edit(node.doc_id, now_ns, content=json.loads(put.text))
         if put.attached is not None:
-            content, size, stored = put.attached
-            self._store.attachments.attach(node.inode, content, size, stored, now_ns)
+            self._attach(node, put.attached)
         names = tuple(self._store.tree.names(node.inode))
         applied.append(Applied(node.inode, node, names, names, put.attached is not None))
         return self._view(self._live(put.doc_id))

@@ -46,7 +46,7 @@ PLAIN: Final = frozenset(
     )
 )
 """Methods of a desk that every program may call as they are."""
-OWN: Final = frozenset(("put", "stage", "fill", "abandon", "enter", "leave", "read"))
+OWN: Final = frozenset(("create", "put", "stage", "fill", "abandon", "enter", "leave", "read"))
 """Methods that a `Session` has in their place."""
 _UCRED: Final = struct.Struct("3i")
 
@@ -75,12 +75,24 @@ class Session:
     def put(self, puts: list[Any], deletes: list[Any]) -> list[View]:
         """See `Desk.put`."""
         wanted = [Put(*put) for put in puts]
-        attached = [put.attached[0] for put in wanted if put.attached is not None and put.attached[0] is not None]
-        if not self._staged.issuperset(attached) or len(set(attached)) != len(attached):
-            raise UsageError("an attachment can be put once; put it again from its source")
+        attached = self._attached([put.attached for put in wanted])
         views = self._desk.put(wanted, deletes)
         self._staged.difference_update(attached)
         return views
+
+    def create(self, doc_id: str, text: str, path: str | None, attached: list[Any] | None) -> View:
+        """See `Desk.create`."""
+        contents = self._attached([attached])
+        view = self._desk.create(doc_id, text, path, attached)
+        self._staged.difference_update(contents)
+        return view
+
+    def _attached(self, attached: list[Any]) -> list[int]:
+        """The contents that are to be attached. Raises UsageError: one was not staged here, or is there twice."""
+        contents = [entry[0] for entry in attached if entry is not None and entry[0] is not None]
+        if not self._staged.issuperset(contents) or len(set(contents)) != len(contents):
+            raise UsageError("an attachment can be put once; put it again from its source")
+        return contents
 
     def stage(self) -> int:
         """See `Desk.stage`."""

@@ -40,6 +40,11 @@ class Staged:
         self.stored = 0
         """Bytes of it in rows of the store."""
 
+    @property
+    def attached(self) -> tuple[int, int, int]:
+        """As a desk wants to be told of it."""
+        return self.content, self.size, self.stored
+
 
 class Staging:
     """What is staged in one open account."""

@@ -20,7 +20,7 @@ import pytest
 
 import blobfs
 from blobfs import AttachmentState
-from blobfs.errors import RemoteUnavailable, RevisionConflict, StaleHandle, UsageError
+from blobfs.errors import DocumentExists, RemoteUnavailable, RevisionConflict, StaleHandle, UsageError
 from tests.api.conftest import OpenDevice
 from tests.api.test_documents import get
 from tests.e2e.devices import PASSPHRASE, Server
@@ -79,6 +79,7 @@ def test_a_new_attachment_replaces_the_old_one(account: blobfs.Account) -> None:
         doc.put_attachment(data)
         account.put_doc(doc)
         assert read(get(account, doc.doc_id)) == data
+        assert account.desk._store.check() == []
         assert doc.upload_attachment() is AttachmentState.SYNCED
 
 
@@ -121,6 +122,19 @@ def test_content_and_attachment_change_together_or_not_at_all(account: blobfs.Ac
         account.put_doc(late)
     assert (get(account, doc.doc_id).content, read(get(account, doc.doc_id))) == ({"version": 2}, b"two")
     assert read(late) == b"three"
+
+
+def test_a_new_document_comes_with_its_attachment_or_not_at_all(account: blobfs.Account) -> None:
+    doc = account.create_doc({"n": 1}, doc_id="both", attachment=b"bytes")
+    assert not doc.is_dirty()
+    assert read(doc) == b"bytes"
+    with pytest.raises(DocumentExists):
+        account.create_doc({"n": 2}, doc_id="both", attachment=b"others")
+    with pytest.raises(UsageError):
+        account.create_doc({"n": 3}, doc_id="other", attachment=["text"])  # type: ignore[list-item]
+    assert account.get_doc("other") is None
+    assert read(get(account, "both")) == b"bytes"
+    assert not account.attaching.staging._live
 
 
 def test_an_attachment_is_fetched_on_another_device_when_it_is_read(device: OpenDevice) -> None:
@@ -217,10 +231,12 @@ def test_async_pieces_make_an_attachment_and_a_failure_in_them_leaves_nothing(ac
             await doc.put_attachment(pieces(True))
         assert not await doc.is_dirty()
         await doc.put_attachment(pieces(False))
-        file = await doc.get_attachment()
-        assert file is not None
-        async with file:
-            assert await file.read() == b"".join(bytes([number]) * 700_000 for number in range(5))
+        both = await blobfs.AsyncAccount(account).create_doc({}, attachment=pieces(False))
+        for one in (doc, both):
+            file = await one.get_attachment()
+            assert file is not None
+            async with file:
+                assert await file.read() == b"".join(bytes([number]) * 700_000 for number in range(5))
 
     anyio.run(use, backend="trio")
 
@@ -275,6 +291,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert done.returncode == -signal.SIGKILL
     account = device("one")
     assert read(get(account, "kept")) == b"kept" * 100_000
+    assert account.desk._store.check() == []
 
 
 def test_staged_bytes_of_a_forgotten_document_are_given_back(account: blobfs.Account) -> None:
@@ -284,3 +301,5 @@ def test_staged_bytes_of_a_forgotten_document_are_given_back(account: blobfs.Acc
     other = account.create_doc({})
     other.put_attachment(b"next")
     assert len(account.attaching.staging._live) == 1
+    account.put_doc(other)
+    assert account.desk._store.check() == []

@@ -19,6 +19,7 @@ from blobfs.errors import (
     UsageError,
 )
 from tests.api.conftest import OpenDevice
+from tests.e2e.devices import Server
 
 
 def get(account: blobfs.Account, doc_id: str) -> blobfs.Document:
@@ -226,30 +227,54 @@ def test_stars_stand_at_the_end_only(account: blobfs.Account) -> None:
 # --- conflicts, revisions, news -----------------------------------------------------------------------------------
 
 
-def test_two_edits_of_one_member_are_both_kept_and_can_be_resolved(device: OpenDevice) -> None:
+def test_two_edits_of_one_member_are_both_kept_and_can_be_resolved(device: OpenDevice, server: Server) -> None:
     one, two = device("one"), device("two")
-    doc = one.create_doc({"title": "first", "n": 0}, doc_id="note")
+    doc = one.create_doc({"title": "first", "here": 0, "there": 0}, doc_id="note")
     one.sync()
     two.sync()
     two.close()
-    doc.content["title"] = "from one"
+    doc.content.update(title="from one", here=1)
     one.put_doc(doc)
     one.sync()
     one.close()
+    server.stop()
     two = device("two")
     theirs = get(two, "note")
-    if theirs.content["title"] == "first":
-        theirs.content["title"] = "from two"
-        two.put_doc(theirs)
+    theirs.content.update(title="from two", there=1)
+    two.put_doc(theirs)
+    server.start()
     two.sync()
     one = device("one")
     one.sync()
-    original = get(one, "note")
-    conflicts = one.get_doc_conflicts("note")
-    assert {original.content["title"], *(conflict.content["title"] for conflict in conflicts)} >= {"from one"}
-    original.content["title"] = "both"
-    one.resolve_doc(original, conflicts)
-    assert get(one, "note").content["title"] == "both"
+    for account in (one, two):
+        assert get(account, "note").content["title"] == "from one"
+        assert [copy.content["title"] for copy in account.get_doc_conflicts("note")] == ["from two"]
+    doc = get(one, "note")
+    doc.content["title"] = "both"
+    one.resolve_doc(doc, one.get_doc_conflicts("note"))
+    one.sync()
+    two.sync()
+    for account in (one, two):
+        assert get(account, "note").content["title"] == "both"
+        assert account.get_doc_conflicts("note") == []
+        assert len(list(account.get_all_docs())) == 1
+
+
+def test_edits_of_different_members_on_two_devices_become_one_document(device: OpenDevice, server: Server) -> None:
+    one, two = device("one"), device("two")
+    doc = one.create_doc({"a": 0, "b": 0}, doc_id="note")
+    one.sync()
+    two.sync()
+    server.stop()
+    theirs = get(two, "note")
+    doc.content["a"], theirs.content["b"] = 1, 1
+    one.put_doc(doc)
+    two.put_doc(theirs)
+    server.start()
+    one.sync()
+    two.sync()
+    one.sync()
+    assert get(one, "note").content == get(two, "note").content == {"a": 1, "b": 1}
     assert one.get_doc_conflicts("note") == []
 
 

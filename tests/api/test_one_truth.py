@@ -71,8 +71,9 @@ def test_a_document_with_a_path_shows_in_folders_that_the_mount_has_listed_befor
     wait_for("the folder", lambda: os.listdir(mounted.mount) == ["Mail"])
     assert os.listdir(mounted.mount / "Mail" / "2024") == ["first"]
     assert not (mounted.mount / "Mail" / "2024" / "second").exists()
-    visitor.create_doc({}, path="Mail/2024/second")
+    visitor.create_doc({}, path="Mail/2024/second", attachment=b"bytes")
     wait_for("the file", lambda: (mounted.mount / "Mail" / "2024" / "second").exists())
+    assert (mounted.mount / "Mail" / "2024" / "second").read_bytes() == b"bytes"
     assert sorted(os.listdir(mounted.mount / "Mail" / "2024")) == ["first", "second"]
 
 
