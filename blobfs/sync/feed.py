@@ -71,6 +71,8 @@ class Feed:
         self._view = StoreView(store)
         self._is_busy, self._on_applied, self._echoes = is_busy, on_applied, echoes
         self._label = str(store.settings.get("device_name") or store.device[:6])
+        self._own: dict[DocId, str] = {}
+        """Revisions that came and that this run sealed itself: answers that were lost, so few."""
         self.turn = trio.Lock()
         """Held while documents are applied, and by uploads from sending documents until they are recorded: whether the
         server knows of a name must not change while the planner decides who keeps it."""
@@ -237,6 +239,7 @@ class Feed:
         """Apply those that are authentic; what their sealers had seen."""
         fresh = [sealed for sealed in documents if not self._echoes.is_echo(sealed)]
         opened = await trio.to_thread.run_sync(self._open_all, fresh)
+        self._own |= {sealed.doc_id: sealed.revision for sealed in fresh if self._echoes.is_ours(sealed)}
         claims = self.story.listen(remote.state.document for remote in opened)
         if self.recovery.active:
             opened = await trio.to_thread.run_sync(self.recovery.sift, opened)
@@ -312,6 +315,7 @@ class Feed:
                 label=self._label,
                 new_id=lambda: DocId(secrets.token_hex(16)),
                 same_content=same,
+                own={remote.doc_id for remote in arrivals if self._own.get(remote.doc_id) == str(remote.revision)},
             )
             done = Executor(self._store).run(decided)
             for applied in done:

@@ -403,6 +403,8 @@ class Upload:
                     sound = await trio.to_thread.run_sync(self._still_standing, sound)
                 if sound:
                     files, sent = [pair[0] for pair in sound], [pair[1] for pair in sound]
+                    for change in sent:
+                        self._echoes.expect(change)
                     taken += await self._record(files, sent, await self._client.push(sent))
             if len(sound) < batch:
                 self._again_s = _AGAIN_S
