@@ -122,6 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     sync.add_argument("dir", metavar="DIR", type=Path, help="a mount point, or anything in it")
     sync.add_argument("--wait", action="store_true", help="return when the server has confirmed everything")
     sync.add_argument("--timeout", metavar="S", type=_seconds, help="give up waiting after S seconds")
+    recover = _add(commands, "recover", _recover, "send again what a server lost that was restored from a backup")
+    recover.add_argument("dir", metavar="DIR", type=Path, help="a mount point, or anything in it")
     umount = _add(commands, "umount", _umount, "end a mount; everything is in the local store then")
     umount.add_argument("dir", metavar="DIR", type=Path, help="the mount point")
     umount.add_argument(
@@ -247,6 +249,14 @@ def _sync(options: argparse.Namespace) -> int:
         limit_s=options.timeout,
     )
     print(format_pending(from_json(answer).pending))
+    return 0
+
+
+def _recover(options: argparse.Namespace) -> int:
+    from blobfs.control import ask
+
+    ask(_mounted(options.dir).store, "recover")
+    print("what the server lost is sent again; `blobfs sync DIR --wait` returns when it has everything")
     return 0
 
 

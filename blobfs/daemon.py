@@ -256,6 +256,7 @@ class Daemon:
         return {
             "status": self._answer_status,
             "sync": self._answer_sync,
+            "recover": self._answer_recover,
             "umount": self._answer_umount,
             "invite": self._answer_invite,
             "publish": self._answer_publish,
@@ -276,6 +277,11 @@ class Daemon:
                     await heard.wait()
             limit_s = question.get("limit_s")
             await self._settle(float(limit_s) if isinstance(limit_s, int | float) else math.inf)
+        return (await trio.to_thread.run_sync(self._status)).to_json()
+
+    async def _answer_recover(self, question: Json) -> Json:
+        """Begins to send again what the server lost."""
+        self._engine.recover()
         return (await trio.to_thread.run_sync(self._status)).to_json()
 
     async def _settle(self, timeout_s: float) -> None:

@@ -400,9 +400,19 @@ def _retry_after(value: str | None) -> float | None:
 
 def _connection_sentence(error: Exception) -> str:
     if isinstance(error, httpx.ConnectTimeout | httpx.ConnectError):
-        if "CERTIFICATE" in str(error).upper():
+        if _is_caused_by(error, ssl.SSLCertVerificationError):
             return "the server's certificate is not valid for its address; check the address or the certificate"
         return "the server cannot be reached; blobfs tries again by itself"
     if isinstance(error, httpx.TimeoutException):
         return "the server does not answer; blobfs tries again by itself"
     return "the connection to the server broke; blobfs tries again by itself"
+
+
+def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
+    """Whether an error of this kind is behind it: httpx and trio wrap what TLS says in errors without its words."""
+    seen = 0
+    while error is not None and seen < 20:
+        if isinstance(error, kind):
+            return True
+        error, seen = error.__cause__ or error.__context__, seen + 1
+    return False

@@ -22,7 +22,7 @@ from blobfs.values.documents import ROOT, DocId, Document, Json, Kind, Name, dec
 from blobfs.values.extents import EMPTY, Attachment, BlobId, build, extent_length
 from blobfs.values.keys import Keys
 from blobfs.values.nodes import ROOT_INODE, Content, Inode, Node
-from blobfs.values.revisions import Revision
+from blobfs.values.revisions import DeviceId, Revision
 
 _COUNTED: Final = 2000
 """Changed documents whose dirty bytes are counted one by one; beyond, their whole sizes are taken."""
@@ -215,6 +215,11 @@ class DocumentStore:
             return None
         return Base(Revision.parse(row[0]), bool(row[1]), decode(doc_id, row[2]))
 
+    def heads(self) -> dict[DeviceId, int]:
+        """How many edits of each device this one has seen, in all documents together."""
+        rows = self._ledger.all(self._db, "SELECT device, count FROM heads WHERE count > 0 ORDER BY device")
+        return {DeviceId(device): count for device, count in rows}
+
     @property
     def cursor(self) -> str | None:
         """How far the feed has been applied."""
@@ -245,8 +250,25 @@ class DocumentStore:
                 self._db.run("UPDATE documents SET synced = MAX(synced, ?) WHERE inode = ?", (edit, row[0]))
 
     def _set_base(self, document: Document, revision: Revision, deleted: bool) -> None:
-        values = (document.doc_id, str(revision), int(deleted), encode(document))
+        self._count(document.doc_id, revision)
+        values = (
+            document.doc_id,
+            str(revision),
+            int(deleted),
+            encode(dataclasses.replace(document, heads={}, sealer=None)),
+        )
         self._db.run("INSERT OR REPLACE INTO bases VALUES (?, ?, ?, ?)", values, len(values[3]))
+
+    def _count(self, doc_id: DocId, revision: Revision) -> None:
+        """Keep the heads true, before the base of a document becomes `revision`."""
+        row = self._ledger.one(self._db, "SELECT revision FROM bases WHERE doc_id = ?", doc_id)
+        before = {} if row is None else dict(Revision.parse(row[0]).entries)
+        sql = "INSERT INTO heads VALUES (?, ?) ON CONFLICT (device) DO UPDATE SET count = count + excluded.count"
+        for device, counter in revision.entries:
+            if (more := counter - before.pop(device, 0)) != 0:
+                self._db.run(sql, (device, more))
+        for device, counter in before.items():
+            self._db.run(sql, (device, -counter))
 
     # --- applying a remote state ----------------------------------------------------------------------------
 

@@ -76,6 +76,9 @@ CREATE TABLE bases (
     body BLOB NOT NULL               -- values.documents.encode
 ) WITHOUT ROWID;
 
+-- How many edits of each device all bases together contain: it only grows, for as long as nobody forgets a revision.
+CREATE TABLE heads (device TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
+
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 

@@ -222,7 +222,8 @@ class SyncEngine:
         """How it stands now."""
         worst = self.health.worst
         documents, size = self._store.documents.pending()
-        parked = (*self._upload.parked.values(), *self._feed.parked.values(), *self._damage.values())
+        doubt = () if self._feed.story.doubt is None else (self._feed.story.doubt,)
+        parked = (*doubt, *self._upload.parked.values(), *self._feed.parked.values(), *self._damage.values())
         return SyncStatus(
             state=self.health.state,
             reason="sync is paused; resume it to go on" if self.health.paused else str(worst) if worst else "",

@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -27,12 +27,13 @@ from blobfs.sync.merge import State
 from blobfs.sync.plan import Remote, plan
 from blobfs.sync.recovery import Recovery
 from blobfs.sync.status import Parked
+from blobfs.sync.story import Story
 from blobfs.sync.view import Executor, StoreView
 from blobfs.values import crypto
 from blobfs.values.documents import DocId, Kind, Name
 from blobfs.values.extents import Attachment
 from blobfs.values.nodes import Inode
-from blobfs.values.revisions import Revision
+from blobfs.values.revisions import DeviceId, Revision
 
 _log: Final = logging.getLogger(__name__)
 
@@ -44,6 +45,14 @@ _ROLLED_BACK: Final = (
     "the server has lost changes that this device has seen: it was restored from a backup, or is not honest; "
     "nothing is sent or taken until it has them again, or until `blobfs recover DIR` sends them again"
 )
+
+
+class _Asked(NamedTuple):
+    """What was known when a page was asked for."""
+
+    cursor: str | None
+    mark: int
+    claims: Mapping[DeviceId, int]
 
 
 class Feed:
@@ -62,12 +71,14 @@ class Feed:
         self._view = StoreView(store)
         self._is_busy, self._on_applied, self._echoes = is_busy, on_applied, echoes
         self._label = str(store.settings.get("device_name") or store.device[:6])
+        self._own: dict[DocId, str] = {}
+        """Revisions that came and that this run sealed itself: answers that were lost, so few."""
         self.turn = trio.Lock()
         """Held while documents are applied, and by uploads from sending documents until they are recorded: whether the
         server knows of a name must not change while the planner decides who keeps it."""
         self.applied = 0
         """Grows when something arrives, in `turn`."""
-        self.recovery = Recovery(store)
+        self.recovery, self.story = Recovery(store), Story(store)
         before, *anchors = store.settings.get(_MARKS) or [None]
         self._before: str | None = before
         self._anchors = {DocId(doc_id): Revision.parse(revision) for doc_id, revision in anchors}
@@ -95,16 +106,19 @@ class Feed:
             await self._probe()
         self._is_suspect = False
         while True:
-            cursor, mark = self._cursor, self._echoes.mark
-            page = await self._client.feed(cursor)
-            if await self._take(cursor, page, mark) and not page.more:
+            asked = self._ask()
+            page = await self._client.feed(asked.cursor)
+            if await self._take(asked, page) and not page.more:
                 return
 
     async def follow(self) -> None:
         """Wait for news, and apply them. Raises as `catch_up`."""
-        cursor, mark = self._cursor, self._echoes.mark
-        page = await self._client.feed(cursor, wait_s=protocol.MAX_WAIT_S)
-        await self._take(cursor, page, mark)
+        asked = self._ask()
+        page = await self._client.feed(asked.cursor, wait_s=protocol.MAX_WAIT_S)
+        await self._take(asked, page)
+
+    def _ask(self) -> _Asked:
+        return _Asked(self._cursor, self._echoes.mark, self.story.claims())
 
     def suspect(self) -> None:
         """The connection was lost: whoever answers next has to know all that was seen before."""
@@ -137,19 +151,23 @@ class Feed:
             return False
         return revision.contains(anchor)
 
-    async def _take(self, cursor: str | None, page: Page, mark: int) -> bool:
-        """Apply a page that was asked for at `mark`; False when another one came first."""
+    async def _take(self, asked: _Asked, page: Page) -> bool:
+        """Apply a page; False when another one came first."""
         async with self.turn:
-            if cursor != self._cursor:
+            if asked.cursor != self._cursor:
                 return False
             self.recovery.see(sealed.doc_id for sealed in page.documents)
-            await self._apply_all([sealed for sealed in page.documents if not self._is_overtaken(sealed, mark)])
+            came = await self._apply_all(
+                [sealed for sealed in page.documents if not self._is_overtaken(sealed, asked.mark)]
+            )
             self._cursor = page.cursor
             finished = self.recovery.reading and not page.more
             if finished:
                 await trio.to_thread.run_sync(self.recovery.finish_reading)
             if page.documents or finished:
-                await trio.to_thread.run_sync(self._record, cursor, page)
+                await trio.to_thread.run_sync(self._record, asked.cursor, page)
+            if (asked.claims or came) and not page.more and not self.waiting and not self.recovery.active:
+                await trio.to_thread.run_sync(self.story.judge, asked.claims, came)
             return True
 
     def _is_overtaken(self, sealed: Sealed, mark: int) -> bool:
@@ -217,15 +235,19 @@ class Feed:
 
     # --- applying -----------------------------------------------------------------------------------------
 
-    async def _apply_all(self, documents: Sequence[Sealed]) -> None:
+    async def _apply_all(self, documents: Sequence[Sealed]) -> Mapping[DeviceId, int]:
+        """Apply those that are authentic; what their sealers had seen."""
         fresh = [sealed for sealed in documents if not self._echoes.is_echo(sealed)]
         opened = await trio.to_thread.run_sync(self._open_all, fresh)
+        self._own |= {sealed.doc_id: sealed.revision for sealed in fresh if self._echoes.is_ours(sealed)}
+        claims = self.story.listen(remote.state.document for remote in opened)
         if self.recovery.active:
             opened = await trio.to_thread.run_sync(self.recovery.sift, opened)
         # A whole page at once, so that documents which exchange names are seen together.
         await self._apply(opened)
         if self.recovery.active:
             await trio.to_thread.run_sync(self.recovery.finish_merges)
+        return claims
 
     def _open_all(self, documents: Sequence[Sealed]) -> list[Remote]:
         opened = []
@@ -293,6 +315,7 @@ class Feed:
                 label=self._label,
                 new_id=lambda: DocId(secrets.token_hex(16)),
                 same_content=same,
+                own={remote.doc_id for remote in arrivals if self._own.get(remote.doc_id) == str(remote.revision)},
             )
             done = Executor(self._store).run(decided)
             for applied in done:

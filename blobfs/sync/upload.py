@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -374,6 +374,11 @@ class Upload:
         self, group: Sequence[Outgoing], references: Sequence[tuple[set[BlobId], set[BlobId]]]
     ) -> list[Change]:
         device, padded = self._store.device, self._is_padded
+        # While a recovery lasts this device knows of edits that the server lacks, which is nobody else's fault.
+        heads = {} if self._recovery.active else self._store.documents.heads()
+        for outgoing in group:
+            if outgoing.document is not None:
+                outgoing.document = replace(outgoing.document, heads=heads, sealer=device)
         return [
             self.sender.change(
                 outgoing, device, self._base(outgoing), tuple(sorted(added)), tuple(sorted(removed)), padded=padded
@@ -398,6 +403,8 @@ class Upload:
                     sound = await trio.to_thread.run_sync(self._still_standing, sound)
                 if sound:
                     files, sent = [pair[0] for pair in sound], [pair[1] for pair in sound]
+                    for change in sent:
+                        self._echoes.expect(change)
                     taken += await self._record(files, sent, await self._client.push(sent))
             if len(sound) < batch:
                 self._again_s = _AGAIN_S

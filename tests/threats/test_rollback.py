@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 from pathlib import Path
 
 import pytest
+import trio
 
 from blobfs.errors import Rollback
 from blobfs.sync.status import SyncState
 from blobfs.values.documents import Kind
 from blobfs.values.extents import EXTENT
-from tests.sync.kit import Account, Server, converge, trio_test, until
+from tests.sync.kit import Account, Device, Server, converge, serving, trio_test, until
+from tests.threats.evil import Evil, evil_before, on_feed
 
 
 class Backup:
@@ -195,3 +198,88 @@ async def test_a_recovery_that_is_interrupted_goes_on_after_the_next_start(
     async with own_account.device("one") as one:
         await one.settle()
         assert one.store.settings.get("recovering") is None
+
+
+def _doubts(device: Device) -> list[str]:
+    return [entry.reason for entry in device.engine.status().parked if "different stories" in entry.reason]
+
+
+@trio_test
+async def test_a_change_that_the_server_hides_from_one_device_is_missed_with_the_next_that_it_shows(
+    account: Account, evil: Evil, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with account.device("one") as one, account.device("two", url=evil.url) as two:
+        one.write("before", b"shown")
+        await converge(one, two)
+        hidden: set[str] = set()
+        evil.attack = on_feed(lambda documents: [entry for entry in documents if entry["doc_id"] not in hidden])
+        hidden.add(one.write("hidden", b"hidden from two").doc_id)
+        await one.settle()
+        one.write("after", b"shown")
+        await one.settle()
+        await until(lambda: two.exists("after") and bool(_doubts(two)))
+        assert not two.exists("hidden")
+        assert "blobfs recover" in _doubts(two)[0]
+        assert "different stories" in caplog.text
+        two.write("work", b"goes on")
+        await two.settle()
+    async with account.device("two", url=evil.url) as two:
+        await until(lambda: bool(_doubts(two)))
+        evil.attack = None
+        two.engine.recover()
+        await two.settle()
+        assert two.store.settings.get("recovering") is None
+        assert not _doubts(two)
+        assert await two.read("hidden") == b"hidden from two"
+
+
+@trio_test
+async def test_two_copies_of_a_server_with_a_device_each_are_found_out_when_one_document_crosses(
+    own_account: Account, own_server: Server, tmp_path: Path
+) -> None:
+    async with own_account.device("one") as one, own_account.device("two") as two:
+        one.write("common", b"common")
+        await converge(one, two)
+    own_server.stop(signal.SIGTERM)
+    (tmp_path / "fork").mkdir()
+    shutil.copytree(own_server.data, tmp_path / "fork" / "server")
+    own_server.start()
+    with serving(tmp_path / "fork") as fork, evil_before(own_server.url) as left, evil_before(fork.url) as right:
+        async with own_account.device("one", url=left.url) as one, own_account.device("two", url=right.url) as two:
+            one.write("by one", b"1")
+            await one.settle()
+            two.write("by two", b"2")
+            await two.settle()
+            crossing = one.write("crossing", b"3").doc_id
+            await one.settle()
+            await until(lambda: any(entry["doc_id"] == crossing for entry in left.documents()))
+            sealed = next(entry for entry in left.documents() if entry["doc_id"] == crossing)
+            right.attack = on_feed(lambda documents: [*documents, sealed])
+            two.write("more", b"4")
+            await two.settle()
+            await until(lambda: bool(_doubts(two)))
+            assert (await two.read("by two"), await two.read("more")) == (b"2", b"4")
+
+
+@trio_test
+async def test_an_honest_server_is_never_doubted(account: Account, caplog: pytest.LogCaptureFixture) -> None:
+    dice = random.Random(7)
+    async with account.device("one") as one, account.device("two") as two, account.device("three") as three:
+        devices = (one, two, three)
+        for _ in range(12):
+            for device in devices:
+                for _ in range(dice.randrange(4)):
+                    name = f"f{dice.randrange(6)}"
+                    if device.exists(name) and dice.random() < 0.3:
+                        device.remove(name)
+                    else:
+                        device.write(name, dice.randbytes(20))
+            async with trio.open_nursery() as nursery:
+                for device in dice.sample(devices, 2):
+                    nursery.start_soon(device.settle)
+        await converge(*devices)
+        assert await one.tree() == await two.tree() == await three.tree()
+        heads = [device.store.documents.heads() for device in devices]
+        assert heads[0] == heads[1] == heads[2]
+        assert len(heads[0]) == 3
+    assert "different stories" not in caplog.text
