@@ -31,7 +31,8 @@ from server.backends.interface import BlobsBackend
 from server.catalog import documents
 from server.catalog.engine import Catalog
 from server.intake import Intake
-from server.routes import about, blobs, stream
+from server.meter import Meter
+from server.routes import about, blobs, metrics, stream
 from server.routes import documents as document_routes
 from server.routes import secrets as secret_routes
 from server.service import Service
@@ -65,6 +66,7 @@ def _route(path: str, **endpoints: Callable[[Request], Awaitable[Response]]) -> 
     """One path with an endpoint for each method, so that a 405 names them all."""
 
     async def dispatch(request: Request) -> Response:
+        request.scope["blobfs.route"] = path
         return await endpoints["GET" if request.method == "HEAD" else request.method](request)
 
     return Route(path, dispatch, methods=list(endpoints))
@@ -73,7 +75,8 @@ def _route(path: str, **endpoints: Callable[[Request], Awaitable[Response]]) -> 
 ROUTES: Final = (
     _route(protocol.ROOT, GET=about.show_about),
     _route(protocol.HEALTH, GET=about.show_health),
-    Route(protocol.MISSING, blobs.show_missing, methods=["POST"]),  # above BLOB, which has POST as well
+    _route(protocol.METRICS, GET=metrics.show_metrics),
+    _route(protocol.MISSING, POST=blobs.show_missing),  # above BLOB, which has POST as well
     _route(protocol.BLOBS, GET=blobs.list_blobs),
     _route(
         protocol.BLOB,
@@ -109,7 +112,7 @@ def create_app(settings: Settings, backend: BlobsBackend | None = None) -> Starl
     app.router.redirect_slashes = False  # a path is right or it is not; nobody is sent elsewhere
     app.state.service = service
     app.state.intake = Intake(service)
-    app.add_middleware(Envelope, idle_s=settings.idle_s)
+    app.add_middleware(Envelope, idle_s=settings.idle_s, meter=service.meter)
     return app
 
 
@@ -191,9 +194,10 @@ def _error_response(scope: Scope, status: int, code: ErrorCode, message: str, he
 class Envelope:
     """Gives each request an id, each response its common headers, each failure its one log line."""
 
-    def __init__(self, app: ASGIApp, idle_s: float) -> None:
+    def __init__(self, app: ASGIApp, idle_s: float, meter: Meter) -> None:
         self._app = app
         self._idle_s = idle_s
+        self._meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -218,6 +222,7 @@ class Envelope:
                 await send(message)
 
         failure: BaseException | None = None
+        self._meter.open += 1
         try:
             await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
@@ -228,10 +233,13 @@ class Envelope:
                 message = "The server failed; its log has more under this request id."
                 answer = _error_response(scope, 500, ErrorCode.INTERNAL, message, {})
                 await answer(scope, receive, send_with_headers)
-        took_ms = round((time.perf_counter() - started) * 1000, 1)
-        route = scope.get("route")
-        fields = {"request": request_id, "method": scope["method"], "route": getattr(route, "path", "-")}
-        fields |= {"status": status, "ms": took_ms}
+        finally:
+            self._meter.open -= 1
+        took_s = time.perf_counter() - started
+        route = scope.get("blobfs.route", "-")
+        self._meter.count(route, scope["method"], status, took_s, request_id)
+        fields = {"request": request_id, "method": scope["method"], "route": route}
+        fields |= {"status": status, "ms": round(took_s * 1000, 1)}
         if failure is not None:
             LOG.error("request failed", extra={"fields": fields}, exc_info=failure)
         elif status >= 500 and status != 507:

@@ -23,13 +23,12 @@ from server.errors import AccountNotEmpty, DataUnusable
 from server.settings import DAY_S, Settings, prepare_data, recall_address
 
 
-def run(parsed: Namespace) -> Any:
+def run(parsed: Namespace, settings: Settings) -> Any:
     """Do the command; answers what is to be printed.
 
     Raises:
         ServerError: one sentence for the person at the terminal.
     """
-    settings = Settings(parsed.data, catalog_url=parsed.catalog)
     if not settings.data.exists() and (parsed.noun, getattr(parsed, "verb", None)) != ("user", "add"):
         raise DataUnusable(f"There is no data directory {settings.data}; `user add` or the server makes one.")
     prepare_data(settings.data)
@@ -57,7 +56,7 @@ def _backend(settings: Settings) -> FilesystemBlobsBackend:
 
 
 def _invitation(settings: Settings, parsed: Namespace, token: str) -> dict[str, Any]:
-    url = parsed.url or recall_address(settings.data)
+    url = parsed.url or settings.public_url or recall_address(settings.data)
     invite = pack_invite(Invite(url.rstrip("/"), parsed.name, token))
     return {"user": parsed.name, "token": token, "invite": invite}
 
@@ -137,8 +136,7 @@ def _set_quota(parsed: Namespace, _settings: Settings, catalog: Catalog) -> Any:
 
 
 def _collect(parsed: Namespace, settings: Settings, catalog: Catalog) -> Any:
-    grace_s, retention_s = parsed.grace_days * DAY_S, parsed.retention_days * DAY_S
-    done = collect.collect(catalog, _backend(settings), grace_s, retention_s, parsed.dry_run)
+    done = collect.collect(catalog, _backend(settings), settings.grace_s, settings.retention_s, parsed.dry_run)
     return asdict(done) | {"dry_run": parsed.dry_run}
 
 

@@ -15,6 +15,8 @@ from sqlalchemy import Connection
 from server.backends.interface import BlobsBackend
 from server.catalog.engine import Catalog, storage_error
 from server.errors import DiskFull
+from server.limits import Bodies, Rates
+from server.meter import Meter
 from server.news import News
 from server.settings import Settings
 
@@ -27,6 +29,9 @@ READERS: Final = 4
 DISK: Final = 8
 """Threads in blob files: enough to keep a disk's queue filled while some wait for a flush."""
 
+PARSERS: Final = 2
+"""Threads that take JSON apart: a bound on the memory which hostile JSON takes, and no slower than more of them."""
+
 
 class Service:
     """Everything one server process has to serve with."""
@@ -36,6 +41,10 @@ class Service:
         self.catalog = catalog
         self.backend = backend
         self.news = News()
+        self.meter = Meter()
+        self.rates = Rates(settings.requests_per_s, settings.burst)
+        self.bodies = Bodies(settings.json_bytes)
+        self._parsers = CapacityLimiter(PARSERS)
         self._readers = CapacityLimiter(READERS)
         # SQLite has one writer at a time: queueing here is fair, where its own lock would be polled for.
         self._writer = CapacityLimiter(1)
@@ -50,6 +59,10 @@ class Service:
         disk = os.statvfs(self.settings.data)
         if disk.f_bavail * disk.f_frsize < self.settings.floor + more:
             raise DiskFull("The server's disk is full; nothing was stored.")
+
+    async def parse(self, call: Callable[[bytes], R], body: bytes) -> R:
+        """`call` on a body, in a worker thread: what parsing builds may be twenty times as large as the body."""
+        return await to_thread.run_sync(call, body, limiter=self._parsers)
 
     async def read(self, call: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`call` in a worker thread, on one consistent view of the catalog."""
