@@ -32,7 +32,7 @@ from server.catalog import documents
 from server.catalog.engine import Catalog
 from server.intake import Intake
 from server.meter import Meter
-from server.routes import about, blobs, metrics, stream
+from server.routes import about, blobs, description, metrics, stream
 from server.routes import documents as document_routes
 from server.routes import secrets as secret_routes
 from server.service import Service
@@ -75,6 +75,7 @@ def _route(path: str, **endpoints: Callable[[Request], Awaitable[Response]]) -> 
 ROUTES: Final = (
     _route(protocol.ROOT, GET=about.show_about),
     _route(protocol.HEALTH, GET=about.show_health),
+    _route(protocol.DESCRIPTION, GET=description.show_description),
     _route(protocol.METRICS, GET=metrics.show_metrics),
     _route(protocol.MISSING, POST=blobs.show_missing),  # above BLOB, which has POST as well
     _route(protocol.BLOBS, GET=blobs.list_blobs),
