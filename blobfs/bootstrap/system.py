@@ -150,6 +150,29 @@ BUILDING = (
     ),
 )
 
+TRYING = (
+    Need(
+        "PostgreSQL's server",
+        lambda: find_postgresql() is not None,
+        {
+            "apt-get": "postgresql",
+            "dnf": "postgresql-server",
+            "zypper": "postgresql-server",
+            "pacman": "postgresql",
+            "apk": "postgresql",
+        },
+    ),
+)
+"""For the tests alone."""
+
+
+def find_postgresql() -> Path | None:
+    """The newest PostgreSQL's directory of programs; Debian keeps them off the PATH, one directory a version."""
+    on_path = shutil.which("initdb")
+    found = [Path(on_path).resolve().parent] if on_path else []
+    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name.zfill(8))
+    return next((path for path in reversed(found) if (path / "postgres").exists()), None)
+
 
 def find_missing(needs: tuple[Need, ...]) -> list[Need]:
     """Those of `needs` that this machine does not meet."""
