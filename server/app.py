@@ -26,7 +26,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from blobfs import protocol
 from blobfs.protocol import ErrorCode
 from server import collect, errors, quota
-from server.backends.filesystem import FilesystemBlobsBackend
 from server.backends.interface import BlobsBackend
 from server.catalog import documents
 from server.catalog.engine import Catalog
@@ -35,7 +34,7 @@ from server.meter import Meter
 from server.routes import about, blobs, description, metrics, stream
 from server.routes import documents as document_routes
 from server.routes import secrets as secret_routes
-from server.service import Service
+from server.service import Service, open_backend
 from server.settings import Settings
 
 LOG: Final = logging.getLogger("blobfs.server")
@@ -99,14 +98,11 @@ def create_app(settings: Settings, backend: BlobsBackend | None = None) -> Starl
     """The application on the settings' data directory, which is prepared and locked.
 
     Args:
-        backend: where blobs go; the filesystem below the data directory by default.
+        backend: where blobs go; by default where the settings say.
     Raises:
-        DataUnusable: the catalog or the blobs' directory cannot be opened.
+        DataUnusable: the catalog or what keeps the blobs cannot be opened.
     """
-    try:
-        backend = backend or FilesystemBlobsBackend(settings.blobs)
-    except OSError as error:
-        raise errors.DataUnusable(f"The directory of the blobs cannot be used: {error.strerror}.") from error
+    backend = backend or open_backend(settings)
     service = Service(settings, Catalog(settings.url_of_catalog), backend)
     handlers: dict[Any, Any] = {errors.ServerError: _answer_error, HTTPException: _answer_http}
     app = Starlette(routes=list(ROUTES), exception_handlers=handlers, lifespan=_run)
@@ -134,8 +130,11 @@ async def _run(app: Starlette) -> AsyncIterator[None]:
 
 def _recover(service: Service) -> None:
     service.backend.sweep()
+    owners = service.catalog.owners()
+    # Alone on the catalog, whatever is reserved was reserved by a process that is dead.
+    before_ns = time.time_ns() if owners is None else _longest_ago()
     with service.catalog.writing() as connection:
-        quota.recover(connection, service.backend, time.time_ns(), set())
+        quota.recover(connection, service.backend, before_ns, set(), owners)
     collect.unlink_all(service.catalog, service.backend)
 
 
@@ -144,14 +143,18 @@ async def _keep_up(service: Service, intake: Intake) -> None:
     while True:
         await anyio.sleep(settings.upkeep_s)
         try:
-            # Older than any upload can be, and none of ours: left by a failure that could not even be noted.
-            before_ns = time.time_ns() - int(3600e9)
-            await service.note(quota.recover, service.backend, before_ns, set(intake.active))
+            owners = await to_thread.run_sync(service.catalog.owners)
+            await service.note(quota.recover, service.backend, _longest_ago(), set(intake.active), owners)
             await to_thread.run_sync(
                 collect.collect, service.catalog, service.backend, settings.grace_s, settings.retention_s
             )
         except Exception:  # whatever it was, serving goes on, and the next run may do better
             LOG.exception("upkeep failed")
+
+
+def _longest_ago() -> int:
+    """Older than any upload can be: what was reserved before was left by a failure that could not even be noted."""
+    return time.time_ns() - int(3600e9)
 
 
 # --- errors -----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, and_, func, select, update
 from blobfs.protocol import DEFAULT_NAMESPACE
 from server.backends.interface import BlobKey, BlobsBackend
 from server.catalog import blobs
+from server.catalog.accounts import lock_accounts
 from server.catalog.blobs import Blob
 from server.catalog.engine import Catalog
 from server.catalog.schema import BLOBS, DELETIONS, DOCUMENTS, REFS, RESERVATIONS, REVISIONS, SECRETS, USERS
@@ -96,6 +97,7 @@ def _report(
     found: dict[str, list[str]],
 ) -> None:
     with catalog.writing() as connection:
+        lock_accounts(connection, [user_id])
         blob = blobs.find(connection, user_id, key.namespace, key.blob_id)
         kind = None if blob is None else _compare(backend, key, blob, digests)
         if kind is None:
@@ -123,6 +125,7 @@ def _check_stray(
             if blobs.find(connection, user_id, key.namespace, key.blob_id) is not None:
                 return
     with catalog.writing() as connection:
+        lock_accounts(connection, [] if user_id is None else [user_id])
         if user_id is not None and _is_accounted_for(connection, user_id, key):
             return
         if backend.stat(key) is None:
@@ -148,6 +151,8 @@ def _is_accounted_for(connection: Connection, user_id: int, key: BlobKey) -> boo
 
 def _check_account(catalog: Catalog, user_id: int, user: str, repair: bool, found: dict[str, list[str]]) -> None:
     with catalog.writing() as connection:
+        if user_id not in lock_accounts(connection, [user_id]):
+            return  # removed meanwhile
         columns = (USERS.c.used, USERS.c.blobs, USERS.c.reserved)
         has = tuple(connection.execute(select(*columns).where(USERS.c.id == user_id)).one())
         holds = _sums(connection, user_id)

@@ -15,11 +15,11 @@ from typing import Any
 from blobfs.protocol import Invite, pack_invite
 from server import auth, check, collect
 from server.auth import Scope
-from server.backends.filesystem import FilesystemBlobsBackend
 from server.catalog import accounts
 from server.catalog.accounts import Account
 from server.catalog.engine import Catalog
 from server.errors import AccountNotEmpty, DataUnusable
+from server.service import open_backend
 from server.settings import DAY_S, Settings, prepare_data, recall_address
 
 
@@ -46,13 +46,6 @@ def run(parsed: Namespace, settings: Settings) -> Any:
     }
     with contextlib.closing(Catalog(settings.url_of_catalog)) as catalog:
         return verbs[" ".join(filter(None, (parsed.noun, getattr(parsed, "verb", None))))](parsed, settings, catalog)
-
-
-def _backend(settings: Settings) -> FilesystemBlobsBackend:
-    try:
-        return FilesystemBlobsBackend(settings.blobs)
-    except OSError as error:
-        raise DataUnusable(f"The directory of the blobs cannot be used: {error.strerror}.") from error
 
 
 def _invitation(settings: Settings, parsed: Namespace, token: str) -> dict[str, Any]:
@@ -86,10 +79,11 @@ def _list_users(_parsed: Namespace, _settings: Settings, catalog: Catalog) -> An
 def _remove_user(parsed: Namespace, settings: Settings, catalog: Catalog) -> Any:
     with catalog.writing() as connection:
         account = accounts.find_account(connection, parsed.name)
+        account = accounts.lock_accounts(connection, [account.user_id]).get(account.user_id, account)
         if (account.used or account.blobs or account.seq) and not parsed.delete_data:
             raise AccountNotEmpty(f"The user {account.name} holds data; with --delete-data it goes for good.")
         accounts.close_account(connection, account.user_id)
-    collect.remove_account(catalog, _backend(settings), account.user_id, account.name)
+    collect.remove_account(catalog, open_backend(settings), account.user_id, account.name)
     return {"user": account.name, "freed": account.used}
 
 
@@ -136,9 +130,9 @@ def _set_quota(parsed: Namespace, _settings: Settings, catalog: Catalog) -> Any:
 
 
 def _collect(parsed: Namespace, settings: Settings, catalog: Catalog) -> Any:
-    done = collect.collect(catalog, _backend(settings), settings.grace_s, settings.retention_s, parsed.dry_run)
+    done = collect.collect(catalog, open_backend(settings), settings.grace_s, settings.retention_s, parsed.dry_run)
     return asdict(done) | {"dry_run": parsed.dry_run}
 
 
 def _check(parsed: Namespace, settings: Settings, catalog: Catalog) -> Any:
-    return check.check(catalog, _backend(settings), parsed.digests, parsed.repair)
+    return check.check(catalog, open_backend(settings), parsed.digests, parsed.repair)

@@ -12,9 +12,10 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from anyio import CapacityLimiter, to_thread
 from sqlalchemy import Connection
 
+from server.backends.filesystem import FilesystemBlobsBackend
 from server.backends.interface import BlobsBackend
 from server.catalog.engine import Catalog, storage_error
-from server.errors import DiskFull
+from server.errors import DataUnusable, DiskFull
 from server.limits import Bodies, Rates
 from server.meter import Meter
 from server.news import News
@@ -33,6 +34,25 @@ PARSERS: Final = 2
 """Threads that take JSON apart: a bound on the memory which hostile JSON takes, and no slower than more of them."""
 
 
+def open_backend(settings: Settings) -> BlobsBackend:
+    """Where the settings say that blobs go: an object store, or files below the data directory.
+
+    Raises:
+        DataUnusable: it cannot be opened.
+    """
+    try:
+        if settings.blobs_url is None:
+            return FilesystemBlobsBackend(settings.blobs)
+        from server.backends.objects import ObjectBlobsBackend, open_store  # an extra, imported only for this
+
+        return ObjectBlobsBackend(open_store(settings.blobs_url, settings.blobs_options), settings.spool)
+    except ImportError as error:
+        raise DataUnusable("An object store needs the package obstore: install blobfs[objects].") from error
+    except OSError as error:
+        where = "directory of the blobs" if settings.blobs_url is None else "object store of the blobs"
+        raise DataUnusable(f"The {where} cannot be used: {error.strerror or error}.") from error
+
+
 class Service:
     """Everything one server process has to serve with."""
 
@@ -46,8 +66,7 @@ class Service:
         self.bodies = Bodies(settings.json_bytes)
         self._parsers = CapacityLimiter(PARSERS)
         self._readers = CapacityLimiter(READERS)
-        # SQLite has one writer at a time: queueing here is fair, where its own lock would be polled for.
-        self._writer = CapacityLimiter(1)
+        self._writer = CapacityLimiter(catalog.writers)
         self._disk = CapacityLimiter(DISK)
 
     def require_space(self, more: int) -> None:

@@ -3,6 +3,7 @@
 DATA/catalog.db     the catalog, unless its URL says otherwise; 0600
 DATA/blobs/         the filesystem backend's root
 DATA/server.toml    the configuration, when there is one here and no other is named (config.py)
+DATA/spool/         uploads on their way to an object store, as files without names
 DATA/address        the URL that the server listens on, for the invites of `user add`
 DATA/server.lock    held (flock) by the one server process that runs on this directory
 """
@@ -76,6 +77,11 @@ class Settings:
     def blobs(self) -> Path:
         """The root of the filesystem backend."""
         return self.data.absolute() / "blobs"
+
+    @property
+    def spool(self) -> Path:
+        """Where uploads to an object store wait."""
+        return self.data.absolute() / "spool"
 
 
 def prepare_data(data: Path) -> None:

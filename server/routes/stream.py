@@ -201,6 +201,9 @@ def _load(backend: BlobsBackend, place: Place, turn: Sequence[Blob | str]) -> by
             continue
         try:
             data = reader.read(0, reader.size)
+        except FileNotFoundError:
+            packed += pack_item_header(entry.blob_id, 0, ItemStatus.NOT_FOUND)
+            continue
         finally:
             reader.close()
         packed += pack_item_header(entry.blob_id, len(data)) + data
