@@ -41,7 +41,7 @@ def check(catalog: Catalog, backend: BlobsBackend, digests: bool, repair: bool) 
         users = dict(connection.execute(select(USERS.c.id, USERS.c.name).where(USERS.c.removed.is_(False))).all())
     number = 0
     for user_id, user in users.items():
-        for namespace, blob in _rows(catalog, user_id):
+        for namespace, blob in list_rows(catalog, user_id):
             number += 1
             kind = _compare(backend, BlobKey(user, namespace, blob.blob_id), blob, digests)
             if kind is not None:
@@ -53,7 +53,7 @@ def check(catalog: Catalog, backend: BlobsBackend, digests: bool, repair: bool) 
     return {"clean": not any(found.values()), "blobs": number, "repaired": repair, **found}
 
 
-def _rows(catalog: Catalog, user_id: int) -> Iterator[tuple[str, Blob]]:
+def list_rows(catalog: Catalog, user_id: int) -> Iterator[tuple[str, Blob]]:
     """Every blob of the account, in batches, so that no transaction stays open while disks are read."""
     after = ("", "")
     columns = (BLOBS.c.namespace, BLOBS.c.blob_id, BLOBS.c.size, BLOBS.c.sha256, BLOBS.c.flags)

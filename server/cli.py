@@ -1,7 +1,7 @@
 """`blobfs-server`: arguments, exit codes, and what commands print. The work is done in `commands.py` and `serve.py`.
 
 Exit codes: 0 done, 1 a fault of the server's own, 2 usage or configuration, 3 the port is busy, 4 the data directory
-cannot be used or is in use, 5 the account or token is not there, or is there already, 6 `check` found damage.
+cannot be used or is in use, 5 the account or token is not there, or is there already, 6 `check` or `copy` found damage.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EXIT: Final[dict[type[Exception], int]] = {
     errors.ServerError: 1,
 }
 
-COMMANDS: Final = ("user", "token", "quota", "usage", "collect", "check")
+COMMANDS: Final = ("user", "token", "quota", "usage", "collect", "check", "copy")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,6 +146,8 @@ def _command_parser() -> argparse.ArgumentParser:
     check = _command(nouns, "check", "compare the catalog with the blobs")
     check.add_argument("--repair", action="store_true", help="mend what can be mended")
     check.add_argument("--digests", action="store_true", help="read every blob again")
+    copy = _command(nouns, "copy", "copy everything to another catalog or object store")
+    copy.add_argument("--to", type=Path, required=True, metavar="FILE", help="the configuration of the target")
     return parser
 
 

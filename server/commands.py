@@ -1,5 +1,5 @@
-"""The commands beside serving: accounts, tokens, quota, usage, collect, check. They work on the catalog directly, also
-while a server runs on it, and answer with plain values that `cli.py` prints.
+"""The commands beside serving: accounts, tokens, quota, usage, collect, check, copy. They work on the catalog directly,
+also while a server runs on it, and answer with plain values that `cli.py` prints.
 
 Must not know arguments' text or exit codes beyond the parsed names. Invariant: a token's text leaves once, when made.
 """
@@ -7,20 +7,22 @@ Must not know arguments' text or exit codes beyond the parsed names. Invariant: 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from argparse import Namespace
 from dataclasses import asdict
 from typing import Any
 
 from blobfs.protocol import Invite, pack_invite
-from server import auth, check, collect
+from server import auth, check, collect, move
 from server.auth import Scope
 from server.catalog import accounts
 from server.catalog.accounts import Account
 from server.catalog.engine import Catalog
+from server.config import read_config
 from server.errors import AccountNotEmpty, DataUnusable
 from server.service import open_backend
-from server.settings import DAY_S, Settings, prepare_data, recall_address
+from server.settings import DAY_S, Settings, lock_data, prepare_data, recall_address
 
 
 def run(parsed: Namespace, settings: Settings) -> Any:
@@ -43,6 +45,7 @@ def run(parsed: Namespace, settings: Settings) -> Any:
         "usage": _list_users,
         "collect": _collect,
         "check": _check,
+        "copy": _copy,
     }
     with contextlib.closing(Catalog(settings.url_of_catalog)) as catalog:
         return verbs[" ".join(filter(None, (parsed.noun, getattr(parsed, "verb", None))))](parsed, settings, catalog)
@@ -136,3 +139,17 @@ def _collect(parsed: Namespace, settings: Settings, catalog: Catalog) -> Any:
 
 def _check(parsed: Namespace, settings: Settings, catalog: Catalog) -> Any:
     return check.check(catalog, open_backend(settings), parsed.digests, parsed.repair)
+
+
+def _copy(parsed: Namespace, settings: Settings, catalog: Catalog) -> Any:
+    target = Settings(**read_config(parsed.to))
+    prepare_data(target.data)
+    done: dict[str, Any] = {"rows": 0}
+    if target.url_of_catalog != settings.url_of_catalog:
+        with contextlib.ExitStack() as stack:
+            for data in {settings.data.resolve(), target.data.resolve()}:
+                stack.callback(os.close, lock_data(data))
+            new = stack.enter_context(contextlib.closing(Catalog(target.url_of_catalog)))
+            done["rows"] = move.copy_catalog(catalog, new)
+    done |= move.copy_blobs(catalog, open_backend(settings), open_backend(target))
+    return done | {"clean": not done["missing"]}

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from server.catalog.products import Product, open_product
-from server.catalog.schema import METADATA, MIGRATIONS, SCHEMA, VERSION
+from server.catalog.schema import METADATA, MIGRATIONS, SCHEMA, TOKENS, USERS, VERSION
 from server.errors import CatalogTooNew, DataUnusable, DiskFull, Unavailable
 
 
@@ -62,6 +62,10 @@ class Catalog:
         """
         with _translated():
             return self._product.appear()
+
+    def renumber(self, connection: Connection) -> None:
+        """Accounts and tokens made from now on get numbers above those that rows were inserted with."""
+        self._product.renumber(connection, [table.name for table in (USERS, TOKENS)])
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -7,10 +7,10 @@ because it has one writer at a time, is how PostgreSQL has one writer for each a
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import BigInteger, Connection, Engine, create_engine, event, func, literal_column, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
@@ -37,6 +37,9 @@ class Product(Protocol):
 
     def appear(self) -> set[int] | None:
         """As `Catalog.owners`."""
+
+    def renumber(self, connection: Connection, tables: Sequence[str]) -> None:
+        """The column `id` of these tables counts on from the highest that is there."""
 
     def close(self) -> None:
         """Close every connection."""
@@ -82,6 +85,9 @@ class Sqlite:
 
     def appear(self) -> None:
         """There is no other process: the data directory's lock sees to that."""
+
+    def renumber(self, connection: Connection, tables: Sequence[str]) -> None:
+        """SQLite always does."""
 
     def close(self) -> None:
         self.engine.dispose()
@@ -169,6 +175,13 @@ class Postgresql:
 
     def _look(self, presence: Connection) -> set[int]:
         return set(presence.execute(_PRESENT).scalars())
+
+    def renumber(self, connection: Connection, tables: Sequence[str]) -> None:
+        highest = func.max(literal_column("id", BigInteger()))
+        for table in tables:
+            sequence = func.pg_get_serial_sequence(table, "id")
+            top = select(func.setval(sequence, func.coalesce(highest, 1), highest.is_not(None)))
+            connection.execute(top.select_from(text(table)))
 
     def close(self) -> None:
         if self._presence is not None:
