@@ -162,8 +162,19 @@ TRYING = (
             "apk": "postgresql",
         },
     ),
+    Need(
+        "Ceph's S3 server",
+        lambda: all(shutil.which(program) for program in ("ceph", "ceph-mon", "ceph-osd", "radosgw")),
+        {
+            "apt-get": "ceph-common ceph-mon ceph-osd radosgw",
+            "dnf": "ceph-common ceph-mon ceph-osd ceph-radosgw",
+            "zypper": "ceph-common ceph-mon ceph-osd ceph-radosgw",
+            "pacman": "ceph",
+            "apk": "ceph-common ceph-mon ceph-osd ceph-radosgw",
+        },
+    ),
 )
-"""For the tests alone."""
+"""For the tests alone, which start these themselves."""
 
 
 def find_postgresql() -> Path | None:

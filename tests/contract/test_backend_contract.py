@@ -1,5 +1,6 @@
 """What every `BlobsBackend` promises, tried on each one there is. A new backend adds itself to `BACKENDS`."""
 
+import secrets
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from server.backends.filesystem import FilesystemBlobsBackend
 from server.backends.interface import BlobKey, BlobReader, BlobsBackend
 from server.backends.memory import MemoryBlobsBackend
 from server.backends.objects import ObjectBlobsBackend, open_store
+from tests.ceph import CephCluster
 
 BACKENDS: dict[str, Callable[[Path], BlobsBackend]] = {
     "filesystem": lambda directory: FilesystemBlobsBackend(directory / "root"),
@@ -24,8 +26,13 @@ HOLDING_ON = (FilesystemBlobsBackend, MemoryBlobsBackend)
 """Those whose readers outlive a deletion; others may fail then."""
 
 
-@pytest.fixture(params=list(BACKENDS))
+@pytest.fixture(params=[*BACKENDS, "S3"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> BlobsBackend:
+    if request.param == "S3":
+        ceph: CephCluster = request.getfixturevalue("ceph")
+        # A prefix of its own is as good as an empty bucket, and cheaper.
+        url = f"s3://{ceph.bucket}/{secrets.token_hex(8)}"
+        return ObjectBlobsBackend(open_store(url, ceph.options), tmp_path / "spool")
     return BACKENDS[request.param](tmp_path)
 
 
@@ -190,3 +197,16 @@ def test_a_link_in_a_blobs_place_is_not_followed(tmp_path: Path) -> None:
         backend.open(key("abcdefh"))
     assert backend.stat(key("abcdefh")) is None
     assert [wanted.blob_id for wanted, _ in backend.list()] == ["abcdefg"]
+
+
+def test_an_object_store_that_cannot_be_used_is_an_os_error(tmp_path: Path, ceph: CephCluster) -> None:
+    for url, options in (
+        ("nonsense://bucket", {}),
+        (f"s3://{ceph.bucket}", {"nonsense": "x"}),
+        ("s3://no-such-bucket", ceph.options),
+        (f"s3://{ceph.bucket}", ceph.options | {"secret_access_key": "wrong"}),
+    ):
+        with pytest.raises(OSError) as failure:  # noqa: PT011 - of which kind does not matter
+            ObjectBlobsBackend(open_store(url, options), tmp_path / "spool")
+        assert "wrong" not in str(failure.value).replace("are wrong", "")
+        assert "\n" not in str(failure.value.strerror)

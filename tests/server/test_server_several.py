@@ -1,5 +1,6 @@
 """Several server processes on one PostgreSQL and one object store: together they are one server."""
 
+import contextlib
 import itertools
 import threading
 import time
@@ -8,14 +9,23 @@ from pathlib import Path
 
 import httpx
 import pytest
+from balancer import Balancer
 from server_process import Account, RunningServer, blob_id_of, change, wait_until
 
+from tests.ceph import CephCluster
 from tests.postgresql import PostgresqlCluster
 
 
 @pytest.fixture(scope="module")
 def postgresql() -> Iterator[PostgresqlCluster]:
     cluster = PostgresqlCluster()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def three_osds() -> Iterator[CephCluster]:
+    cluster = CephCluster(osds=3)
     yield cluster
     cluster.stop()
 
@@ -28,11 +38,14 @@ class Site:
         self.catalog_url = cluster.create()
         self.running: list[RunningServer] = []
 
-    def start(self, name: str) -> RunningServer:
+    def start(self, name: str, store: str = "") -> RunningServer:
+        """A process of its own; `store` is the table of the object store, by default a directory."""
         data = self.directory / name
         data.mkdir(mode=0o700, exist_ok=True)
-        objects = (self.directory / "objects").as_uri()
-        (data / "server.toml").write_text(f'[catalog]\nurl = "{self.catalog_url}"\n[blobs]\nurl = "{objects}"\n')
+        store = store or f'url = "{(self.directory / "objects").as_uri()}"'
+        path = data / "server.toml"
+        path.write_text(f'[catalog]\nurl = "{self.catalog_url}"\n[blobs]\n{store}\n')
+        path.chmod(0o600)
         server = RunningServer(data, catalog_url=self.catalog_url)
         self.running.append(server)
         return server
@@ -136,55 +149,76 @@ def test_quota_holds_across_processes(site: Site) -> None:
     assert here.used() == (500_000, 0)
 
 
-def test_of_two_processes_one_is_killed_under_load_and_nothing_acknowledged_is_lost(site: Site) -> None:
-    one, two = site.start("one"), site.start("two")
-    here = one.account("me")
-    there = also_on(two, here)
-    kept: dict[str, bytes] = {}
-    documents: set[str] = set()
-    stop = threading.Event()
+class Load:
+    """Devices that create blobs and documents at one address until told to stop, and remember what was acknowledged."""
 
-    def load(name: str) -> None:
-        # As behind one address: whoever gets no answer from one process asks the other.
-        homes = itertools.cycle([account.client() for account in (here, there)])
-        client = next(homes)
+    def __init__(self, url: str, account: Account, devices: int) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.documents: set[str] = set()
+        self._url = url
+        self._headers = {"Authorization": account.http.headers["Authorization"]}
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(f"device{n}",)) for n in range(devices)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, name: str) -> None:
+        client = httpx.Client(base_url=self._url, headers=self._headers, timeout=60, trust_env=False)
         for number in itertools.count():
-            if stop.is_set():
+            if self._stop.is_set():
+                client.close()
                 return
-            content = f"{name}-{number}".encode() * 500
-            blob_id = blob_id_of(content)
-            try:
-                stored = client.put(f"/blobs/me/{blob_id}", content=content).status_code in (201, 409)
-                pushed = client.post(
-                    "/documents/me", json={"changes": [change(f"{name}-{number}", None, "r1", added=[blob_id])]}
-                )
-            except httpx.TransportError:
-                client = next(homes)
-                continue
-            if stored:
-                kept[blob_id] = content
-            if pushed.status_code == 200 and pushed.json()["results"][0]["status"] == "ok":
-                documents.add(f"{name}-{number}")
+            with contextlib.suppress(httpx.TransportError):
+                self._create(client, f"{name}-{number}")
 
-    threads = [threading.Thread(target=load, args=(f"t{number}",)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    wait_until(lambda: len(kept) > 60, 60)
-    site.kill(one)
-    then = len(kept)
-    wait_until(lambda: len(kept) > then + 60, 60)
-    stop.set()
-    for thread in threads:
-        thread.join(60)
-    site.start("one")  # gives up what the killed process had reserved
+    def _create(self, client: httpx.Client, name: str) -> None:
+        content = name.encode() * 500
+        blob_id = blob_id_of(content)
+        if client.put(f"/blobs/me/{blob_id}", content=content).status_code in (201, 409):
+            self.blobs[blob_id] = content
+        answer = client.post("/documents/me", json={"changes": [change(name, None, "r1", added=[blob_id])]})
+        if answer.status_code == 200 and answer.json()["results"][0]["status"] == "ok":
+            self.documents.add(name)
+
+    def go_on(self, more: int) -> None:
+        """Return when `more` blobs were acknowledged than now."""
+        wanted = len(self.blobs) + more
+        wait_until(lambda: len(self.blobs) >= wanted, 120)
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(120)
+
+
+def test_a_process_and_an_object_daemon_are_killed_under_load_and_nothing_acknowledged_is_lost(
+    site: Site, three_osds: CephCluster
+) -> None:
+    options = ", ".join(f'{name} = "{value}"' for name, value in three_osds.options.items())
+    store = f'url = "s3://{three_osds.bucket}/site"\noptions = {{ {options} }}'
+    one, two = site.start("one", store), site.start("two", store)
+    here = one.account("me")
+    balancer = Balancer([int(server.url.rpartition(":")[2]) for server in (one, two)])
+    load = Load(balancer.url, here, devices=6)
+    try:
+        load.go_on(50)
+        site.kill(one)
+        load.go_on(50)
+        three_osds.osds[2].kill()
+        load.go_on(50)
+    finally:
+        load.stop()
+        balancer.close()
+    there = also_on(two, here)
+    site.start("one", store)  # gives up what the killed process had reserved
     assert there.used()[1] == 0
-    for blob_id, content in kept.items():
+    for blob_id, content in load.blobs.items():
         assert there.get(blob_id).content == content
     page = there.feed()
     fed = {document["doc_id"] for document in page["documents"]}
     while page["more"]:
         page = there.feed(since=page["cursor"])
         fed |= {document["doc_id"] for document in page["documents"]}
-    assert documents <= fed
+    assert load.documents <= fed
     checked = two.run("check", "--digests", "--json")
     assert checked.returncode == 0, checked.stdout
