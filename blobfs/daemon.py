@@ -23,9 +23,10 @@ from blobfs.account import invite_text, load_remote, move_remote, publish_secret
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
 from blobfs.embedded import EmbeddedServer
 from blobfs.errors import BlobfsError, ServerFailed, SyncTimeout
-from blobfs.fs.filesystem import FileSystem, Owner
+from blobfs.fs.filesystem import Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
+from blobfs.fs.views import ViewedFileSystem
 from blobfs.remote.client import RemoteClient
 from blobfs.status import MOUNTED, LiveLine, Pending, Status, format_pending, write_pending
 from blobfs.store.secrets import read_secrets
@@ -129,13 +130,14 @@ class Daemon:
 
     def _build(self) -> None:
         self._engine = SyncEngine(self._store, self._client, options=SyncOptions())
-        self._fs = FileSystem(
+        self._fs = ViewedFileSystem(
             self._store,
             fetch=self._engine.fetch,
             prefetch=self._engine.prefetch,
             owner=Owner(os.geteuid(), os.getegid(), os.geteuid() == 0),
             fetch_deadline_s=FETCH_DEADLINE_S,
         )
+        self._fs.failure = self._engine.failure
         self._engine.is_busy = self._fs.is_open
         self._engine.on_applied = self._fs.notify
 

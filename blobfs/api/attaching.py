@@ -22,7 +22,7 @@ from blobfs.store.documents import Local
 from blobfs.store.store import Store
 from blobfs.sync.status import SyncState
 from blobfs.values.documents import DocId, Kind
-from blobfs.values.extents import EXTENT, ROW, extent_length
+from blobfs.values.extents import EXTENT
 from blobfs.values.nodes import Content, Inode, Node
 
 if TYPE_CHECKING:
@@ -136,20 +136,12 @@ class Attaching:
         node, state = local.node, AttachmentState.NONE
         if node.content is None:
             return state
-        if self._is_whole(node.content, node.size):
+        if self._store.attachments.is_whole(node.content, node.size):
             state |= AttachmentState.LOCAL
         base = self._store.documents.base(node.doc_id)
         if base is not None and not base.deleted and not local.content_changed:
             state |= AttachmentState.REMOTE
         return state
-
-    def _is_whole(self, content: Content, size: int) -> bool:
-        if self._store.attachments.unresolved(content) is not None:
-            return False
-        return all(
-            (1 << -(-extent_length(size, index) // ROW)) - 1 & ~extent.present == 0
-            for index, extent in self._store.attachments.extents(content).items()
-        )
 
     # --- the server -------------------------------------------------------------------------------------------------
 

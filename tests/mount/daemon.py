@@ -20,6 +20,7 @@ from blobfs.errors import BlobfsError, RemoteUnavailable
 from blobfs.fs.filesystem import FileSystem, Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
+from blobfs.fs.views import ViewedFileSystem
 from blobfs.store.store import Store
 from blobfs.values.documents import ROOT, DocId, Document, Name
 from blobfs.values.extents import Attachment, BlobId
@@ -49,7 +50,7 @@ async def no_server(content: Content, offset: int, length: int) -> None:
 
 async def _run(store: Store, mountpoint: Path, options: MountOptions) -> None:
     owner = Owner(os.getuid(), os.getgid(), os.getuid() == 0)
-    fs = FileSystem(store, fetch=no_server, prefetch=None, owner=owner, fetch_deadline_s=5)
+    fs = ViewedFileSystem(store, fetch=no_server, prefetch=None, owner=owner, fetch_deadline_s=5)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_wait_for_signal, nursery.cancel_scope)
         nursery.start_soon(_tick, store)
