@@ -10,20 +10,17 @@ import enum
 import io
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from blobfs.api.staging import Source, Staged
 from blobfs.errors import InvalidDocument
 from blobfs.store.documents import Local
 from blobfs.values import documents
-from blobfs.values.documents import DocId, Json
+from blobfs.values.documents import MAX_CONTENT, DocId, Json
 from blobfs.values.nodes import Content
 
 if TYPE_CHECKING:
     from blobfs.api.account import Account
-
-MAX_CONTENT: Final = 512 << 10
-"""Bytes of a document's JSON; the rest of what the server takes is for its names, attributes and blob ids."""
 
 
 class AttachmentState(enum.IntFlag):

@@ -49,6 +49,7 @@ ERRNO: Final[dict[type[BaseException], int]] = {
     errors.NotPermitted: errno.EPERM,
     errors.NotSupported: errno.EOPNOTSUPP,
     errors.TooManyLinks: errno.EMLINK,
+    errors.DocumentFull: errno.ENOSPC,
     errors.ReadOnly: errno.EROFS,
     errors.NoSpace: errno.ENOSPC,
     errors.QuotaExceeded: errno.EDQUOT,

@@ -48,8 +48,8 @@ _LINK: Final = 1 << 62
 """Plus the inode of a document: the symlink to it."""
 _DIRECTORIES: Final = {b"documents": DOCUMENTS, b"by-id": BY_ID}
 _SUFFIX: Final = b".json"
-MAX_TEXT: Final = 512 << 10
-"""Bytes of a document's JSON; the rest of what the server takes is for its names, attributes and blob ids."""
+MAX_TEXT: Final = 1 << 20
+"""Bytes of text; white space and letters count less in the document than here, or more."""
 
 
 class Draft:
@@ -327,7 +327,7 @@ class ViewedFileSystem(FileSystem):
         if offset == 0 and data.lstrip(b" \t\r\n")[:1] not in (b"", b"{"):
             raise InvalidArgument("a document is a JSON object, which begins with {")
         if end > MAX_TEXT:
-            raise FileTooBig(f"a document has {MAX_TEXT} bytes of JSON at most")
+            raise FileTooBig(f"a document has {MAX_TEXT} bytes of text at most")
         draft.body.extend(bytes(max(0, offset - len(draft.body))))
         draft.body[offset:end] = data
         draft.is_dirty = True
@@ -336,7 +336,7 @@ class ViewedFileSystem(FileSystem):
     def _resize_text(self, inode: Inode, size: int) -> None:
         draft = self._draft(inode)
         if size > MAX_TEXT:
-            raise FileTooBig(f"a document has {MAX_TEXT} bytes of JSON at most")
+            raise FileTooBig(f"a document has {MAX_TEXT} bytes of text at most")
         if size != len(draft.body):
             draft.body[size:] = bytes(max(0, size - len(draft.body)))
             draft.is_dirty = True
@@ -387,6 +387,8 @@ def _parse(doc_id: DocId, text: bytes) -> Json:
         documents.check(documents.Document(doc_id, content=content))
     except (ValueError, InvalidDocument) as error:
         raise InvalidArgument(f"the text is no document: {error}") from None
+    if len(documents.dump(content)) > documents.MAX_CONTENT:
+        raise FileTooBig(f"a document has {documents.MAX_CONTENT} bytes of JSON at most")
     return content
 
 
