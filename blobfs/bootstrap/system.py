@@ -150,6 +150,12 @@ BUILDING = (
     ),
 )
 
+PROGRAMS = tuple(
+    Need(program, _is_on_path(program), {manager.program: program for manager in PACKAGE_MANAGERS})
+    for program in ("git", "make", "rsync", "tar")
+)
+"""What the tests see work in a mount, beside what every machine has."""
+
 
 def find_missing(needs: tuple[Need, ...]) -> list[Need]:
     """Those of `needs` that this machine does not meet."""
