@@ -24,9 +24,10 @@ from blobfs.api.reception import Reception
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
 from blobfs.embedded import EmbeddedServer
 from blobfs.errors import BlobfsError, ServerFailed, SyncTimeout
-from blobfs.fs.filesystem import FileSystem, Owner
+from blobfs.fs.filesystem import Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
+from blobfs.fs.views import ViewedFileSystem
 from blobfs.remote.client import RemoteClient
 from blobfs.status import MOUNTED, LiveLine, Pending, Status, format_pending, write_pending
 from blobfs.store.secrets import read_secrets
@@ -132,13 +133,14 @@ class Daemon:
 
     def _build(self) -> None:
         self._engine = SyncEngine(self._store, self._client, options=SyncOptions())
-        self._fs = FileSystem(
+        self._fs = ViewedFileSystem(
             self._store,
             fetch=self._engine.fetch,
             prefetch=self._engine.prefetch,
             owner=Owner(os.geteuid(), os.getegid(), os.geteuid() == 0),
             fetch_deadline_s=FETCH_DEADLINE_S,
         )
+        self._fs.failure = self._engine.failure
         self._reception = Reception(self._store, self._engine, self._client, self._fs.notify)
         self._engine.is_busy = lambda inode: self._fs.is_open(inode) or self._reception.is_open(inode)
         self._engine.on_applied = self._reception.applied

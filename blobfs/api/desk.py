@@ -26,7 +26,6 @@ from blobfs.store.store import Store
 from blobfs.sync.status import SyncState
 from blobfs.values import crypto
 from blobfs.values.documents import ROOT, DocId, Json, Kind
-from blobfs.values.extents import ROW, extent_length
 from blobfs.values.nodes import Content, Inode, Node
 from blobfs.values.revisions import Revision
 
@@ -287,17 +286,9 @@ class Desk:
             node = local.node
             if node.content is not None:
                 base = self._store.documents.base(node.doc_id)
-                state |= LOCAL if self._is_whole(node.content, node.size) else 0
+                state |= LOCAL if self._store.attachments.is_whole(node.content, node.size) else 0
                 state |= REMOTE if base is not None and not base.deleted and not local.content_changed else 0
         return state
-
-    def _is_whole(self, content: Content, size: int) -> bool:
-        if self._store.attachments.unresolved(content) is not None:
-            return False
-        return all(
-            ((1 << -(-extent_length(size, index) // ROW)) - 1) & ~extent.present == 0
-            for index, extent in self._store.attachments.extents(content).items()
-        )
 
     # --- the server: these may wait ---------------------------------------------------------------------------------
 

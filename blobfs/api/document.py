@@ -9,19 +9,16 @@ from __future__ import annotations
 import enum
 import io
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from blobfs.api.desk import View, canonical
 from blobfs.api.staging import Source, Staged
 from blobfs.errors import InvalidDocument
 from blobfs.values import documents
-from blobfs.values.documents import DocId, Json
+from blobfs.values.documents import MAX_CONTENT, DocId, Json
 
 if TYPE_CHECKING:
     from blobfs.api.account import Account
-
-MAX_CONTENT: Final = 512 << 10
-"""Bytes of a document's JSON; the rest of what the server takes is for its names, attributes and blob ids."""
 
 
 class AttachmentState(enum.IntFlag):

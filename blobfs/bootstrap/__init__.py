@@ -21,6 +21,7 @@ from blobfs.bootstrap.environment import MOUNTING, TESTING, Environment
 from blobfs.bootstrap.steps import FuseMissing, PackagesMissing, SetupFailure, say
 from blobfs.bootstrap.system import (
     BUILDING,
+    PROGRAMS,
     RUNNING,
     TRYING,
     find_fuse_fault,
@@ -55,7 +56,7 @@ def prepare(root: Path, parts: tuple[str, ...]) -> Path:
     if sys.version_info < OLDEST_PYTHON:
         raise PackagesMissing("this needs Python 3.11 or newer; run it with such an interpreter.")
     environment = Environment(root)
-    running = RUNNING + TRYING if "tests" in parts else RUNNING
+    running = RUNNING + PROGRAMS + TRYING if "tests" in parts else RUNNING
     if environment.find_outdated(parts) or find_missing(running):
         with environment.locked() as log:
             # Whoever held the lock before us may have done it all.

@@ -185,6 +185,13 @@ def find_postgresql() -> Path | None:
     return next((path for path in reversed(found) if (path / "postgres").exists()), None)
 
 
+PROGRAMS = tuple(
+    Need(program, _is_on_path(program), {manager.program: program for manager in PACKAGE_MANAGERS})
+    for program in ("git", "make", "rsync", "tar")
+)
+"""What the tests see work in a mount, beside what every machine has."""
+
+
 def find_missing(needs: tuple[Need, ...]) -> list[Need]:
     """Those of `needs` that this machine does not meet."""
     return [need for need in needs if not need.is_met()]

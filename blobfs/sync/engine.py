@@ -234,6 +234,11 @@ class SyncEngine:
             transfers=tuple(self._upload.sender.transfers.values()),
         )
 
+    def failure(self, doc_id: DocId) -> str | None:
+        """Why sync goes on without this document; None when it does not."""
+        entry = self._upload.parked.get(doc_id) or self._feed.parked.get(doc_id)
+        return None if entry is None else entry.reason
+
     # --- the account ------------------------------------------------------------------------------------------
 
     async def _bind(self) -> None:
