@@ -9,9 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from blobfs import errors
-
 if TYPE_CHECKING:
+    from blobfs import errors
     from blobfs.api import (
         Account,
         AccountStatus,
@@ -50,4 +49,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'blobfs' has no attribute {name!r}")
+    if name == "errors":
+        return importlib.import_module("blobfs.errors")
     return getattr(importlib.import_module("blobfs.api"), name)
