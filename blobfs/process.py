@@ -6,11 +6,13 @@ descriptor that was made for it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import logging.handlers
 import os
 import resource
+import shutil
 import sys
 from pathlib import Path
 from typing import Final
@@ -40,6 +42,17 @@ def module_environment() -> dict[str, str]:
     here = str(Path(__file__).resolve().parent.parent)
     inherited = os.environ.get("PYTHONPATH")
     return os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{inherited}" if inherited else here}
+
+
+def spoken_command() -> str:
+    """How to call `blobfs` from here: the bare name where a shell finds this very one, else the path to it."""
+    beside = Path(sys.executable).with_name("blobfs")
+    found = shutil.which("blobfs")
+    if not beside.exists() or (found is not None and Path(found).resolve() == beside.resolve()):
+        return "blobfs"
+    with contextlib.suppress(ValueError, OSError):
+        return str(beside.relative_to(Path.cwd()))
+    return str(beside)
 
 
 def is_debugging() -> bool:

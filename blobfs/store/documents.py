@@ -130,6 +130,19 @@ class DocumentStore:
         sql = "SELECT doc_id FROM bases WHERE doc_id > ? ORDER BY doc_id LIMIT ?"
         return [DocId(row[0]) for row in self._ledger.all(self._db, sql, after, limit)]
 
+    def inodes(self, after: Inode, limit: int) -> list[Inode]:
+        """Live documents whose inode is above `after`, ascending."""
+        sql = "SELECT inode FROM documents WHERE inode > ? AND NOT deleted AND kind != '' ORDER BY inode LIMIT ?"
+        return [Inode(row[0]) for row in self._ledger.all(self._db, sql, after, limit)]
+
+    def content(self, doc_id: DocId) -> Json:
+        """The JSON that programs keep in a document. Raises DocumentNotFound."""
+        row = self._ledger.one(self._db, "SELECT json FROM documents WHERE doc_id = ? AND kind != ''", doc_id)
+        if row is None:
+            raise DocumentNotFound(f"no document {doc_id}")
+        content: Json = json.loads(row[0])
+        return content
+
     def at(self, parent: DocId, name: bytes) -> DocId | None:
         """The document that has a name; None when it is free."""
         row = self._ledger.one(

@@ -94,6 +94,7 @@ class SyncEngine:
         self.is_pinned: Callable[[Content], bool] = lambda content: False
         """Whether bytes must stay here; called from a worker thread."""
         self.health = Health()
+        self._caught_up = trio.Event()
         self.rounds = 0
         echoes = Echoes()
         leaves = Leaves(client, store.keys)
@@ -146,6 +147,11 @@ class SyncEngine:
     def wake(self) -> None:
         """Something may have to be sent. From the loop's thread."""
         self._wake.set()
+
+    async def first_look(self) -> None:
+        """Return when all that the server had at the start is applied here, or when it is known not to answer."""
+        while not self._caught_up.is_set() and DOWN not in self.health.errors:
+            await self._one_of(self._caught_up.wait, self.health.changed.wait)
 
     async def fetch(self, content: Content, offset: int, length: int) -> None:
         """On return these bytes are in the store, each one authenticated.
@@ -228,6 +234,11 @@ class SyncEngine:
             transfers=tuple(self._upload.sender.transfers.values()),
         )
 
+    def failure(self, doc_id: DocId) -> str | None:
+        """Why sync goes on without this document; None when it does not."""
+        entry = self._upload.parked.get(doc_id) or self._feed.parked.get(doc_id)
+        return None if entry is None else entry.reason
+
     # --- the account ------------------------------------------------------------------------------------------
 
     async def _bind(self) -> None:
@@ -269,6 +280,7 @@ class SyncEngine:
                 if DOWN in self.health.errors or not self._bound:
                     await self._bind()
                     await self._feed.catch_up()
+                    self._caught_up.set()
                 else:
                     await self._feed.follow()
             except (RemoteError, IntegrityError) as error:

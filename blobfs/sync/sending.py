@@ -31,8 +31,8 @@ _KNOWN: Final = 100_000
 """Ids remembered as being there; some 15 MiB."""
 _WINDOW: Final = 2
 """Extents read and hashed together, and asked for with one request."""
-_WINDOWS: Final = 3
-"""Windows under way: one is hashed, one sealed, one sent. 2 * 3 extents are 24 MiB, and as much sealed."""
+_WINDOWS: Final = 4
+"""Windows under way: one is hashed, one asked for, two are sent. 4 * 2 extents are 32 MiB, and as much sealed."""
 
 
 class Sender:

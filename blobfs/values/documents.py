@@ -35,6 +35,8 @@ MAX_XATTR: Final = 64 << 10
 """Bytes of one attribute's value."""
 MAX_XATTRS: Final = 256 << 10
 """Bytes of all names and values."""
+MAX_CONTENT: Final = 512 << 10
+"""Bytes of a document's JSON, as `dump` writes it; the rest is for names, attributes and ids."""
 MAX_LINKS: Final = 1000
 MAX_TIME_NS: Final = (1 << 63) - 1
 MAX_RDEV: Final = (1 << 32) - 1

@@ -81,8 +81,8 @@ def mounted(
     try:
         is_up = wait_until(lambda: process.poll() is not None or os.path.ismount(mountpoint), START_S)
         if process.poll() is not None or not is_up:
-            said = log.read_text(errors="replace").strip().splitlines()[-3:]
-            raise ProcessFailed(f"{argv[0]} did not mount: {' / '.join(said) or 'no message'}")
+            said = log.read_text(errors="replace").strip().splitlines() or ["no message"]
+            raise ProcessFailed(f"it did not mount: {said[-1]}")  # no more than the reason: before it stand secrets
         yield process
     finally:
         _unmount(process, mountpoint)

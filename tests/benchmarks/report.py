@@ -15,7 +15,7 @@ from tests.benchmarks.trial import Result, Workload
 Runs = Sequence[Mapping[str, Result]]
 """One mapping a run: the results by the names of workloads."""
 
-SUBJECT: Final = "blobfs"
+SUBJECTS: Final = ("blobfs", "blobfs-alone")
 NOTHING: Final = "-"
 
 
@@ -51,25 +51,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def local_tables(results: Mapping[str, Runs], workloads: Sequence[Workload]) -> str:
-    """Medians of every filesystem, and how many times better blobfs is where it took part."""
+    """Medians of every filesystem, how many times better blobfs is, and what processors had to do for it."""
     names = list(results)
-    medians = [
-        [f"{workload.title}, {workload.unit}", *(_cell(results[name], workload.name) for name in names)]
-        for workload in workloads
-    ]
-    parts = ["Medians:", table(["", *names], medians)]
-    if SUBJECT in results:
-        others = [name for name in names if name != SUBJECT]
-        rows = [[workload.title, *_ratios(results, others, workload)] for workload in workloads]
-        parts += ["blobfs is so many times as fast as:", table(["", *others], rows)]
-    cpu = [
-        [workload.title, *(_cpu(results[name], workload.name) for name in names if name != "native")]
-        for workload in workloads
-    ]
-    parts += [
-        "Processor seconds of the daemon and its children while that was timed:",
-        table(["", *(name for name in names if name != "native")], cpu),
-    ]
+    rows = [[f"{one.title}, {one.unit}", *(_cell(results[name], one.name) for name in names)] for one in workloads]
+    parts = ["Medians:", table(["", *names], rows)]
+    for subject in SUBJECTS:
+        if any(median(results.get(subject, ()), one.name) for one in workloads):
+            others = [name for name in names if name not in SUBJECTS]
+            rows = [[one.title, *_ratios(results, subject, others, one)] for one in workloads]
+            parts += [f"{subject} is so many times as fast as:", table(["", *others], rows)]
+    daemons = [name for name in names if name != "native"]
+    rows = [[one.title, *(_cpu(results[name], one.name) for name in daemons)] for one in workloads]
+    parts += ["Processor seconds of the daemon and its children while that was timed:", table(["", *daemons], rows)]
     return "\n\n".join(parts)
 
 
@@ -83,22 +76,21 @@ def _cpu(runs: Runs, workload: str) -> str:
     return f"{statistics.median(values):.2f}" if values else NOTHING
 
 
-def _ratios(results: Mapping[str, Runs], others: Sequence[str], workload: Workload) -> list[str]:
-    ours = median(results[SUBJECT], workload.name)
+def _ratios(results: Mapping[str, Runs], subject: str, others: Sequence[str], workload: Workload) -> list[str]:
+    ours = median(results[subject], workload.name)
     found = [ratio(ours, median(results[other], workload.name), workload.unit) for other in others]
     return [f"{value:.2f}" if value is not None else NOTHING for value in found]
 
 
 def complaints(results: Mapping[str, Runs]) -> list[str]:
-    """What failed, and what was not measured as intended; each once."""
-    found: dict[str, None] = {}
+    """What failed, and what was not measured as intended; each once, with the workloads that it befell."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
     for name, runs in results.items():
         for run in runs:
             for workload, result in run.items():
-                for key in ("error", "note"):
-                    if text := result.get(key):
-                        found[f"{name}, {workload}: {text}"] = None
-    return list(found)
+                for text in filter(None, (result.get("error"), result.get("note"))):
+                    found.setdefault((name, text), {})[workload] = None
+    return [f"{name}, {', '.join(workloads)}: {text}" for (name, text), workloads in found.items()]
 
 
 def facts(entries: Mapping[str, str]) -> str:
