@@ -7,15 +7,17 @@ passphrases. Invariant: a secret on the server is only ever replaced by one of t
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from blobfs.errors import ProtocolError, StoreDamaged, WrongAccount
-from blobfs.protocol import Invite, pack_invite
+from blobfs.protocol import MAX_SEEN, Invite, pack_invite
 from blobfs.remote.client import RemoteClient
 from blobfs.store.settings import Settings
 from blobfs.values.documents import Json, dump, load
 from blobfs.values.keys import AccountId
+from blobfs.values.revisions import DeviceId
 
 _REMOTE: Final = "door.remote"
 _PUBLISHED: Final = "door.published"
@@ -30,6 +32,8 @@ class Remote:
     token: str
     port: int | None
     """Of the embedded server, 0 before its first start; None: the server is not ours to start."""
+    seen: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """Of an invite: what the inviting device had seen."""
 
     @property
     def is_embedded(self) -> bool:
@@ -61,9 +65,10 @@ def move_remote(settings: Settings, remote: Remote, url: str, port: int) -> Remo
     return moved
 
 
-def invite_text(remote: Remote) -> str:
-    """What another device needs beside the passphrase."""
-    return pack_invite(Invite(remote.url, remote.user, remote.token))
+def invite_text(remote: Remote, heads: Mapping[DeviceId, int]) -> str:
+    """What another device needs beside the passphrase, and what this one has seen, so that an old state is noticed."""
+    seen = sorted(sorted(heads.items(), key=lambda entry: -entry[1])[:MAX_SEEN])
+    return pack_invite(Invite(remote.url, remote.user, remote.token, tuple(seen)))
 
 
 # --- the wrapped secret at the server -----------------------------------------------------------------------------

@@ -309,7 +309,8 @@ class Daemon:
         return {"pid": os.getpid()}
 
     async def _answer_invite(self, question: Json) -> Json:
-        return {"invite": invite_text(self._remote), "embedded": self._remote.is_embedded}
+        heads = await trio.to_thread.run_sync(self._store.documents.heads)
+        return {"invite": invite_text(self._remote, heads), "embedded": self._remote.is_embedded}
 
     async def _answer_publish(self, question: Json) -> Json:
         self._publish_now.set()

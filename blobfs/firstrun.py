@@ -33,6 +33,7 @@ from blobfs.errors import PreconditionFailed, StoreInUse, UsageError, WrongAccou
 from blobfs.protocol import parse_invite
 from blobfs.store.secrets import write_secrets
 from blobfs.store.store import Store
+from blobfs.sync.story import expect_seen
 from blobfs.unlock import MAX_TEXT, Unlocked, keep_passphrase, make_body, new_passphrase, unlock_body
 from blobfs.values.documents import Json
 from blobfs.values.keys import new_account, unwrap
@@ -100,6 +101,7 @@ def make(config: Config) -> Made:
             Store.create(config.store, account.unlocked.keys(), device_name=socket.gethostname())
         ) as store:
             save_remote(store.settings, remote)
+            expect_seen(store.settings, remote.seen)
             if not remote.is_embedded:
                 remember_published(store.settings, account.body)
             store.sync()
@@ -146,7 +148,7 @@ def read_invite(text: str) -> Remote:
         raise UsageError(
             "this is not an invite; copy the whole text that begins with blobfs1:, as `blobfs invite DIR` prints it"
         ) from None
-    return Remote(url=invite.url, user=invite.user, token=invite.token, port=None)
+    return Remote(url=invite.url, user=invite.user, token=invite.token, port=None, seen=dict(invite.seen))
 
 
 def _found(config: Config) -> tuple[_Account, bytes]:

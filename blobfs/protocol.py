@@ -310,7 +310,10 @@ def unpack_item_header(fixed: bytes) -> tuple[ItemStatus, int, int]:
 INVITE_PREFIX: Final = "blobfs1:"
 MAX_INVITE: Final = 4096
 """Characters of an invite."""
+MAX_SEEN: Final = 16
+"""Devices in it: enough to notice an old state, few enough for a QR code."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,256}")
+_DEVICE: Final = re.compile(r"[0-9a-f]{16}")
 
 
 class Invite(NamedTuple):
@@ -320,6 +323,8 @@ class Invite(NamedTuple):
     """Of the server, without a trailing slash."""
     user: str
     token: str
+    seen: tuple[tuple[str, int], ...] = ()
+    """(device, edits of it) that the inviting device has seen, ascending: a server cannot show the new one less."""
 
 
 def is_server_url(url: str) -> bool:
@@ -339,11 +344,17 @@ def pack_invite(invite: Invite) -> str:
     """The text that a person copies to a new device: the prefix, then base64url of canonical JSON.
 
     Raises:
-        ValueError: a URL, user or token that cannot stand in an invite.
+        ValueError: a URL, user, token or count that cannot stand in an invite.
     """
     if not (is_server_url(invite.url) and is_id(invite.user) and _TOKEN.fullmatch(invite.token)):
         raise ValueError("an invite needs the address of a server, a user and a token")
-    body = {"v": 1, "url": invite.url, "user": invite.user, "token": invite.token}
+    if len(dict(invite.seen)) > MAX_SEEN or list(invite.seen) != sorted(dict(invite.seen).items()):
+        raise ValueError("what an invite says was seen is not in order")
+    if not all(_DEVICE.fullmatch(device) and 0 < count < 10**18 for device, count in invite.seen):
+        raise ValueError("what an invite says was seen is no count of edits by device")
+    body: dict[str, object] = {"v": 1, "url": invite.url, "user": invite.user, "token": invite.token}
+    if invite.seen:
+        body["seen"] = dict(invite.seen)
     packed = json.dumps(body, sort_keys=True, separators=(",", ":")).encode("ascii")
     return INVITE_PREFIX + base64.urlsafe_b64encode(packed).rstrip(b"=").decode("ascii")
 
@@ -362,11 +373,12 @@ def parse_invite(text: str) -> Invite:
         packed = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
         body = json.loads(packed.decode("ascii"))
         fields = (body["url"], body["user"], body["token"])
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        seen = tuple((device, int(count)) for device, count in body.get("seen", {}).items())
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError("not an invite") from error
     if not all(isinstance(field, str) for field in fields):
         raise ValueError("not an invite")
-    invite = Invite(*fields)
+    invite = Invite(*fields, seen)
     # One text for each invite: this refuses unknown members, versions, duplicate keys and loose base64 at once.
     if pack_invite(invite) != text:
         raise ValueError("not an invite")

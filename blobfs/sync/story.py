@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from blobfs.protocol import MAX_CHANGES
+from blobfs.store.settings import Settings
 from blobfs.store.store import Store
 from blobfs.sync.status import Parked
 from blobfs.values.documents import DocId, Document
@@ -85,6 +86,11 @@ class Story:
             reason = _DOUBT.format("a change" if missing == 1 else f"{missing} changes")
             _log.warning("%s", reason)
             self.doubt = Parked(DocId(""), reason, time.time())
+
+
+def expect_seen(settings: Settings, seen: Mapping[str, int]) -> None:
+    """The server owes a new store what the invite tells that another device has seen."""
+    settings.set(_SETTING, dict(seen) or None)
 
 
 def _join(claims: dict[DeviceId, int], more: Mapping[DeviceId, int]) -> None:

@@ -191,9 +191,7 @@ async def test_an_endless_body_and_a_slow_drip_end_at_the_deadline(account: Acco
 
 
 @trio_test
-async def test_what_fetches_for_a_file_that_was_attacked_before_is_asked_for_again(
-    account: Account, evil: Evil
-) -> None:
+async def test_a_file_that_was_attacked_before_is_fetched_again(account: Account, evil: Evil) -> None:
     async with account.device("one") as one, account.device("two", url=evil.url) as two:
         one.write("f", DATA)
         await converge(one, two)

@@ -38,10 +38,6 @@ def _document(doc_id: str = INTRUDER) -> Document:
     return Document(DocId(doc_id), names=(Name(ROOT, b"incriminating"),))
 
 
-def _of_another_account(doc_id: str, kind: str) -> bytes:
-    return crypto.seal_document(OTHER_KEYS, _document(doc_id), Revision.of({DeviceId("1" * 16): 1}))
-
-
 INJECTED: dict[str, Callable[[], bytes]] = {
     "nothing": lambda: b"",
     "plaintext": lambda: encode(_document()),
@@ -385,3 +381,34 @@ async def test_no_request_holds_a_name_or_bytes_of_a_file_or_a_key(account: Acco
         for change in json.loads(asked.body).get("changes", []) if asked.is_push else []:
             whole += base64.b64decode(change["payload"])
         assert not [form for form in forms if form in whole]
+
+
+@trio_test
+async def test_a_replayed_request_changes_nothing_at_an_honest_server(account: Account, evil: Evil) -> None:
+    async with account.device("one", url=evil.url) as one, account.device("two") as two:
+        one.write("f", b"version 1")
+        await one.settle()
+        one.write("f", b"version 2")
+        one.write("gone", b"deleted later")
+        await one.settle()
+        one.remove("gone")
+        await converge(one, two)
+        before = await two.tree()
+        for asked, _ in evil.recorded(lambda asked: asked.method != "GET"):
+            evil.ask(asked)
+        two.write("beside", b"goes on")
+        await converge(two, one)
+        tree = await two.tree()
+        assert tree.pop("beside")[2] == b"goes on"
+        assert tree == before
+        assert not two.engine.status().parked
+
+
+def test_the_same_bytes_of_two_accounts_have_nothing_in_common_at_the_server() -> None:
+    data = b"a known file" * 10_000
+    ids = [crypto.blob_id(keys, data) for keys in (KEYS, OTHER_KEYS)]
+    blobs = [b"".join(crypto.seal_blob(keys, name, data)) for keys, name in zip((KEYS, OTHER_KEYS), ids, strict=True)]
+    assert ids[0] != ids[1]
+    # But for the preamble, which every blob of this length has.
+    pieces = [{blob[at : at + 16] for at in range(16, len(blob) - 16)} for blob in blobs]
+    assert not pieces[0] & pieces[1]

@@ -77,13 +77,17 @@ def test_the_way_back_from_a_restored_backup_loses_nothing(server: Server, devic
     assert done.returncode == 20
     assert "restored from a backup" in done.stderr
     (left.mount / "meanwhile").write_bytes(b"local work goes on")
+    right = device("right", _invite(left))
+    right.up()
+    wait_for("the new device misses what the invite tells of", lambda: bool(right.status()["parked"]))
+    assert "different stories" in right.status()["parked"][0]["reason"]
+    assert os.listdir(right.mount) == ["old"]
     done = blobfs("recover", str(left.mount))
     assert done.returncode == 0, done.stderr
     left.sync()
     assert left.status()["state"] == "mounted"
-    right = device("right", _invite(left))
-    right.up()
     right.sync()
+    wait_for("the doubt ends", lambda: not right.status()["parked"])
     assert sorted(os.listdir(right.mount)) == ["lost", "meanwhile", "old"]
     for path in ("old", "lost/file", "meanwhile"):
         assert (right.mount / path).read_bytes() == (left.mount / path).read_bytes()
