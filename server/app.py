@@ -31,7 +31,7 @@ from server.catalog import documents
 from server.catalog.engine import Catalog
 from server.intake import Intake
 from server.meter import Meter
-from server.routes import about, blobs, description, metrics, stream
+from server.routes import about, admin, blobs, description, metrics, stream
 from server.routes import documents as document_routes
 from server.routes import secrets as secret_routes
 from server.service import Service, open_backend
@@ -75,6 +75,10 @@ ROUTES: Final = (
     _route(protocol.ROOT, GET=about.show_about),
     _route(protocol.HEALTH, GET=about.show_health),
     _route(protocol.DESCRIPTION, GET=description.show_description),
+    _route(protocol.ADMIN, GET=admin.show_page),
+    _route(protocol.ADMIN + "/admin.js", GET=admin.show_script),
+    _route(protocol.ADMIN + "/admin.css", GET=admin.show_style),
+    _route(protocol.ADMIN + "/summary", GET=admin.show_summary),
     _route(protocol.METRICS, GET=metrics.show_metrics),
     _route(protocol.MISSING, POST=blobs.show_missing),  # above BLOB, which has POST as well
     _route(protocol.BLOBS, GET=blobs.list_blobs),
@@ -125,7 +129,14 @@ async def _run(app: Starlette) -> AsyncIterator[None]:
             yield
         finally:
             tasks.cancel_scope.cancel()
-    await to_thread.run_sync(service.catalog.close)
+    await to_thread.run_sync(_end, service)
+
+
+def _end(service: Service) -> None:
+    # Without the catalog only times of tokens are lost, and an end in good order is worth more.
+    with contextlib.suppress(errors.ServerError), service.catalog.writing() as connection:
+        service.sightings.write_down(connection)
+    service.catalog.close()
 
 
 def _recover(service: Service) -> None:
@@ -145,6 +156,7 @@ async def _keep_up(service: Service, intake: Intake) -> None:
         try:
             owners = await to_thread.run_sync(service.catalog.owners)
             await service.note(quota.recover, service.backend, _longest_ago(), set(intake.active), owners)
+            await service.note(service.sightings.write_down)
             await to_thread.run_sync(
                 collect.collect, service.catalog, service.backend, settings.grace_s, settings.retention_s
             )

@@ -61,6 +61,7 @@ class Principal:
 
     user_id: int
     user: str
+    token_id: int
     actions: frozenset[Action]
 
     def require(self, action: Action) -> None:
@@ -115,7 +116,8 @@ def authenticate(connection: Connection, header: str | None, user: str | None = 
     if user is not None and name != user:
         raise Forbidden("This token is for another user.")
     scopes = [Scope(scope) for scope in token.scopes.split()]
-    return Principal(token.user_id, token.user, frozenset[Action]().union(*(ALLOWED[scope] for scope in scopes)))
+    actions = frozenset[Action]().union(*(ALLOWED[scope] for scope in scopes))
+    return Principal(token.user_id, token.user, token.token_id, actions)
 
 
 def _is_expired(token: accounts.Token) -> bool:

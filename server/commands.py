@@ -113,6 +113,7 @@ def _list_tokens(parsed: Namespace, _settings: Settings, catalog: Catalog) -> An
             "label": token.label,
             "created": _time(token.created_ns),
             "expires": _time(token.expires_ns),
+            "seen": _time(token.seen_ns),
         }
         for token in tokens
     ]

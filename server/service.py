@@ -20,6 +20,7 @@ from server.limits import Bodies, Rates
 from server.meter import Meter
 from server.news import News
 from server.settings import Settings
+from server.sightings import Sightings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,6 +63,7 @@ class Service:
         self.backend = backend
         self.news = News()
         self.meter = Meter()
+        self.sightings = Sightings()
         self.rates = Rates(settings.requests_per_s, settings.burst)
         self.bodies = Bodies(settings.json_bytes)
         self._parsers = CapacityLimiter(PARSERS)

@@ -173,6 +173,17 @@ TRYING = (
             "apk": "ceph-common ceph-mon ceph-osd ceph-radosgw",
         },
     ),
+    Need(
+        "a browser that programs can use",
+        lambda: all(shutil.which(program) for program in ("chromium", "chromedriver")),
+        {
+            "apt-get": "chromium chromium-driver",
+            "dnf": "chromium chromedriver",
+            "zypper": "chromium chromedriver",
+            "pacman": "chromium",
+            "apk": "chromium chromium-chromedriver",
+        },
+    ),
 )
 """For the tests alone, which start these themselves."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from server.catalog import schema
@@ -42,6 +42,7 @@ class Token:
     label: str
     created_ns: int
     expires_ns: int | None
+    seen_ns: int | None
 
 
 _ACCOUNT = select(
@@ -64,6 +65,7 @@ _TOKEN = select(
     TOKENS.c.label,
     TOKENS.c.created_ns,
     TOKENS.c.expires_ns,
+    TOKENS.c.seen_ns,
 ).join(USERS, USERS.c.id == TOKENS.c.user_id)
 _TOKEN_BY_HASH = _TOKEN.where(TOKENS.c.hash == bindparam("hash"), USERS.c.removed.is_(False))
 _LOCKED = _ACCOUNT.where(USERS.c.id == bindparam("user_id")).with_for_update()
@@ -160,6 +162,25 @@ def list_tokens(connection: Connection, user_id: int) -> list[Token]:
     """The account's tokens, oldest first."""
     rows = connection.execute(_TOKEN.where(TOKENS.c.user_id == user_id).order_by(TOKENS.c.id))
     return [Token(*row) for row in rows]
+
+
+def list_all_tokens(connection: Connection) -> list[Token]:
+    """The tokens of all accounts, oldest first."""
+    return [Token(*row) for row in connection.execute(_TOKEN.order_by(TOKENS.c.id))]
+
+
+_SEEN = (
+    update(TOKENS)
+    .where(TOKENS.c.id == bindparam("token"), func.coalesce(TOKENS.c.seen_ns, 0) < bindparam("when"))
+    .values(seen_ns=bindparam("when"))
+)
+
+
+def see_tokens(connection: Connection, seen: Mapping[int, int]) -> None:
+    """Write down when tokens were last used; an older time changes nothing."""
+    if seen:
+        # In one order, so that two processes which do this at once never wait for each other in a circle.
+        connection.execute(_SEEN, [{"token": token, "when": seen[token]} for token in sorted(seen)])
 
 
 def revoke_token(connection: Connection, user_id: int, token_id: int) -> None:

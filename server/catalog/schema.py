@@ -63,6 +63,7 @@ TOKENS: Final = Table(
     Column("label", Text, nullable=False),
     Column("created_ns", BigInteger, nullable=False),
     Column("expires_ns", BigInteger),  # NULL: never
+    Column("seen_ns", BigInteger),  # last used, as far as written down; NULL: never
     sqlite_autoincrement=True,
 )
 
@@ -158,7 +159,11 @@ def _add_owner(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE reservations ADD COLUMN owner BIGINT NOT NULL DEFAULT 0")
 
 
-MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_add_owner,)
+def _add_seen(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE tokens ADD COLUMN seen_ns BIGINT")
+
+
+MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_add_owner, _add_seen)
 """The first takes a catalog of version 1 to version 2, and so on. A new catalog gets the tables above at once."""
 
 VERSION: Final = 1 + len(MIGRATIONS)

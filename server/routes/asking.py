@@ -49,13 +49,27 @@ async def authorise(request: Request, action: Action) -> Principal:
         TooManyRequests: the account sends more than it may.
         BadRequest: the path names no possible user, or the query is too long.
     """
-    principal = await service_of(request).read(
-        auth.authenticate, request.headers.get("authorization"), request.path_params["user"]
-    )
-    service_of(request).rates.take(principal.user_id)
-    principal.require(action)
+    principal = await _authorise(request, request.path_params["user"], action)
     if len(request.url.query) > MAX_QUERY:
         raise BadRequest("The query is too long.")
+    return principal
+
+
+async def authorise_operator(request: Request) -> Principal:
+    """The principal, of whatever account, allowed to look at the server as a whole.
+
+    Raises:
+        Unauthorized, Forbidden, TooManyRequests: as `authorise` does.
+    """
+    return await _authorise(request, None, Action.OPERATE)
+
+
+async def _authorise(request: Request, user: str | None, action: Action) -> Principal:
+    service = service_of(request)
+    principal = await service.read(auth.authenticate, request.headers.get("authorization"), user)
+    service.sightings.note(principal.token_id)
+    service.rates.take(principal.user_id)
+    principal.require(action)
     return principal
 
 

@@ -65,6 +65,17 @@ SCHEMAS: Final[Json] = {
     "Uploaded": _object(
         results=_list_of(_object(blob_id=_TEXT, status={"enum": list(protocol.UploadStatus)})),
     ),
+    "Summary": _object(
+        users=_list_of(_object(
+            user=ID, used=_COUNT, quota=_or_null(_COUNT), blobs=_COUNT, created=_TEXT, removed=_TRUTH,
+            devices=_list_of(_object(
+                number=_COUNT, label=_TEXT, scopes=_list_of(_TEXT), expires=_or_null(_TEXT), seen=_or_null(_TEXT),
+            )),
+        )),
+        failures=_list_of(_object(time=_TEXT, status=_COUNT, method=_TEXT, route=_TEXT, request_id=_TEXT)),
+        failures_total=_COUNT,
+        process=_object(open_requests=_COUNT, waiting_requests=_COUNT),
+    ),
     "About": _object(
         server={"const": "blobfs"}, version={"const": protocol.VERSION}, features=_list_of(_TEXT),
         limits={"type": "object", "additionalProperties": _COUNT},
@@ -139,6 +150,10 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
     },
     protocol.DESCRIPTION: {"get": _operation("This page", {200: {"type": "object"}}, anonymous=True)},
     protocol.METRICS: {"get": _operation("Metrics for Prometheus", {200: "text/plain"}, 404)},
+    protocol.ADMIN: {"get": _operation("A page for whoever runs the server", {200: "text/html"}, anonymous=True)},
+    protocol.ADMIN + "/admin.js": {"get": _operation("Its script", {200: "text/javascript"}, anonymous=True)},
+    protocol.ADMIN + "/admin.css": {"get": _operation("Its style", {200: "text/css"}, anonymous=True)},
+    protocol.ADMIN + "/summary": {"get": _operation("What it shows", {200: _ref("Summary")})},
     protocol.BLOBS: {
         "get": _operation(
             "List blobs, or count them",

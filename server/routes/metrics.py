@@ -14,12 +14,10 @@ from sqlalchemy import Connection, func, select
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server import auth
-from server.auth import Action
 from server.catalog.schema import USERS
 from server.errors import NotFound
 from server.meter import BUCKETS
-from server.routes.asking import service_of
+from server.routes.asking import authorise_operator, service_of
 from server.service import Service
 
 _PROXIED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
@@ -29,8 +27,7 @@ async def show_metrics(request: Request) -> Response:
     """GET of all metrics."""
     service = service_of(request)
     if not (service.settings.metrics_loopback and _is_local(request)):
-        principal = await service.read(auth.authenticate, request.headers.get("authorization"))
-        principal.require(Action.OPERATE)
+        await authorise_operator(request)
     try:
         import prometheus_client  # an extra of the server's, and nothing else needs it
     except ImportError as error:

@@ -49,7 +49,7 @@ def test_the_page_is_served_to_everyone_and_names_no_account(server: RunningServ
 
 @pytest.fixture(scope="module")
 def tried(server: RunningServer) -> Account:
-    account = server.account("tried")
+    account = server.account("tried", scope="admin")
     account.put("b", b"content")
     account.push(change("d", None, "r1"), change("d", "r1", "r2"))
     return account
@@ -82,7 +82,6 @@ def test_answers_are_those_of_the_description(tried: Account, path: str, method:
     headers = {"Authorization": authorization_header(tried.name, tried.token)}
     if path == "/metrics":
         headers = {}
-    checks = [*CHECKS, negative_data_rejection] if mode is GenerationMode.NEGATIVE else CHECKS
 
     @seed(20)
     @settings(
@@ -91,6 +90,9 @@ def test_answers_are_those_of_the_description(tried: Account, path: str, method:
     @given(case=operation.as_strategy(generation_mode=mode))
     def try_one(case: Case) -> None:
         answer = case.call(base_url=tried.server.url, headers=headers, timeout=30)
+        # The tool does not count 413 as a refusal, which it is for too long a list.
+        is_refusable = mode is GenerationMode.NEGATIVE and answer.status_code != 413
+        checks = [*CHECKS, negative_data_rejection] if is_refusable else CHECKS
         if REQUEST_ID.lower() in answer.headers:
             case.validate_response(answer, checks=checks)
         else:  # the parser's own answer to what is not HTTP: control characters in a header
