@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.mount.conftest import Mounted
 
@@ -29,6 +29,7 @@ BYTES = st.integers(1, 255)
 INDEX = st.integers(0, 3)
 FLAGS = st.sampled_from([0, os.O_APPEND, os.O_TRUNC, os.O_EXCL, os.O_TRUNC | os.O_APPEND])
 MAX_HANDLES = 4
+RESTART_AFTER = 10
 
 
 class Pair(NamedTuple):
@@ -58,6 +59,8 @@ class SideBySide(RuleBasedStateMachine):
         self.mount = mount
         name = f"run{next(self.numbers)}"
         self.model, self.mounted = place / name, mount.path / name
+        self.calm = 0
+        """Steps since the last restart."""
         self.handles: list[Pair] = []
         self.unsaved: dict[int, list[bytes]] = {}
         """By inode of the model: what the file may be after a crash."""
@@ -239,29 +242,28 @@ class SideBySide(RuleBasedStateMachine):
         """All bytes are elsewhere."""
         self.mount.evict()
 
-    @rule()
-    def remount(self) -> None:
-        """In order: nothing is lost."""
-        assert self.mount.stop() == 0
-        self.mount.start("--allow-other")
-        self.close_all()
-        self.unsaved.clear()
-        self.compare()
-
-    @rule()
-    def kill(self) -> None:
-        """As a power switch would, but for the disk's cache."""
-        self.mount.stop(signal.SIGKILL)
+    @precondition(lambda self: self.calm >= RESTART_AFTER)
+    @rule(is_killed=st.booleans())
+    def restart(self, is_killed: bool) -> None:
+        """In order nothing is lost; nor by a kill, but for what was written to files that are open."""
+        self.calm = 0
+        status = self.mount.stop(signal.SIGKILL if is_killed else signal.SIGTERM)
+        assert is_killed or status == 0
         self.mount.start("--allow-other")
         self.close_all()
         for path in self.model.rglob("*"):
             history = self.unsaved.pop(path.lstat().st_ino, None)
-            if history is not None:
+            if history is not None and is_killed:
                 found = (self.mounted / path.relative_to(self.model)).read_bytes()
                 assert found in history
                 path.write_bytes(found)
         self.unsaved.clear()
         self.compare()
+
+    @invariant()
+    def count_step(self) -> None:
+        """A restart takes as long as hundreds of calls, so there are some calls between two."""
+        self.calm += 1
 
 
 def content(descriptor: int) -> bytes:

@@ -12,7 +12,7 @@ from tests.mount.conftest import Mounted
 from tests.mount.machine import SideBySide
 
 USUAL = settings(
-    deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, max_examples=12, stateful_step_count=40
+    deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, max_examples=8, stateful_step_count=50
 )
 LONG = settings(USUAL, derandomize=False, max_examples=300, stateful_step_count=60)
 
