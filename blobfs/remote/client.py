@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import itertools
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -240,7 +240,7 @@ class RemoteClient:
             raise RemoteUnavailable("the connection to the server broke; blobfs tries again by itself")
         return answer.body
 
-    async def get_many(self, sizes: Mapping[BlobId, int], *, lane: Lane = Lane.BULK) -> AsyncIterator[Blob]:
+    async def get_many(self, sizes: Mapping[BlobId, int], *, lane: Lane = Lane.BULK) -> AsyncGenerator[Blob, None]:
         """Whole small blobs with one request, in the order of `sizes`, which tells the stored bytes of each.
 
         Those that the server lacks come with None.
