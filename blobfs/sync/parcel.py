@@ -14,6 +14,7 @@ from blobfs.errors import BytesAbsent
 from blobfs.store.documents import Base, Changed, Local
 from blobfs.store.store import Store
 from blobfs.values import crypto
+from blobfs.values.crypto import Plain
 from blobfs.values.documents import DocId, Document, Kind
 from blobfs.values.extents import Attachment, BlobId, build, extent_length, pad
 from blobfs.values.keys import Keys
@@ -21,14 +22,6 @@ from blobfs.values.nodes import Content
 
 SMALL: Final = 256 << 10
 """Dirty bytes of a file up to which it shares requests with others."""
-
-
-@dataclass(slots=True)
-class Plain:
-    """Bytes to be sealed, and the id that they get."""
-
-    blob_id: BlobId
-    data: bytes
 
 
 @dataclass(slots=True)
@@ -93,7 +86,7 @@ def read_plain(store: Store, outgoing: Outgoing, wanted: Sequence[tuple[int, int
     for index, length in wanted:
         data = store.attachments.read_extent(outgoing.content, index, length)
         data = pad(data) if padded else data
-        plain = Plain(crypto.blob_id(store.keys, data), data)
+        plain = Plain(store.keys, data)
         outgoing.sealed[index] = (plain.blob_id, len(data))
         found.append(plain)
     return found
@@ -119,7 +112,7 @@ def name_attachment(store: Store, outgoing: Outgoing, *, padded: bool) -> None:
 
 def _build(keys: Keys, outgoing: Outgoing, ids: dict[int, BlobId], padded: bool) -> Attachment:
     def keep(plaintext: bytes) -> BlobId:
-        plain = Plain(crypto.blob_id(keys, plaintext), plaintext)
+        plain = Plain(keys, plaintext)
         outgoing.indices.append(plain)
         return plain.blob_id
 
@@ -156,11 +149,6 @@ def is_padded(outgoing: Outgoing, setting: bool) -> bool:
     """Whether the blobs of a file are padded: as those that it has, else as the account's setting says."""
     attachment = None if outgoing.base is None else outgoing.base.document.attachment
     return setting if attachment is None or not attachment.ids else attachment.padded
-
-
-def seal(keys: Keys, plain: Plain) -> bytes:
-    """The blob of these bytes."""
-    return b"".join(crypto.seal_blob(keys, plain.blob_id, plain.data))
 
 
 def small_groups(files: Sequence[Outgoing], sizes: Sequence[int], most: int, most_bytes: int) -> Iterator[list[int]]:

@@ -14,11 +14,11 @@ import trio
 
 from blobfs import protocol
 from blobfs.remote.client import Change, RemoteClient
-from blobfs.sync import parcel
-from blobfs.sync.parcel import Outgoing, Plain
+from blobfs.sync.parcel import Outgoing
 from blobfs.sync.status import Transfer
 from blobfs.sync.tasks import run_all
 from blobfs.values import crypto
+from blobfs.values.crypto import Plain
 from blobfs.values.documents import DocId
 from blobfs.values.extents import BlobId
 from blobfs.values.keys import Keys
@@ -61,11 +61,11 @@ class Sender:
         self._remember(unique)
 
     async def _put(self, plain: Plain) -> None:
-        await self._client.put(plain.blob_id, await trio.to_thread.run_sync(parcel.seal, self._keys, plain))
+        await self._client.put(plain.blob_id, await trio.to_thread.run_sync(_seal, plain))
 
     async def _put_group(self, group: Sequence[Plain]) -> None:
         def seal() -> list[tuple[BlobId, bytes]]:
-            return [(plain.blob_id, parcel.seal(self._keys, plain)) for plain in group]
+            return [(plain.blob_id, _seal(plain)) for plain in group]
 
         await self._client.put_many(await trio.to_thread.run_sync(seal))
 
@@ -122,6 +122,10 @@ class Sender:
         payload = crypto.seal_document(self._keys, outgoing.document, revision, deleted=outgoing.deleted, padded=padded)
         base = None if outgoing.base is None else str(outgoing.base.revision)
         return Change(outgoing.doc_id, base, str(revision), outgoing.deleted, payload, added, removed)
+
+
+def _seal(plain: Plain) -> bytes:
+    return b"".join(plain.seal())
 
 
 def _groups(small: Sequence[Plain]) -> list[list[Plain]]:

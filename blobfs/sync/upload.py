@@ -36,9 +36,10 @@ from blobfs.sync import parcel
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.feed import Feed
 from blobfs.sync.leaves import Leaves
-from blobfs.sync.parcel import Outgoing, Plain
+from blobfs.sync.parcel import Outgoing
 from blobfs.sync.sending import Sender
 from blobfs.sync.status import Parked
+from blobfs.values.crypto import Plain
 from blobfs.values.documents import DocId, Kind
 from blobfs.values.extents import EXTENT, BlobId
 from blobfs.values.nodes import Content, Inode
