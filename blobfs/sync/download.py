@@ -32,7 +32,7 @@ _log: Final = logging.getLogger(__name__)
 READ_AHEAD: Final = 8 << 20
 """Bytes asked for ahead of a sequential reader at most: two extents hide a round trip of 50 ms at 1 Gbit/s."""
 _STEP: Final = 1 << 20
-"""Bytes of one request for a sequential reader, at the least."""
+"""Bytes that a sequential reader waits for at once, at the most."""
 _AHEAD_JOBS: Final = 4
 """Requests of read-ahead under way, half of the readers' connections: a blocked reader always finds one."""
 _READERS: Final = 1000
@@ -133,9 +133,9 @@ class Download:
         pattern = self._patterns.get(content)
         if pattern is None or self._store.attachments.unresolved(content) is not None:
             return
-        end = offset + min(length, READ_AHEAD)
-        # In steps, so that a reader's every page does not make a request of its own.
-        if not pattern.asked - READ_AHEAD <= offset or end >= pattern.asked + _STEP:
+        # Whole extents, so that few requests bring them and few transactions keep them.
+        end = (offset + min(length, READ_AHEAD)) // EXTENT * EXTENT
+        if end > offset and (end > pattern.asked or pattern.asked - READ_AHEAD > offset):
             self._look_ahead(content, offset, end - offset)
 
     # --- what to ask for --------------------------------------------------------------------------------------
