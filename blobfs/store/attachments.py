@@ -165,6 +165,23 @@ class Attachments:
         """The first `length` bytes of an extent: its plaintext, as it is to be sealed. Raises BytesAbsent."""
         return self.read(content, index * EXTENT, length)
 
+    def freeze(self, content: Content) -> None:
+        """Until `thaw`, the extents that are dirty now can be read as they are now, whoever writes meanwhile.
+
+        Costs nothing but a copy of each row that is overwritten until then. Raises BytesAbsent: one is not all here.
+        """
+        with self._ledger.transaction():
+            self._content.freeze(content)
+
+    def read_frozen(self, content: Content, index: int, length: int) -> bytes:
+        """As `read_extent`, of the moment of `freeze`."""
+        return self._content.read_frozen(content, index * EXTENT, length)
+
+    def thaw(self, content: Content) -> None:
+        """End of what `freeze` began."""
+        with self._ledger.transaction():
+            self._content.thaw(content)
+
     def settle(self, inode: Inode, edit: int, sealed: Mapping[int, tuple[BlobId, int]]) -> bool:
         """These extents are on the server: id and plaintext length of each.
 

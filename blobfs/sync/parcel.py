@@ -36,6 +36,8 @@ class Outgoing:
     document: Document | None = None
     """As it will be sent; None before its attachment is known."""
     indices: list[Plain] = field(default_factory=list)
+    clean: dict[int, BlobId] | None = None
+    """The ids of its other extents, when it was frozen; None: as they are in the store."""
 
     @property
     def doc_id(self) -> DocId:
@@ -64,6 +66,27 @@ def look(store: Store, changed: Changed) -> Outgoing | None:
     return Outgoing(changed._replace(edit=local.edit), local, base)
 
 
+def freeze(store: Store, changed: Changed) -> tuple[Outgoing, list[tuple[int, int]]] | None:
+    """A file with new bytes as it is now, to be read from the store for as long as it takes; its dirty extents.
+
+    None, and nothing frozen, when there are no bytes to send any more. Else the caller owes `Attachments.thaw`.
+
+    Raises:
+        BytesAbsent: a dirty extent lacks rows; they have to be fetched first. Nothing was frozen.
+    """
+    with store.transaction():
+        fresh = look(store, changed)
+        if fresh is None or fresh.content is None or not fresh.carries_content:
+            return None
+        extents = store.attachments.extents(fresh.content)
+        fresh.clean = {
+            index: extent.blob_id for index, extent in extents.items() if extent.blob_id and not extent.dirty
+        }
+        wanted = dirty_extents(store, fresh)
+        store.attachments.freeze(fresh.content)
+    return fresh, wanted
+
+
 def dirty_extents(store: Store, outgoing: Outgoing) -> list[tuple[int, int]]:
     """(extent, bytes of plaintext) of all that has to be sealed."""
     if outgoing.content is None or not outgoing.carries_content:
@@ -82,9 +105,11 @@ def read_plain(store: Store, outgoing: Outgoing, wanted: Sequence[tuple[int, int
     if not wanted:
         return []
     assert outgoing.content is not None
+    frozen = outgoing.clean is not None
+    read = store.attachments.read_frozen if frozen else store.attachments.read_extent
     found = []
     for index, length in wanted:
-        data = store.attachments.read_extent(outgoing.content, index, length)
+        data = read(outgoing.content, index, length)
         data = pad(data) if padded else data
         plain = Plain(store.keys, data)
         outgoing.sealed[index] = (plain.blob_id, len(data))
@@ -103,8 +128,10 @@ def name_attachment(store: Store, outgoing: Outgoing, *, padded: bool) -> None:
         return
     attachment = outgoing.local.document.attachment if outgoing.content is None else None
     if outgoing.content is not None:
-        extents = store.attachments.extents(outgoing.content)
-        ids = {index: extent.blob_id for index, extent in extents.items() if extent.blob_id is not None}
+        ids = outgoing.clean
+        if ids is None:
+            extents = store.attachments.extents(outgoing.content)
+            ids = {index: extent.blob_id for index, extent in extents.items() if extent.blob_id is not None}
         ids |= {index: blob_id for index, (blob_id, _) in outgoing.sealed.items()}
         attachment = _build(store.keys, outgoing, ids, padded)
     outgoing.document = replace(outgoing.local.document, attachment=attachment)
