@@ -37,6 +37,8 @@ MAX_PAGE: Final = 2 * protocol.MAX_DOCUMENTS_BODY
 """Bytes of an answer with documents: base64 and one document over the limit included."""
 MAX_REVISION: Final = 16 << 10
 """Characters of a revision of the most devices."""
+BYTES_PER_ID: Final = 70
+"""Of a blob's id in a request: 64 hex digits, quotes and a comma, and some to spare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Change:
     def size(self) -> int:
         """About the bytes it takes in a request."""
         ids = len(self.added) + len(self.removed)
-        return len(self.payload) * 4 // 3 + 70 * ids + 2 * len(self.revision) + 300
+        return len(self.payload) * 4 // 3 + BYTES_PER_ID * ids + 2 * len(self.revision) + 300
 
 
 @dataclass(frozen=True, slots=True)

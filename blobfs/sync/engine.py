@@ -216,6 +216,7 @@ class SyncEngine:
             last_contact_s=self.health.last_contact_s,
             parked=parked,
             transfers=tuple(self._upload.sender.transfers.values()),
+            held=tuple(self._feed.waiting),
         )
 
     # --- the account ------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from typing import Final
 import trio
 
 from blobfs import protocol
-from blobfs.remote.client import Change, RemoteClient
+from blobfs.errors import InvalidDocument
+from blobfs.remote.client import BYTES_PER_ID, Change, RemoteClient
 from blobfs.sync.parcel import Outgoing
 from blobfs.sync.status import Transfer
 from blobfs.sync.tasks import run_all
@@ -29,6 +30,8 @@ STREAMED: Final = 512 << 10
 STREAM_BYTES: Final = 8 << 20
 _KNOWN: Final = 100_000
 """Ids remembered as being there; some 15 MiB."""
+_MARGIN: Final = 32 << 10
+"""Bytes of a change beside its ids and its payload, at most: two revisions of 16 KiB."""
 _WINDOW: Final = 2
 """Extents read and hashed together, and asked for with one request."""
 _WINDOWS: Final = 4
@@ -116,12 +119,21 @@ class Sender:
         *,
         padded: bool,
     ) -> Change:
-        """A sealed document. Raises InvalidDocument: one that no device would take."""
+        """A sealed document. Raises InvalidDocument: no device would take it, or it names too many new blobs."""
         assert outgoing.document is not None
         revision = self.revision(outgoing, device)
         payload = crypto.seal_document(self._keys, outgoing.document, revision, deleted=outgoing.deleted, padded=padded)
         base = None if outgoing.base is None else str(outgoing.base.revision)
+        require_room(len(added) + len(removed), len(payload))
         return Change(outgoing.doc_id, base, str(revision), outgoing.deleted, payload, added, removed)
+
+
+def require_room(ids: int, payload: int = 0) -> None:
+    """Raise InvalidDocument unless a change with so many blob ids and bytes fits into a request."""
+    if ids * BYTES_PER_ID + payload * 4 // 3 > protocol.MAX_DOCUMENTS_BODY - _MARGIN:
+        raise InvalidDocument(
+            "more of the file changed than one revision can tell the server, some 400 GiB; write it in steps"
+        )
 
 
 def _seal(plain: Plain) -> bytes:

@@ -37,7 +37,7 @@ from blobfs.sync.echoes import Echoes
 from blobfs.sync.feed import Feed
 from blobfs.sync.leaves import Leaves
 from blobfs.sync.parcel import Outgoing
-from blobfs.sync.sending import Sender
+from blobfs.sync.sending import Sender, require_room
 from blobfs.sync.status import Parked
 from blobfs.values.crypto import Plain
 from blobfs.values.documents import DocId, Kind
@@ -308,6 +308,8 @@ class Upload:
             return None
         fresh, wanted = frozen
         try:
+            # Before anything is sent: it would be for nothing.
+            require_room(len(wanted))
             padded = parcel.is_padded(fresh, self._is_padded)
 
             async def read(part: Sequence[tuple[int, int]]) -> list[Plain]:
