@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import itertools
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -38,6 +38,8 @@ MAX_PAGE: Final = 2 * protocol.MAX_DOCUMENTS_BODY
 """Bytes of an answer with documents: base64 and one document over the limit included."""
 MAX_REVISION: Final = 16 << 10
 """Characters of a revision of the most devices."""
+BYTES_PER_ID: Final = 70
+"""Of a blob's id in a request: 64 hex digits, quotes and a comma, and some to spare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Change:
     def size(self) -> int:
         """About the bytes it takes in a request."""
         ids = len(self.added) + len(self.removed)
-        return len(self.payload) * 4 // 3 + 70 * ids + 2 * len(self.revision) + 300
+        return len(self.payload) * 4 // 3 + BYTES_PER_ID * ids + 2 * len(self.revision) + 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +251,7 @@ class RemoteClient:
             raise RemoteUnavailable("the connection to the server broke; blobfs tries again by itself")
         return answer.body
 
-    async def get_many(self, sizes: Mapping[BlobId, int], *, lane: Lane = Lane.BULK) -> AsyncIterator[Blob]:
+    async def get_many(self, sizes: Mapping[BlobId, int], *, lane: Lane = Lane.BULK) -> AsyncGenerator[Blob, None]:
         """Whole small blobs with one request, in the order of `sizes`, which tells the stored bytes of each.
 
         Those that the server lacks come with None.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from blobfs.errors import BytesAbsent, FileTooBig, InvalidArgument
 from blobfs.store.content import ContentStore, Extent
@@ -16,6 +16,28 @@ from blobfs.store.tree import EDITED, Tree
 from blobfs.values.documents import Kind
 from blobfs.values.extents import EXTENT, MAX_SIZE, Attachment, BlobId
 from blobfs.values.nodes import Content, Inode, Node
+
+_SCANNED: Final = 1000
+"""Names of a directory that one look for absent files goes over."""
+
+
+class Place(NamedTuple):
+    """Where a file is among its siblings."""
+
+    parent: Inode
+    age: int
+    """Grows with each name that is made in the directory, which is the order of readdir."""
+    name: bytes
+
+
+class Absent(NamedTuple):
+    """A file of one extent of which nothing is here."""
+
+    content: Content
+    blob_id: BlobId
+    length: int
+    """Bytes sealed in the blob."""
+    place: Place
 
 
 class Attachments:
@@ -152,6 +174,23 @@ class Attachments:
         """The first `length` bytes of an extent: its plaintext, as it is to be sealed. Raises BytesAbsent."""
         return self.read(content, index * EXTENT, length)
 
+    def freeze(self, content: Content) -> None:
+        """Until `thaw`, the extents that are dirty now can be read as they are now, whoever writes meanwhile.
+
+        Costs nothing but a copy of each row that is overwritten until then. Raises BytesAbsent: one is not all here.
+        """
+        with self._ledger.transaction():
+            self._content.freeze(content)
+
+    def read_frozen(self, content: Content, index: int, length: int) -> bytes:
+        """As `read_extent`, of the moment of `freeze`."""
+        return self._content.read_frozen(content, index * EXTENT, length)
+
+    def thaw(self, content: Content) -> None:
+        """End of what `freeze` began."""
+        with self._ledger.transaction():
+            self._content.thaw(content)
+
     def settle(self, inode: Inode, edit: int, sealed: Mapping[int, tuple[BlobId, int]]) -> bool:
         """These extents are on the server: id and plaintext length of each.
 
@@ -204,6 +243,43 @@ class Attachments:
     def resolve(self, content: Content, blobs: Mapping[int, BlobId]) -> None:
         """The index blobs named these extents."""
         self._content.resolve(content, blobs)
+
+    def place(self, content: Content) -> Place | None:
+        """Under which name the file of a content is found; None when it has none (any more)."""
+        row = self._ledger.one(
+            self._ledger.documents,
+            "SELECT parent, id, name FROM documents JOIN names ON names.inode = documents.inode "
+            "WHERE content = ? AND parent != 0 LIMIT 1",
+            content,
+        )
+        return None if row is None else Place(Inode(row[0]), row[1], row[2])
+
+    def steps(self, before: Place, after: Place, most: int, *, by_name: bool) -> int:
+        """How many names of their directory come after `before`, up to `after`; `most + 1` when they are more."""
+        column, low, high = ("name", before.name, after.name) if by_name else ("id", before.age, after.age)
+        sql = f"SELECT 1 FROM names WHERE parent = ? AND {column} > ? AND {column} <= ? LIMIT ?"  # noqa: S608
+        rows = self._ledger.all(self._ledger.documents, sql, before.parent, low, high, most + 1)
+        return len(rows)
+
+    def absent_after(self, place: Place, limit: int, largest: int, *, by_name: bool) -> list[Absent]:
+        """The next files of a directory, of at most `largest` bytes, of which nothing is here."""
+        column, low = ("name", place.name) if by_name else ("id", place.age)
+        found = self._ledger.all(
+            self._ledger.documents,
+            "SELECT found.id, name, content FROM "  # noqa: S608
+            f"(SELECT id, name, inode FROM names WHERE parent = ? AND {column} > ? ORDER BY {column} LIMIT {_SCANNED}) "
+            "AS found JOIN documents ON documents.inode = found.inode "
+            f"WHERE content IS NOT NULL AND stored = 0 AND size BETWEEN 1 AND ? ORDER BY found.{column} LIMIT ?",
+            *(place.parent, low, largest, limit),
+        )
+        siblings = ((Content(content), Place(place.parent, age, name)) for age, name, content in found)
+        return [absent for content, there in siblings if (absent := self._absent(content, there)) is not None]
+
+    def _absent(self, content: Content, place: Place) -> Absent | None:
+        extent = self._content.extent(content, 0)
+        if extent is None or extent.blob_id is None or extent.present:
+            return None
+        return Absent(content, extent.blob_id, extent.length, place)
 
     def evict(self, content: Content, indices: Iterable[int]) -> int:
         """Drop local bytes of extents that are clean and on the server; how many."""

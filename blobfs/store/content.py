@@ -68,6 +68,8 @@ class ContentStore:
             int(ledger.one(ledger.documents, "SELECT COALESCE(MAX(content), 0) FROM documents")[0]),
         )
         self._newest = newest
+        self._frozen: dict[Content, Content] = {}
+        """Contents that are read as they were at one moment, and where their rows of that moment go."""
         self._unresolved = {row[0] for row in ledger.all(self._db, "SELECT content FROM unresolved")}
 
     def new(self) -> Content:
@@ -160,6 +162,7 @@ class ContentStore:
         stored = 0
         for row, start, length in pieces:
             done = row * ROW + start - offset
+            self._preserve(content, row)
             stored += self._write_row(_position(content, row), start, bytes(view[done : done + length]))
             extent, bit = divmod(row, ROWS_PER_EXTENT)
             written[extent] = written.get(extent, 0) | 1 << bit
@@ -221,6 +224,7 @@ class ContentStore:
         row, start = divmod(size, ROW)
         freed = 0
         if start:
+            self._preserve(content, row)
             found = self._db.one(_ROW, (_position(content, row),))
             if found is not None and len(found[0]) > start:
                 self._put_row(_position(content, row), found[0][:start])
@@ -228,6 +232,11 @@ class ContentStore:
         beyond = (_position(content, row + (start > 0)), _position(content + 1, 0) - 1)
         freed += int(self._db.one(_STORED, beyond)[0])
         self._ledger.mark_loss()
+        if (copy := self._frozen.get(content)) is not None:
+            shift = _position(copy, 0) - _position(content, 0)
+            # Ignored are rows that were preserved before.
+            move = "UPDATE OR IGNORE rows SET position = position + ? WHERE position BETWEEN ? AND ?"
+            self._db.run(move, (shift, *beyond))
         self._db.run("DELETE FROM rows WHERE position BETWEEN ? AND ?", beyond)
         self._db.run("DELETE FROM extents WHERE content = ? AND extent >= ?", (content, -(-size // EXTENT)))
         return freed
@@ -240,8 +249,10 @@ class ContentStore:
     def sweep(self) -> bool:
         """Delete one slice of what was discarded; whether there may be more."""
         with self._ledger.transaction():
-            found = self._ledger.all(self._db, "SELECT content FROM discarded LIMIT ?", _SLICE)
+            held = {*self._frozen, *self._frozen.values()}
+            found = self._ledger.all(self._db, "SELECT content FROM discarded LIMIT ?", _SLICE + len(held))
             left = _SLICE
+            found = [row for row in found if row[0] not in held][:_SLICE]
             for (content,) in found:
                 self._ledger.mark_loss()
                 left -= self._db.run(_DELETE_SLICE, (*_range(content), left))
@@ -259,6 +270,49 @@ class ContentStore:
         if end > size or (extent is not None and extent * EXTENT >= size):
             self._cut(content, size)
         return int(self._ledger.one(self._db, _STORED, *_range(content))[0])
+
+    # --- one moment of a content that goes on changing ----------------------------------------------------
+
+    def freeze(self, content: Content) -> None:
+        """Until `thaw`, `read_frozen` reads the content as it is now; what is overwritten is put by, a row at a time.
+
+        Raises:
+            BytesAbsent: a dirty extent is not all here; nothing was done.
+        """
+        for index, extent in self.extents(content).items():
+            if extent.dirty and extent.present != ALL_ROWS:
+                self.require(content, index * EXTENT, EXTENT)
+        copy = self._frozen[content] = self.new()
+        # From the beginning: whatever ends this process, the copy goes with it.
+        self._db.run("INSERT OR IGNORE INTO discarded VALUES (?)", (copy,))
+
+    def _preserve(self, content: Content, row: int) -> None:
+        """The row is about to change: its bytes of the frozen moment are put by, unless they are already."""
+        copy = self._frozen.get(content)
+        if copy is None or self._db.one(_ROW, (_position(copy, row),)) is not None:
+            return
+        found = self._db.one(_ROW, (_position(content, row),))
+        self._put_row(_position(copy, row), b"" if found is None else found[0])
+
+    def read_frozen(self, content: Content, offset: int, length: int) -> bytes:
+        """As `read`, of the moment of `freeze`, from extents that were dirty then."""
+        with self._ledger.lock:
+            copy, first, last = self._frozen[content], offset // ROW, (offset + length - 1) // ROW
+            now = self._ledger.all(self._db, _ROWS, _position(content, first), _position(content, last))
+            then = self._ledger.all(self._db, _ROWS, _position(copy, first), _position(copy, last))
+        found = {position & _ROW_MASK: payload for position, payload in (*now, *then)}
+        pieces = []
+        for row, start, wanted in spans(offset, length, ROW):
+            piece = found.get(row, b"")[start : start + wanted]
+            pieces.append(piece if len(piece) == wanted else piece.ljust(wanted, b"\0"))
+        return b"".join(pieces)
+
+    def thaw(self, content: Content) -> None:
+        """The frozen moment is not needed any more; without one, nothing happens."""
+        copy = self._frozen.pop(content, None)
+        if copy is not None:
+            # Once more: the transaction in which it was frozen may have failed.
+            self._db.run("INSERT OR IGNORE INTO discarded VALUES (?)", (copy,))
 
     # --- what sync knows ----------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -21,6 +22,7 @@ from blobfs.remote.retry import Backoff, is_passing
 from blobfs.remote.transport import Lane
 from blobfs.store.store import Store
 from blobfs.sync.leaves import Leaves
+from blobfs.sync.siblings import SMALL, Siblings
 from blobfs.values import crypto, framing
 from blobfs.values.extents import EXTENT, ROW, ROWS_PER_EXTENT, BlobId
 from blobfs.values.nodes import Content
@@ -30,13 +32,15 @@ _log: Final = logging.getLogger(__name__)
 READ_AHEAD: Final = 8 << 20
 """Bytes asked for ahead of a sequential reader at most: two extents hide a round trip of 50 ms at 1 Gbit/s."""
 _STEP: Final = 1 << 20
-"""Bytes of one request for a sequential reader, at the least."""
+"""Bytes that a sequential reader waits for at once, at the most."""
 _AHEAD_JOBS: Final = 4
 """Requests of read-ahead under way, half of the readers' connections: a blocked reader always finds one."""
 _READERS: Final = 1000
 """Contents whose reading pattern is remembered."""
 _IN_THREAD: Final = 256 << 10
 """Bytes from which opening goes to a worker thread: below, the hop costs more."""
+_TOGETHER: Final = 1 << 20
+"""Bytes of small files that are opened and kept together."""
 
 
 @dataclass(eq=False, slots=True)
@@ -52,6 +56,11 @@ class _Job:
     rows: int
     finished: trio.Event = field(default_factory=trio.Event)
     error: BlobfsError | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it brings everything of a file of one extent."""
+        return self.index == 0 and self.first_row == 0 and self.rows * ROW >= self.length
 
 
 @dataclass(slots=True)
@@ -80,6 +89,7 @@ class Download:
         self._deadline_s, self._note = deadline_s, note
         self._jobs: dict[tuple[Content, int], list[_Job]] = {}
         self._patterns: OrderedDict[Content, _Pattern] = OrderedDict()
+        self._siblings = Siblings(store)
         self._resolving: dict[Content, trio.Lock] = {}
         self._ahead = trio.CapacityLimiter(_AHEAD_JOBS)
         self._nursery: trio.Nursery | None = None
@@ -123,9 +133,9 @@ class Download:
         pattern = self._patterns.get(content)
         if pattern is None or self._store.attachments.unresolved(content) is not None:
             return
-        end = offset + min(length, READ_AHEAD)
-        # In steps, so that a reader's every page does not make a request of its own.
-        if not pattern.asked - READ_AHEAD <= offset or end >= pattern.asked + _STEP:
+        # Whole extents, so that few requests bring them and few transactions keep them.
+        end = (offset + min(length, READ_AHEAD)) // EXTENT * EXTENT
+        if end > offset and (end > pattern.asked or pattern.asked - READ_AHEAD > offset):
             self._look_ahead(content, offset, end - offset)
 
     # --- what to ask for --------------------------------------------------------------------------------------
@@ -171,8 +181,10 @@ class Download:
             extent = extents.get(index)
             if extent is None or extent.blob_id is None:
                 continue
-            low = max(0, offset - index * EXTENT) // ROW
-            high = min(-(-extent.length // ROW), (min(EXTENT, offset + length - index * EXTENT) - 1) // ROW + 1)
+            low, high = 0, -(-extent.length // ROW)
+            if extent.length > SMALL:
+                low = max(0, offset - index * EXTENT) // ROW
+                high = min(high, (min(EXTENT, offset + length - index * EXTENT) - 1) // ROW + 1)
             here = extent.present
             for job in self._jobs.get((content, index), ()):
                 here |= ((1 << job.rows) - 1) << job.first_row
@@ -188,7 +200,7 @@ class Download:
     async def _work(self, job: _Job, limiter: trio.CapacityLimiter | None) -> None:
         try:
             if limiter is None:
-                await self._bring(job)
+                await self._bring_with_siblings(job)
             else:
                 async with limiter:
                     await self._bring(job)
@@ -200,12 +212,85 @@ class Download:
             _log.exception("a download failed in a way that blobfs did not foresee")
             job.error = RemoteUnavailable("an error of blobfs itself; the log has the details")
         finally:
-            # No await between these: whoever looks finds the rows or the job, never neither.
-            jobs = self._jobs[job.content, job.index]
-            jobs.remove(job)
-            if not jobs:
-                del self._jobs[job.content, job.index]
-            job.finished.set()
+            self._end(job)
+
+    def _end(self, job: _Job) -> None:
+        if job.finished.is_set():
+            return
+        # No await between these: whoever looks finds the rows or the job, never neither.
+        jobs = self._jobs[job.content, job.index]
+        jobs.remove(job)
+        if not jobs:
+            del self._jobs[job.content, job.index]
+        job.finished.set()
+
+    # --- small files ----------------------------------------------------------------------------------------
+
+    async def _bring_with_siblings(self, job: _Job) -> None:
+        """Bring what a reader waits for, first of all, and after it the small files that come next."""
+        walk = self._siblings.observe(job.content) if job.is_whole and job.length <= SMALL else None
+        group = [job]
+        if walk is not None:
+            chosen = await trio.to_thread.run_sync(self._siblings.choose, walk)
+            self._siblings.follow(walk, chosen)
+            for one in chosen:
+                if (one.content, 0) not in self._jobs:
+                    sibling = _Job(one.content, 0, one.blob_id, one.length, 0, -(-one.length // ROW))
+                    self._jobs[one.content, 0] = [sibling]
+                    group.append(sibling)
+        if len(group) > 1:
+            try:
+                with trio.move_on_after(self._deadline_s):
+                    await self._bring_group(group)
+            except RemoteError:
+                # Whoever waits for one of them asks for it alone, and hears what is wrong with it.
+                pass
+            finally:
+                for sibling in group[1:]:
+                    self._end(sibling)
+        if not job.finished.is_set():
+            await self._bring(job)
+
+    async def _bring_group(self, group: list[_Job]) -> None:
+        """Bring small files with one request, each at hand as soon as it is here."""
+        wanted: dict[BlobId, list[_Job]] = {}
+        for job in group:
+            wanted.setdefault(job.blob_id, []).append(job)
+        sizes = {blob_id: framing.sealed_size(jobs[0].length) for blob_id, jobs in wanted.items()}
+        held, size = list[tuple[_Job, bytes]](), 0
+        async with aclosing(self._client.get_many(sizes, lane=Lane.READER)) as blobs:
+            async for blob_id, sealed in blobs:
+                if sealed is not None:
+                    held += [(job, sealed) for job in wanted[blob_id]]
+                    size += len(sealed)
+                # The first one is what somebody waits for.
+                if blob_id == group[0].blob_id or size >= _TOGETHER:
+                    await self._keep_group(held)
+                    held, size = [], 0
+        await self._keep_group(held)
+
+    async def _keep_group(self, held: list[tuple[_Job, bytes]]) -> None:
+        """Keep those that are what was sent; whoever reads one of the others asks for it alone and hears why."""
+        if not held:
+            return
+        kept = await trio.to_thread.run_sync(self._keep_authentic, held)
+        self.fetched += sum(job.length for job in kept)
+        for job in kept:
+            self._end(job)
+
+    def _keep_authentic(self, held: list[tuple[_Job, bytes]]) -> list[_Job]:
+        kept, attachments = list[_Job](), self._store.attachments
+        with self._store.transaction():
+            for job, sealed in held:
+                try:
+                    plaintext = crypto.open_blob(self._store.keys, job.blob_id, job.length, sealed)
+                except CorruptBlob:
+                    continue
+                attachments.keep(job.content, 0, job.blob_id, 0, plaintext)
+                kept.append(job)
+        return kept
+
+    # --- rows -----------------------------------------------------------------------------------------------
 
     async def _bring(self, job: _Job) -> None:
         start = job.first_row * ROW

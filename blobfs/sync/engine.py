@@ -232,6 +232,7 @@ class SyncEngine:
             last_contact_s=self.health.last_contact_s,
             parked=parked,
             transfers=tuple(self._upload.sender.transfers.values()),
+            held=tuple(self._feed.waiting),
         )
 
     def failure(self, doc_id: DocId) -> str | None:

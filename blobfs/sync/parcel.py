@@ -14,6 +14,7 @@ from blobfs.errors import BytesAbsent
 from blobfs.store.documents import Base, Changed, Local
 from blobfs.store.store import Store
 from blobfs.values import crypto
+from blobfs.values.crypto import Plain
 from blobfs.values.documents import DocId, Document, Kind
 from blobfs.values.extents import Attachment, BlobId, build, extent_length, pad
 from blobfs.values.keys import Keys
@@ -21,14 +22,6 @@ from blobfs.values.nodes import Content
 
 SMALL: Final = 256 << 10
 """Dirty bytes of a file up to which it shares requests with others."""
-
-
-@dataclass(slots=True)
-class Plain:
-    """Bytes to be sealed, and the id that they get."""
-
-    blob_id: BlobId
-    data: bytes
 
 
 @dataclass(slots=True)
@@ -43,6 +36,8 @@ class Outgoing:
     document: Document | None = None
     """As it will be sent; None before its attachment is known."""
     indices: list[Plain] = field(default_factory=list)
+    clean: dict[int, BlobId] | None = None
+    """The ids of its other extents, when it was frozen; None: as they are in the store."""
 
     @property
     def doc_id(self) -> DocId:
@@ -71,6 +66,27 @@ def look(store: Store, changed: Changed) -> Outgoing | None:
     return Outgoing(changed._replace(edit=local.edit), local, base)
 
 
+def freeze(store: Store, changed: Changed) -> tuple[Outgoing, list[tuple[int, int]]] | None:
+    """A file with new bytes as it is now, to be read from the store for as long as it takes; its dirty extents.
+
+    None, and nothing frozen, when there are no bytes to send any more. Else the caller owes `Attachments.thaw`.
+
+    Raises:
+        BytesAbsent: a dirty extent lacks rows; they have to be fetched first. Nothing was frozen.
+    """
+    with store.transaction():
+        fresh = look(store, changed)
+        if fresh is None or fresh.content is None or not fresh.carries_content:
+            return None
+        extents = store.attachments.extents(fresh.content)
+        fresh.clean = {
+            index: extent.blob_id for index, extent in extents.items() if extent.blob_id and not extent.dirty
+        }
+        wanted = dirty_extents(store, fresh)
+        store.attachments.freeze(fresh.content)
+    return fresh, wanted
+
+
 def dirty_extents(store: Store, outgoing: Outgoing) -> list[tuple[int, int]]:
     """(extent, bytes of plaintext) of all that has to be sealed."""
     if outgoing.content is None or not outgoing.carries_content:
@@ -89,11 +105,13 @@ def read_plain(store: Store, outgoing: Outgoing, wanted: Sequence[tuple[int, int
     if not wanted:
         return []
     assert outgoing.content is not None
+    frozen = outgoing.clean is not None
+    read = store.attachments.read_frozen if frozen else store.attachments.read_extent
     found = []
     for index, length in wanted:
-        data = store.attachments.read_extent(outgoing.content, index, length)
+        data = read(outgoing.content, index, length)
         data = pad(data) if padded else data
-        plain = Plain(crypto.blob_id(store.keys, data), data)
+        plain = Plain(store.keys, data)
         outgoing.sealed[index] = (plain.blob_id, len(data))
         found.append(plain)
     return found
@@ -115,8 +133,10 @@ def name_attachment(store: Store, outgoing: Outgoing, *, padded: bool, anew: boo
         return
     attachment = outgoing.local.document.attachment if outgoing.content is None else None
     if outgoing.content is not None:
-        extents = store.attachments.extents(outgoing.content)
-        ids = {index: extent.blob_id for index, extent in extents.items() if extent.blob_id is not None}
+        ids = outgoing.clean
+        if ids is None:
+            extents = store.attachments.extents(outgoing.content)
+            ids = {index: extent.blob_id for index, extent in extents.items() if extent.blob_id is not None}
         ids |= {index: blob_id for index, (blob_id, _) in outgoing.sealed.items()}
         attachment = _build(store.keys, outgoing, ids, padded)
     outgoing.document = replace(outgoing.local.document, attachment=attachment)
@@ -124,7 +144,7 @@ def name_attachment(store: Store, outgoing: Outgoing, *, padded: bool, anew: boo
 
 def _build(keys: Keys, outgoing: Outgoing, ids: dict[int, BlobId], padded: bool) -> Attachment:
     def keep(plaintext: bytes) -> BlobId:
-        plain = Plain(crypto.blob_id(keys, plaintext), plaintext)
+        plain = Plain(keys, plaintext)
         outgoing.indices.append(plain)
         return plain.blob_id
 
@@ -161,11 +181,6 @@ def is_padded(outgoing: Outgoing, setting: bool) -> bool:
     """Whether the blobs of a file are padded: as those that it has, else as the account's setting says."""
     attachment = None if outgoing.base is None else outgoing.base.document.attachment
     return setting if attachment is None or not attachment.ids else attachment.padded
-
-
-def seal(keys: Keys, plain: Plain) -> bytes:
-    """The blob of these bytes."""
-    return b"".join(crypto.seal_blob(keys, plain.blob_id, plain.data))
 
 
 def small_groups(files: Sequence[Outgoing], sizes: Sequence[int], most: int, most_bytes: int) -> Iterator[list[int]]:

@@ -13,12 +13,13 @@ from typing import Final
 import trio
 
 from blobfs import protocol
-from blobfs.remote.client import Change, RemoteClient
-from blobfs.sync import parcel
-from blobfs.sync.parcel import Outgoing, Plain
+from blobfs.errors import InvalidDocument
+from blobfs.remote.client import BYTES_PER_ID, Change, RemoteClient
+from blobfs.sync.parcel import Outgoing
 from blobfs.sync.status import Transfer
 from blobfs.sync.tasks import run_all
 from blobfs.values import crypto
+from blobfs.values.crypto import Plain
 from blobfs.values.documents import DocId
 from blobfs.values.extents import BlobId
 from blobfs.values.keys import Keys
@@ -29,6 +30,8 @@ STREAMED: Final = 512 << 10
 STREAM_BYTES: Final = 8 << 20
 _KNOWN: Final = 100_000
 """Ids remembered as being there; some 15 MiB."""
+_MARGIN: Final = 32 << 10
+"""Bytes of a change beside its ids and its payload, at most: two revisions of 16 KiB."""
 _WINDOW: Final = 2
 """Extents read and hashed together, and asked for with one request."""
 _WINDOWS: Final = 4
@@ -61,11 +64,11 @@ class Sender:
         self._remember(unique)
 
     async def _put(self, plain: Plain) -> None:
-        await self._client.put(plain.blob_id, await trio.to_thread.run_sync(parcel.seal, self._keys, plain))
+        await self._client.put(plain.blob_id, await trio.to_thread.run_sync(_seal, plain))
 
     async def _put_group(self, group: Sequence[Plain]) -> None:
         def seal() -> list[tuple[BlobId, bytes]]:
-            return [(plain.blob_id, parcel.seal(self._keys, plain)) for plain in group]
+            return [(plain.blob_id, _seal(plain)) for plain in group]
 
         await self._client.put_many(await trio.to_thread.run_sync(seal))
 
@@ -124,12 +127,25 @@ class Sender:
         """A sealed document, to replace the server's revision `base`.
 
         Raises:
-            InvalidDocument: one that no device would take.
+            InvalidDocument: no device would take it, or it names too many new blobs.
         """
         assert outgoing.document is not None
         revision = self.revision(outgoing, device)
         payload = crypto.seal_document(self._keys, outgoing.document, revision, deleted=outgoing.deleted, padded=padded)
+        require_room(len(added) + len(removed), len(payload))
         return Change(outgoing.doc_id, base, str(revision), outgoing.deleted, payload, added, removed)
+
+
+def require_room(ids: int, payload: int = 0) -> None:
+    """Raise InvalidDocument unless a change with so many blob ids and bytes fits into a request."""
+    if ids * BYTES_PER_ID + payload * 4 // 3 > protocol.MAX_DOCUMENTS_BODY - _MARGIN:
+        raise InvalidDocument(
+            "more of the file changed than one revision can tell the server, some 400 GiB; write it in steps"
+        )
+
+
+def _seal(plain: Plain) -> bytes:
+    return b"".join(plain.seal())
 
 
 def _groups(small: Sequence[Plain]) -> list[list[Plain]]:

@@ -91,6 +91,8 @@ class SyncStatus:
     """When the server last answered, in seconds since the epoch."""
     parked: tuple[Parked, ...]
     transfers: tuple[Transfer, ...]
+    held: tuple[DocId, ...] = ()
+    """Files that are open here, of which another device has a newer version: it shows when they are closed."""
 
     def to_json(self) -> dict[str, Any]:
         """As `status --json` shows it."""
@@ -106,6 +108,7 @@ class SyncStatus:
                 {"what": entry.what, "doc_id": entry.doc_id, "total": entry.total, "done": entry.done}
                 for entry in self.transfers
             ],
+            "held": list(self.held),
         }
 
 

@@ -37,11 +37,12 @@ from blobfs.sync import parcel
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.feed import Feed
 from blobfs.sync.leaves import Leaves
-from blobfs.sync.parcel import Outgoing, Plain
-from blobfs.sync.sending import Sender
+from blobfs.sync.parcel import Outgoing
+from blobfs.sync.sending import Sender, require_room
 from blobfs.sync.status import Parked
+from blobfs.values.crypto import Plain
 from blobfs.values.documents import DocId, Kind
-from blobfs.values.extents import EXTENT, BlobId
+from blobfs.values.extents import BlobId
 from blobfs.values.nodes import Content, Inode
 
 _log: Final = logging.getLogger(__name__)
@@ -55,10 +56,6 @@ _GROUP: Final = 400
 """Small files in one group, so that hashing one, sending another and pushing a third overlap."""
 _GROUPS_AT_ONCE: Final = 3
 _FILES_AT_ONCE: Final = 2
-_PASSES: Final = 3
-"""Before a file that goes on changing is sent from a copy."""
-_SNAPSHOT: Final = 64 << 20
-"""Bytes that such a copy may take in memory."""
 _PARK_S: Final = 300.0
 """After which a parked document is tried again, though nothing changed."""
 _AGAIN_S: Final = 0.5
@@ -309,42 +306,38 @@ class Upload:
         return bool(self._store.settings.get("padded", False))
 
     async def _send_large_bytes(self, outgoing: Outgoing) -> Outgoing | None:
-        """Pass over a large file until it holds still for one pass, or send a copy of it."""
-        for _ in range(_PASSES):
-            fresh = parcel.look(self._store, outgoing.changed)
-            if fresh is None:
-                return None
+        """Send a large file as it is at one moment, whoever writes to it meanwhile."""
+        call = partial(parcel.freeze, self._store, outgoing.changed)
+        while True:
+            try:
+                frozen = await trio.to_thread.run_sync(call)
+                break
+            except BytesAbsent as absent:
+                await self._fetch(Content(absent.content), absent.offset, absent.length)
+        if frozen is None:
+            # Its bytes went meanwhile; what is left to tell of it is for the next round.
+            self._again_s = _AGAIN_S
+            return None
+        fresh, wanted = frozen
+        try:
+            # Before anything is sent: it would be for nothing.
+            require_room(len(wanted))
             padded = parcel.is_padded(fresh, self._is_padded)
-            await self._pass_over(fresh, padded)
+
+            async def read(part: Sequence[tuple[int, int]]) -> list[Plain]:
+                return await trio.to_thread.run_sync(
+                    partial(parcel.read_plain, self._store, fresh, part, padded=padded)
+                )
+
+            await self.sender.stream(wanted, read, fresh.doc_id, sum(length for _, length in wanted))
             await trio.to_thread.run_sync(
                 partial(parcel.name_attachment, self._store, fresh, padded=padded, anew=self._is_lost(fresh))
             )
-            present = self._store.documents.local(fresh.doc_id)
-            if present is not None and present.edit == fresh.changed.edit:
-                await self.sender.send(fresh.indices)
-                return fresh
-        if sum(length for _, length in parcel.dirty_extents(self._store, outgoing)) > _SNAPSHOT:
-            # Each pass sends only what changed since the last, so they become shorter; go on at the next round.
-            return None
-        copy = await trio.to_thread.run_sync(self._read_whole, outgoing)
-        if copy is None:
-            return None
-        await self.sender.send(copy[1])
-        return copy[0]
-
-    async def _pass_over(self, fresh: Outgoing, padded: bool) -> None:
-        """Hash and send every dirty extent of a file, a few at a time."""
-        wanted = parcel.dirty_extents(self._store, fresh)
-
-        async def read(part: Sequence[tuple[int, int]]) -> list[Plain]:
-            call = partial(parcel.read_plain, self._store, fresh, part, padded=padded)
-            while True:
-                try:
-                    return await trio.to_thread.run_sync(call)
-                except BytesAbsent as absent:
-                    await self._fetch(Content(absent.content), absent.offset, absent.length)
-
-        await self.sender.stream(wanted, read, fresh.doc_id, len(wanted) * EXTENT)
+            await self.sender.send(fresh.indices)
+        finally:
+            assert fresh.content is not None
+            self._store.attachments.thaw(fresh.content)
+        return fresh
 
     # --- documents --------------------------------------------------------------------------------------
 

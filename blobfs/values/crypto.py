@@ -47,16 +47,35 @@ def seal_blob(keys: Keys, name: BlobId, plaintext: bytes | memoryview) -> Iterat
     Raises:
         ValueError: `name` is not `blob_id(keys, plaintext)`; nothing was sealed.
     """
-    plaintext = bytes(plaintext)
-    if not hmac.compare_digest(name, blob_id(keys, plaintext)):
+    plain = Plain(keys, plaintext)
+    if not hmac.compare_digest(name, plain.blob_id):
         raise ValueError("these bytes are not those of the blob id")
-    head = framing.preamble(len(plaintext))
-    cipher, view = _blob_cipher(keys, name), memoryview(plaintext)
-    last = framing.frame_count(len(plaintext)) - 1
-    yield head
-    for index in range(last + 1):
-        piece = view[index * FRAME : (index + 1) * FRAME]
-        yield cipher.encrypt(_FRAME_NONCE.pack(index, index == last), piece, head)
+    yield from plain.seal()
+
+
+class Plain:
+    """Bytes that cannot change any more, and the id that they have under an account's keys.
+
+    The id is made here and nowhere else, so what `seal` yields is the blob of exactly these bytes; that saves a second
+    hash of everything that is sent.
+    """
+
+    __slots__ = ("_keys", "blob_id", "data")
+
+    def __init__(self, keys: Keys, data: bytes | memoryview) -> None:
+        self._keys: Final = keys
+        self.data: Final = bytes(data)
+        self.blob_id: Final = blob_id(keys, self.data)
+
+    def seal(self) -> Iterator[bytes]:
+        """The blob, piece by piece: the preamble, then each frame."""
+        head = framing.preamble(len(self.data))
+        cipher, view = _blob_cipher(self._keys, self.blob_id), memoryview(self.data)
+        last = framing.frame_count(len(self.data)) - 1
+        yield head
+        for index in range(last + 1):
+            piece = view[index * FRAME : (index + 1) * FRAME]
+            yield cipher.encrypt(_FRAME_NONCE.pack(index, index == last), piece, head)
 
 
 def open_frames(

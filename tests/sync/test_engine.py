@@ -122,9 +122,11 @@ async def test_a_file_open_for_reading_keeps_its_version(account: Account) -> No
         one.write("f", b"newer")
         await converge(one, two)
         assert await two.read("f") == b"old"
+        assert two.engine.status().held == (two.node("f").doc_id,)
         two.open.remove(inode)
         await until(lambda: two.node("f").size == 5)
         assert await two.read("f") == b"newer"
+        assert not two.engine.status().held
 
 
 @trio_test

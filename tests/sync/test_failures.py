@@ -9,6 +9,7 @@ import signal
 import pytest
 import trio
 
+from blobfs import protocol
 from blobfs.errors import (
     AccessDenied,
     CorruptBlob,
@@ -306,3 +307,24 @@ async def test_a_file_that_is_written_all_the_time_is_sent_as_it_was_at_one_mome
                 seen = node.mtime_ns
                 await until(lambda seen=seen: two.node("log").mtime_ns != seen)
             stop.set()
+
+
+@trio_test
+async def test_a_change_beyond_the_limits_is_named_and_holds_up_nobody(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with account.device("one") as one, account.device("two") as two:
+        await converge(one, two)
+        monkeypatch.setattr(protocol, "MAX_DOCUMENTS_BODY", (32 << 10) + 600)
+        node = one.write("huge", b"")
+        pieces = [(index * EXTENT, bytes([index + 1])) for index in range(10)]
+        one.store.attachments.write(node.inode, pieces, 9 * EXTENT + 1, 1, 1)
+        one.write("small", b"passes")
+        await until(lambda: two.exists("small"))
+        await until(lambda: bool(one.engine.status().parked))
+        assert "write it in steps" in one.engine.status().parked[0].reason
+        assert not two.exists("huge")
+        monkeypatch.undo()
+        one.write("huge", b"less")
+        await converge(one, two)
+        assert await two.read("huge") == b"less"
