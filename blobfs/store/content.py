@@ -125,8 +125,7 @@ class ContentStore:
             self.require(content, offset, length)
             row, start = divmod(offset, ROW)
             if start + length <= ROW:  # the usual case: one row
-                found = self._ledger.one(self._db, _ROW, _position(content, row))
-                piece = b"" if found is None else found[0][start : start + length]
+                piece = self._ledger.slice(_position(content, row), start, length) or b""
                 return piece if len(piece) == length else piece.ljust(length, b"\0")
             return self._read_rows(content, offset, length)
 
