@@ -73,6 +73,11 @@ class Database:
             "cipher_log_level = NONE",
             f"cipher_page_size = {page_size}",
             "cipher_hmac_algorithm = HMAC_SHA256",
+            # Not before the cipher is set up. A row's pages are then found without reading those before them, and
+            # freed without reading any. Only a new database heeds it.
+            "auto_vacuum = INCREMENTAL",
+            # What was deleted stays sealed in pages that are free: to overwrite them is to write everything twice.
+            "secure_delete = FAST",
             "journal_mode = WAL",
             "temp_store = MEMORY",
             "synchronous = NORMAL",
@@ -116,6 +121,23 @@ class Database:
         except _FAILURES as error:
             raise self._failure(error) from error
         return rows
+
+    def slice(self, position: int, offset: int, length: int) -> bytes | None:
+        """Bytes within the payload of a row of `rows`, fewer where it ends; None: there is no such row.
+
+        Only the pages that they lie on are read. Raises NoSpace, StoreDamaged.
+        """
+        try:
+            with self._connection.open_blob("rows", "payload", position, readonly=True) as payload:
+                payload.seek(min(offset, len(payload)))
+                found: bytes = payload.read(length)
+        except sqlcipher3.OperationalError as error:
+            if "no such rowid" in str(error):
+                return None
+            raise self._failure(error) from error
+        except _FAILURES as error:
+            raise self._failure(error) from error
+        return found
 
     def run(self, sql: str, parameters: Sequence[Value], weight: int = 0) -> int:
         """Run a statement that writes, and note it; the number of rows that it changed.

@@ -115,18 +115,23 @@ class Ledger:
         rows: list[Any] = self._query(database.all, sql, parameters)
         return rows
 
-    def _query(self, query: Callable[[str, Sequence[Value]], Any], sql: str, parameters: Sequence[Value]) -> Any:
+    def slice(self, position: int, offset: int, length: int) -> bytes | None:
+        """Bytes within the payload of a row of blobs.db, fewer where it ends; None: there is no such row."""
+        found: bytes | None = self._query(self.blobs.slice, position, offset, length)
+        return found
+
+    def _query(self, query: Callable[..., Any], *arguments: Any) -> Any:
         with self.lock:
             if self._behind:
                 self._catch_up()
             try:
-                return query(sql, parameters)
+                return query(*arguments)
             except NoSpace:
                 # Even a query can meet a full disk: it needs memory, so SQLite writes changed pages out.
                 if self._depth:
                     raise
                 self._catch_up()
-                return query(sql, parameters)
+                return query(*arguments)
 
     # --- transactions -----------------------------------------------------------------------------------
 
