@@ -76,6 +76,9 @@ CREATE TABLE bases (
     body BLOB NOT NULL               -- values.documents.encode
 ) WITHOUT ROWID;
 
+-- Documents whose bytes stay on this device: files, and directories with all that is ever in them. Never sent.
+CREATE TABLE pins (doc_id TEXT PRIMARY KEY) WITHOUT ROWID;
+
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
