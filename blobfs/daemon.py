@@ -20,6 +20,8 @@ import trio
 import blobfs
 from blobfs import control, mountpoint
 from blobfs.account import invite_text, load_remote, move_remote, publish_secrets
+from blobfs.answers.options import Options
+from blobfs.answers.table import commands
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
 from blobfs.embedded import EmbeddedServer
 from blobfs.errors import BlobfsError, ServerFailed, SyncTimeout
@@ -138,6 +140,8 @@ class Daemon:
         )
         self._engine.is_busy = self._fs.is_open
         self._engine.on_applied = self._fs.notify
+        self._options = Options(self._store.settings, self._engine)
+        self._options.apply()
 
     @contextlib.asynccontextmanager
     async def _embedded(self) -> AsyncIterator[None]:
@@ -251,6 +255,7 @@ class Daemon:
             "umount": self._answer_umount,
             "invite": self._answer_invite,
             "publish": self._answer_publish,
+            **commands(self._store, self._engine, self._client, self._fs, self._options, self._config.secrets),
         }
 
     async def _answer_status(self, question: Json) -> Json:
