@@ -48,6 +48,8 @@ EXIT_CODES: Final[dict[type[BaseException], int]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
+    if arguments is None and os.path.basename(sys.argv[0]) == "mount.blobfs":
+        return _main_of_mount(sys.argv[1:])
     options = parser().parse_args(arguments)
     module, _, function = options.command.partition(".")
     try:
@@ -70,6 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("BLOBFS_DEBUG"):
             raise
         return _tell(error, _log_fault(error))
+
+
+def _main_of_mount(arguments: list[str]) -> int:
+    """What mount(8) calls for `mount -t blobfs`."""
+    from blobfs.commands.system import from_mount
+
+    try:
+        return main(from_mount(arguments))
+    except errors.UsageError as error:
+        return _tell(error, str(error))
 
 
 def exit_code(error: BaseException) -> int:

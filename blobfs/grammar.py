@@ -220,6 +220,16 @@ def _add_shell(commands: Commands) -> None:
         commands, "completion", "shell.completion", "print a completion script", "source <(blobfs completion bash)"
     )
     completion.add_argument("shell", metavar="SHELL", choices=["bash", "zsh", "fish"], help="bash, zsh or fish")
+    unit = _add(
+        commands,
+        "unit",
+        "system.unit",
+        "print a systemd user unit that mounts",
+        "blobfs unit ~/private > ~/.config/systemd/user/private.service",
+    )
+    unit.add_argument("dir", metavar="DIR", type=Path, help="the mount point")
+    unit.add_argument("--store", type=Path, metavar="DIR", help="the store; default: as `mount` finds it")
+    unit.add_argument("--passphrase-file", type=Path, metavar="F", help="a file that holds the passphrase")
     _add(commands, "man", "shell.man", "print the manual page", "blobfs man | man -l -")
 
 
