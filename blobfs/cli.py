@@ -80,7 +80,7 @@ def _main_of_mount(arguments: list[str]) -> int:
 
     try:
         return main(from_mount(arguments))
-    except errors.UsageError as error:
+    except errors.BlobfsError as error:
         return _tell(error, str(error))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from blobfs.config import choose_store, resolve
-from blobfs.errors import UsageError
+from blobfs.errors import StoreMissing, UsageError
 
 HELPER: Final = "mount.blobfs"
 """The name under which mount(8) calls: a link to `blobfs` in /sbin."""
@@ -43,23 +43,8 @@ RestartPreventExitStatus=2 3 4 6 7 8 12
 WantedBy=default.target
 """
 
-_IGNORED: Final = frozenset(
-    (
-        "rw",
-        "defaults",
-        "auto",
-        "noauto",
-        "user",
-        "nouser",
-        "users",
-        "owner",
-        "group",
-        "exec",
-        "noexec",
-        "suid",
-        "nosuid",
-    )
-    + ("dev", "nodev", "async", "_netdev", "nofail", "relatime", "noatime")
+_IGNORED: Final = frozenset(("rw", "defaults", "auto", "noauto", "nofail", "_netdev", "async")) | frozenset(
+    ("user", "nouser", "users", "owner", "group", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "relatime")
 )
 """Options that are mount(8)'s or systemd's own, or that say what is so anyway."""
 
@@ -68,6 +53,7 @@ def unit(options: argparse.Namespace) -> int:
     """`unit`: a systemd unit for a mount point."""
     point = resolve(options.dir)
     store = choose_store(point, options.store)
+    _check_made(store)
     words = [*_program(), "mount", os.fspath(point), "--store", os.fspath(store)]
     if options.passphrase_file is not None:
         # A specifier of systemd's stays as it is: `%d/passphrase` is where a credential will be.
@@ -78,6 +64,14 @@ def unit(options: argparse.Namespace) -> int:
         command = " ".join(map(_quote, words))
     sys.stdout.write(_UNIT.format(title=os.fspath(point).replace("%", "%%"), command=command))
     return 0
+
+
+def _check_made(store: Path) -> None:
+    """A first run prints recovery words, which must not end in the log of a service. Raises StoreMissing."""
+    from blobfs import firstrun
+
+    if firstrun.is_new(store):
+        raise StoreMissing(f"there is no store in {store} yet; make it with `blobfs mount` on a terminal first")
 
 
 def _program() -> list[str]:
@@ -102,7 +96,7 @@ def from_mount(arguments: list[str]) -> list[str]:
     """What mount(8) said (`STORE DIR [-sfnv] [-o OPTIONS]`) as arguments of `blobfs`; drops root for `runas`.
 
     Raises:
-        UsageError: an option that cannot be.
+        UsageError: an option that cannot be. StoreMissing: a first run, which belongs on a terminal.
     """
     parser = argparse.ArgumentParser(prog=HELPER, add_help=False)
     parser.add_argument("spec")
@@ -114,8 +108,9 @@ def from_mount(arguments: list[str]) -> list[str]:
     parser.add_argument("-N")
     given = parser.parse_args(arguments)
     found = ["mount", given.dir, "--background"]
-    if given.spec not in ("none", "blobfs"):
-        found += ["--store", given.spec]
+    store = None if given.spec in ("none", "blobfs") else resolve(Path(given.spec))
+    if store is not None:
+        found += ["--store", os.fspath(store)]
     for option in filter(None, ",".join(given.options).split(",")):
         name, _, value = option.partition("=")
         if name == "runas" and value:
@@ -126,6 +121,7 @@ def from_mount(arguments: list[str]) -> list[str]:
             found.append("--allow-other")
         elif option not in _IGNORED and not name.startswith(("x-", "X-", "comment")):
             raise UsageError(f"blobfs has no mount option {option}; docs/CLI.md lists those that it has")
+    _check_made(choose_store(resolve(Path(given.dir)), store))
     return found
 
 

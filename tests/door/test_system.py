@@ -16,7 +16,21 @@ from blobfs.errors import UsageError
 from tests.door.conftest import PATIENCE_S, ROOT, Desk
 
 
-def test_the_unit_is_one_that_systemd_takes(desk: Desk) -> None:
+@pytest.fixture
+def made(desk: Desk) -> Desk:
+    """A desk whose store had its first run."""
+    desk.up()
+    assert desk.run("umount", desk.mount).returncode == 0
+    return desk
+
+
+def test_a_first_run_is_none_of_a_services(desk: Desk) -> None:
+    done = desk.run("unit", desk.mount, "--store", desk.store)
+    assert (done.returncode, "on a terminal first" in done.stderr) == (6, True)
+
+
+def test_the_unit_is_one_that_systemd_takes(made: Desk) -> None:
+    desk = made
     point = desk.home / "my 100% $private"
     done = desk.run("unit", point, "--store", desk.store, "--passphrase-file", desk.passphrase)
     assert done.returncode == 0, done.stderr
@@ -31,8 +45,8 @@ def test_the_unit_is_one_that_systemd_takes(desk: Desk) -> None:
         assert [line for line in checked.stderr.splitlines() if "private.service" in line] == []
 
 
-def test_a_credential_of_systemd_stays_a_specifier(desk: Desk) -> None:
-    done = desk.run("unit", desk.mount, "--passphrase-file", "%d/passphrase")
+def test_a_credential_of_systemd_stays_a_specifier(made: Desk) -> None:
+    done = made.run("unit", made.mount, "--passphrase-file", "%d/passphrase")
     assert "--passphrase-file %d/passphrase\n" in done.stdout
 
 
@@ -50,7 +64,8 @@ def test_a_service_manager_is_told_when_the_folder_is_mounted(desk: Desk) -> Non
     assert not os.path.ismount(desk.mount)
 
 
-def test_mount_calls_it_as_its_helper(desk: Desk) -> None:
+def test_mount_calls_it_as_its_helper(made: Desk) -> None:
+    desk = made
     helper = desk.home / "mount.blobfs"
     helper.write_text(
         f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
@@ -67,13 +82,10 @@ def test_mount_calls_it_as_its_helper(desk: Desk) -> None:
     assert (refused.returncode, "no mount option ro" in refused.stderr) == (2, True)
 
 
-def test_options_of_mount_become_those_of_blobfs() -> None:
-    assert from_mount(["none", "/m", "-s", "-o", "defaults,allow_other"]) == [
-        "mount",
-        "/m",
-        "--background",
-        "--allow-other",
-    ]
+def test_options_of_mount_become_those_of_blobfs(made: Desk) -> None:
+    store, mount = str(made.store), str(made.mount)
+    told = from_mount([store, mount, "-s", "-o", "defaults,allow_other"])
+    assert told == ["mount", mount, "--background", "--store", store, "--allow-other"]
 
 
 def test_nobody_becomes_a_user_who_is_not_there() -> None:
