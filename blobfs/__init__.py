@@ -6,11 +6,15 @@ For programs: `open_account` and `create_account` (docs/API.md). They are import
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
+
+from blobfs import errors
 
 if TYPE_CHECKING:
     from blobfs.api import (
         Account,
+        AccountStatus,
         AsyncAccount,
         AsyncChanges,
         AsyncDocument,
@@ -27,6 +31,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Account",
+    "AccountStatus",
     "AsyncAccount",
     "AsyncChanges",
     "AsyncDocument",
@@ -37,6 +42,7 @@ __all__ = [
     "PastRevision",
     "__version__",
     "create_account",
+    "errors",
     "open_account",
 ]
 
@@ -44,6 +50,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'blobfs' has no attribute {name!r}")
-    from blobfs import api
-
-    return getattr(api, name)
+    return getattr(importlib.import_module("blobfs.api"), name)

@@ -47,7 +47,7 @@ async def serving(store: Path, commands: Mapping[str, Command]) -> AsyncIterator
     path.unlink(missing_ok=True)
     listener = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _short(store) as short:
+        with address(store) as short:
             await listener.bind(short)
         os.chmod(path, 0o600)
         listener.listen(MAX_PEERS)
@@ -149,7 +149,7 @@ def ask(store: Path, command: str, *, timeout_s: float | None = 30, **arguments:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout_s)
-            with _short(store) as short:
+            with address(store) as short:
                 connection.connect(short)
             connection.sendall(question)
             line = _read_answer(connection)
@@ -184,10 +184,10 @@ def _unpack(line: bytes) -> Json:
 
 
 @contextlib.contextmanager
-def _short(store: Path) -> Iterator[str]:
-    """The socket's path through a descriptor of its directory: an address has 108 bytes, a path may have more."""
+def address(store: Path, name: str = SOCKET) -> Iterator[str]:
+    """A socket's path through a descriptor of its directory: an address has 108 bytes, a path may have more."""
     directory = os.open(store, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{directory}/{SOCKET}"
+        yield f"/proc/self/fd/{directory}/{name}"
     finally:
         os.close(directory)

@@ -22,12 +22,14 @@ from blobfs import control, mountpoint
 from blobfs.account import invite_text, load_remote, move_remote, publish_secrets
 from blobfs.answers.options import Options
 from blobfs.answers.table import commands
+from blobfs.api.reception import Reception
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
 from blobfs.embedded import EmbeddedServer
 from blobfs.errors import BlobfsError, ServerFailed, SyncTimeout
-from blobfs.fs.filesystem import FileSystem, Owner
+from blobfs.fs.filesystem import Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
+from blobfs.fs.views import ViewedFileSystem
 from blobfs.remote.client import RemoteClient
 from blobfs.status import MOUNTED, LiveLine, Pending, Status, format_pending, write_pending
 from blobfs.store.secrets import read_secrets
@@ -43,6 +45,8 @@ FLUSH_DEADLINE_S: Final = 600
 """Seconds for the last flush, on local disk; a disk that hangs longer must not keep the process for ever."""
 PATIENCE_S: Final = 30
 """Seconds that `sync --wait` without a time limit gives a server that does not answer."""
+FIRST_LOOK_S: Final = 60
+"""Seconds that the first mount of a device waits for the names of what the account has."""
 PUBLISH_S: Final = 60
 """Seconds between two looks whether the wrapped secret is at the server; when it is, a look costs one local read."""
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -131,17 +135,19 @@ class Daemon:
 
     def _build(self) -> None:
         self._engine = SyncEngine(self._store, self._client, options=SyncOptions())
-        self._fs = FileSystem(
+        self._fs = ViewedFileSystem(
             self._store,
             fetch=self._engine.fetch,
             prefetch=self._engine.prefetch,
             owner=Owner(os.geteuid(), os.getegid(), os.geteuid() == 0),
             fetch_deadline_s=FETCH_DEADLINE_S,
         )
-        self._engine.is_busy = self._fs.is_open
-        self._engine.on_applied = self._fs.notify
         self._options = Options(self._store.settings, self._engine)
         self._options.apply()
+        self._fs.failure = self._engine.failure
+        self._reception = Reception(self._store, self._engine, self._client, self._fs.notify)
+        self._engine.is_busy = lambda inode: self._fs.is_open(inode) or self._reception.is_open(inode)
+        self._engine.on_applied = self._reception.applied
 
     @contextlib.asynccontextmanager
     async def _embedded(self) -> AsyncIterator[None]:
@@ -178,7 +184,7 @@ class Daemon:
             top.start_soon(self._show)
             try:
                 with self._mount:
-                    async with control.serving(self._config.store, self._commands()):
+                    async with control.serving(self._config.store, self._commands()), self._reception.serving():
                         await self._hold_mount()
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + FLUSH_DEADLINE_S):
@@ -189,6 +195,10 @@ class Daemon:
 
     async def _hold_mount(self) -> None:
         mountpoint.prepare(self._config.mountpoint)
+        if self._store.tree.count() == 1:
+            # A device that joins shows the account's names from its first moment, unless the server is slow or away.
+            with trio.move_on_after(FIRST_LOOK_S):
+                await self._engine.first_look()
         options = MountOptions(allow_other=self._config.allow_other)
         await serve(self._fs, self._config.mountpoint, options, ready=self._ready)
 
@@ -252,6 +262,7 @@ class Daemon:
         return {
             "status": self._answer_status,
             "sync": self._answer_sync,
+            "recover": self._answer_recover,
             "umount": self._answer_umount,
             "invite": self._answer_invite,
             "publish": self._answer_publish,
@@ -273,6 +284,11 @@ class Daemon:
                     await heard.wait()
             limit_s = question.get("limit_s")
             await self._settle(float(limit_s) if isinstance(limit_s, int | float) else math.inf)
+        return (await trio.to_thread.run_sync(self._status)).to_json()
+
+    async def _answer_recover(self, question: Json) -> Json:
+        """Begins to send again what the server lost."""
+        self._engine.recover()
         return (await trio.to_thread.run_sync(self._status)).to_json()
 
     async def _settle(self, timeout_s: float) -> None:

@@ -12,7 +12,7 @@ BlobfsError
 ├── FileError                   what a file operation met; an errno each
 │   ├── NotFound  Exists  NotADirectory  IsADirectory  NotEmpty  NameTooLong
 │   ├── StaleHandle  InvalidArgument  FileTooBig  NoAttribute  RangeTooSmall
-│   ├── NotPermitted  NotSupported  TooManyLinks
+│   ├── NotPermitted  NotSupported  TooManyLinks  DocumentFull
 │   └── ReadOnly
 ├── DocumentError
 │   ├── DocumentNotFound  DocumentExists
@@ -160,6 +160,10 @@ class NotPermitted(FileError):
 
 class TooManyLinks(FileError):
     """EMLINK."""
+
+
+class DocumentFull(FileError):
+    """The names and attributes of one file are at their limit (ENOSPC, as on disks whose inodes are full)."""
 
 
 class NotSupported(FileError):

@@ -104,6 +104,10 @@ def _add_state(commands: Commands) -> None:
     sync.add_argument("dir", metavar="DIR", type=Path, help=ANYTHING)
     sync.add_argument("--wait", action="store_true", help="return when the server has confirmed everything")
     sync.add_argument("--timeout", metavar="S", type=_seconds, help="give up waiting after S seconds")
+    recover = _add(
+        commands, "recover", "mounts.recover", "send again what a server lost that was restored from a backup"
+    )
+    recover.add_argument("dir", metavar="DIR", type=Path, help=ANYTHING)
     conflicts = _add(commands, "conflicts", "files.conflicts", "list the conflict copies in a folder")
     conflicts.add_argument("path", metavar="PATH", type=Path, help=ANYTHING)
     _add_json(conflicts)

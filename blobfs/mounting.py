@@ -23,7 +23,15 @@ from blobfs import __version__, mountpoint
 from blobfs.config import LOG, PENDING, Config, Mount, Source, recall
 from blobfs.control import ask
 from blobfs.errors import BlobfsError, NotMounted, StoreInUse, UsageError
-from blobfs.process import harden, let_go_of_terminal, log_to, module_command, module_environment, tell_manager
+from blobfs.process import (
+    harden,
+    let_go_of_terminal,
+    log_to,
+    module_command,
+    module_environment,
+    spoken_command,
+    tell_manager,
+)
 from blobfs.status import LiveLine, Pending, Status, format_pending, from_json, not_mounted, read_pending
 from blobfs.unlock import Unlocked, change_passphrase, new_passphrase, unlock
 from blobfs.values.keys import AccountId
@@ -101,7 +109,7 @@ def _print_made(config: Config, made: Made) -> None:
     if made.kept is not None:
         print(
             f"The passphrase is a random one, kept in {made.kept}; set your own with "
-            f"`blobfs passwd --store {config.store}`."
+            f"`{spoken_command()} passwd --store {config.store}`."
         )
     sys.stdout.flush()
 
@@ -125,14 +133,19 @@ def _farewell(pending: Pending) -> str:
 
 def _welcome(status: Status, config: Config) -> str:
     where = "embedded, this machine only" if status.embedded else f"account {status.user}"
-    end = "blobfs umount" if config.background or config.handover is not None else "Ctrl-C or blobfs umount"
+    command, here = spoken_command(), status.mountpoint
+    end = "" if config.background or config.handover is not None else "Ctrl-C or "
+    advice = (
+        (f"{command} status {here}", "what waits for the server, and why"),
+        (f"{command} sync {here} --wait", "return when the server has everything"),
+        (f"{command} invite {here}", "the text with which another device joins"),
+        (f"{end}{command} umount {here}", "end it; nothing is lost"),
+    )
+    width = max(len(line) for line, _ in advice)
     return "\n".join(
         (
-            f"Mounted {status.mountpoint}; server {status.server} ({where}).",
-            f"  blobfs status {status.mountpoint}        what waits for the server, and why",
-            f"  blobfs sync {status.mountpoint} --wait   return when the server has everything",
-            f"  blobfs invite {status.mountpoint}        the text with which another device joins",
-            f"  {end} {status.mountpoint}   end it; nothing is lost",
+            f"Mounted {here}; server {status.server} ({where}). Use it like any folder; then try:",
+            *(f"  {line:{width}}   {meaning}" for line, meaning in advice),
             *(["  Other users of this machine may enter, as far as modes allow."] if config.allow_other else []),
         )
     )

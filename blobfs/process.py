@@ -12,6 +12,7 @@ import logging
 import logging.handlers
 import os
 import resource
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -42,6 +43,17 @@ def module_environment() -> dict[str, str]:
     here = str(Path(__file__).resolve().parent.parent)
     inherited = os.environ.get("PYTHONPATH")
     return os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{inherited}" if inherited else here}
+
+
+def spoken_command() -> str:
+    """How to call `blobfs` from here: the bare name where a shell finds this very one, else the path to it."""
+    beside = Path(sys.executable).with_name("blobfs")
+    found = shutil.which("blobfs")
+    if not beside.exists() or (found is not None and Path(found).resolve() == beside.resolve()):
+        return "blobfs"
+    with contextlib.suppress(ValueError, OSError):
+        return str(beside.relative_to(Path.cwd()))
+    return str(beside)
 
 
 def is_debugging() -> bool:

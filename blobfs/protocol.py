@@ -36,6 +36,8 @@ def is_id(text: str) -> bool:
 
 ROOT: Final = "/"
 HEALTH: Final = "/healthz"
+METRICS: Final = "/metrics"
+DESCRIPTION: Final = "/openapi.json"
 BLOBS: Final = "/blobs/{user}"
 BLOB: Final = "/blobs/{user}/{blob_id}"
 MISSING: Final = "/blobs/{user}/missing"

@@ -26,15 +26,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from blobfs import protocol
 from blobfs.protocol import ErrorCode
 from server import collect, errors, quota
-from server.backends.filesystem import FilesystemBlobsBackend
 from server.backends.interface import BlobsBackend
 from server.catalog import documents
 from server.catalog.engine import Catalog
 from server.intake import Intake
-from server.routes import about, blobs, stream
+from server.meter import Meter
+from server.routes import about, blobs, description, metrics, stream
 from server.routes import documents as document_routes
 from server.routes import secrets as secret_routes
-from server.service import Service
+from server.service import Service, open_backend
 from server.settings import Settings
 
 LOG: Final = logging.getLogger("blobfs.server")
@@ -65,6 +65,7 @@ def _route(path: str, **endpoints: Callable[[Request], Awaitable[Response]]) -> 
     """One path with an endpoint for each method, so that a 405 names them all."""
 
     async def dispatch(request: Request) -> Response:
+        request.scope["blobfs.route"] = path
         return await endpoints["GET" if request.method == "HEAD" else request.method](request)
 
     return Route(path, dispatch, methods=list(endpoints))
@@ -73,7 +74,9 @@ def _route(path: str, **endpoints: Callable[[Request], Awaitable[Response]]) -> 
 ROUTES: Final = (
     _route(protocol.ROOT, GET=about.show_about),
     _route(protocol.HEALTH, GET=about.show_health),
-    Route(protocol.MISSING, blobs.show_missing, methods=["POST"]),  # above BLOB, which has POST as well
+    _route(protocol.DESCRIPTION, GET=description.show_description),
+    _route(protocol.METRICS, GET=metrics.show_metrics),
+    _route(protocol.MISSING, POST=blobs.show_missing),  # above BLOB, which has POST as well
     _route(protocol.BLOBS, GET=blobs.list_blobs),
     _route(
         protocol.BLOB,
@@ -95,21 +98,18 @@ def create_app(settings: Settings, backend: BlobsBackend | None = None) -> Starl
     """The application on the settings' data directory, which is prepared and locked.
 
     Args:
-        backend: where blobs go; the filesystem below the data directory by default.
+        backend: where blobs go; by default where the settings say.
     Raises:
-        DataUnusable: the catalog or the blobs' directory cannot be opened.
+        DataUnusable: the catalog or what keeps the blobs cannot be opened.
     """
-    try:
-        backend = backend or FilesystemBlobsBackend(settings.blobs)
-    except OSError as error:
-        raise errors.DataUnusable(f"The directory of the blobs cannot be used: {error.strerror}.") from error
+    backend = backend or open_backend(settings)
     service = Service(settings, Catalog(settings.url_of_catalog), backend)
     handlers: dict[Any, Any] = {errors.ServerError: _answer_error, HTTPException: _answer_http}
     app = Starlette(routes=list(ROUTES), exception_handlers=handlers, lifespan=_run)
     app.router.redirect_slashes = False  # a path is right or it is not; nobody is sent elsewhere
     app.state.service = service
     app.state.intake = Intake(service)
-    app.add_middleware(Envelope, idle_s=settings.idle_s)
+    app.add_middleware(Envelope, idle_s=settings.idle_s, meter=service.meter)
     return app
 
 
@@ -130,8 +130,11 @@ async def _run(app: Starlette) -> AsyncIterator[None]:
 
 def _recover(service: Service) -> None:
     service.backend.sweep()
+    owners = service.catalog.owners()
+    # Alone on the catalog, whatever is reserved was reserved by a process that is dead.
+    before_ns = time.time_ns() if owners is None else _longest_ago()
     with service.catalog.writing() as connection:
-        quota.recover(connection, service.backend, time.time_ns(), set())
+        quota.recover(connection, service.backend, before_ns, set(), owners)
     collect.unlink_all(service.catalog, service.backend)
 
 
@@ -140,14 +143,18 @@ async def _keep_up(service: Service, intake: Intake) -> None:
     while True:
         await anyio.sleep(settings.upkeep_s)
         try:
-            # Older than any upload can be, and none of ours: left by a failure that could not even be noted.
-            before_ns = time.time_ns() - int(3600e9)
-            await service.note(quota.recover, service.backend, before_ns, set(intake.active))
+            owners = await to_thread.run_sync(service.catalog.owners)
+            await service.note(quota.recover, service.backend, _longest_ago(), set(intake.active), owners)
             await to_thread.run_sync(
                 collect.collect, service.catalog, service.backend, settings.grace_s, settings.retention_s
             )
         except Exception:  # whatever it was, serving goes on, and the next run may do better
             LOG.exception("upkeep failed")
+
+
+def _longest_ago() -> int:
+    """Older than any upload can be: what was reserved before was left by a failure that could not even be noted."""
+    return time.time_ns() - int(3600e9)
 
 
 # --- errors -----------------------------------------------------------------------------------------------
@@ -191,9 +198,10 @@ def _error_response(scope: Scope, status: int, code: ErrorCode, message: str, he
 class Envelope:
     """Gives each request an id, each response its common headers, each failure its one log line."""
 
-    def __init__(self, app: ASGIApp, idle_s: float) -> None:
+    def __init__(self, app: ASGIApp, idle_s: float, meter: Meter) -> None:
         self._app = app
         self._idle_s = idle_s
+        self._meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -218,6 +226,7 @@ class Envelope:
                 await send(message)
 
         failure: BaseException | None = None
+        self._meter.open += 1
         try:
             await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
@@ -228,10 +237,13 @@ class Envelope:
                 message = "The server failed; its log has more under this request id."
                 answer = _error_response(scope, 500, ErrorCode.INTERNAL, message, {})
                 await answer(scope, receive, send_with_headers)
-        took_ms = round((time.perf_counter() - started) * 1000, 1)
-        route = scope.get("route")
-        fields = {"request": request_id, "method": scope["method"], "route": getattr(route, "path", "-")}
-        fields |= {"status": status, "ms": took_ms}
+        finally:
+            self._meter.open -= 1
+        took_s = time.perf_counter() - started
+        route = scope.get("blobfs.route", "-")
+        self._meter.count(route, scope["method"], status, took_s, request_id)
+        fields = {"request": request_id, "method": scope["method"], "route": route}
+        fields |= {"status": status, "ms": round(took_s * 1000, 1)}
         if failure is not None:
             LOG.error("request failed", extra={"fields": fields}, exc_info=failure)
         elif status >= 500 and status != 507:

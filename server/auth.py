@@ -42,12 +42,14 @@ class Action(enum.Enum):
     """Replaces or deletes."""
     DROP = enum.auto()
     """Leaves something in the incoming namespace."""
+    OPERATE = enum.auto()
+    """Looks at the server as a whole: for whoever runs it."""
 
 
 ALLOWED: Final[dict[Scope, frozenset[Action]]] = {
     Scope.READ: frozenset({Action.READ}),
     Scope.APPEND_ONLY: frozenset({Action.READ, Action.CREATE}),
-    Scope.WRITE: frozenset(Action),
+    Scope.WRITE: frozenset(Action) - {Action.OPERATE},
     Scope.INCOMING: frozenset({Action.DROP}),
     Scope.ADMIN: frozenset(Action),
 }
@@ -93,12 +95,12 @@ def parse_scopes(names: Iterable[str]) -> str:
     return " ".join(scopes)
 
 
-def authenticate(connection: Connection, header: str | None, user: str) -> Principal:
+def authenticate(connection: Connection, header: str | None, user: str | None = None) -> Principal:
     """The principal of a request for something of `user`.
 
     Args:
         header: the value of `Authorization`, None when there is none.
-        user: the user that the request's path names.
+        user: the user that the request's path names; None when it names none.
     Raises:
         Unauthorized: no token, or an unknown, expired or revoked one, or not that of the user it came with.
         Forbidden: the token is another user's than the path's.
@@ -110,7 +112,7 @@ def authenticate(connection: Connection, header: str | None, user: str) -> Princ
     token = accounts.find_token(connection, hash_token(text))
     if token is None or token.user != name or _is_expired(token):
         raise Unauthorized("The token is unknown, expired or revoked.")
-    if name != user:
+    if user is not None and name != user:
         raise Forbidden("This token is for another user.")
     scopes = [Scope(scope) for scope in token.scopes.split()]
     return Principal(token.user_id, token.user, frozenset[Action]().union(*(ALLOWED[scope] for scope in scopes)))

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, and_, func, select, update
 from blobfs.protocol import DEFAULT_NAMESPACE
 from server.backends.interface import BlobKey, BlobsBackend
 from server.catalog import blobs
+from server.catalog.accounts import lock_accounts
 from server.catalog.blobs import Blob
 from server.catalog.engine import Catalog
 from server.catalog.schema import BLOBS, DELETIONS, DOCUMENTS, REFS, RESERVATIONS, REVISIONS, SECRETS, USERS
@@ -40,7 +41,7 @@ def check(catalog: Catalog, backend: BlobsBackend, digests: bool, repair: bool) 
         users = dict(connection.execute(select(USERS.c.id, USERS.c.name).where(USERS.c.removed.is_(False))).all())
     number = 0
     for user_id, user in users.items():
-        for namespace, blob in _rows(catalog, user_id):
+        for namespace, blob in list_rows(catalog, user_id):
             number += 1
             kind = _compare(backend, BlobKey(user, namespace, blob.blob_id), blob, digests)
             if kind is not None:
@@ -52,7 +53,7 @@ def check(catalog: Catalog, backend: BlobsBackend, digests: bool, repair: bool) 
     return {"clean": not any(found.values()), "blobs": number, "repaired": repair, **found}
 
 
-def _rows(catalog: Catalog, user_id: int) -> Iterator[tuple[str, Blob]]:
+def list_rows(catalog: Catalog, user_id: int) -> Iterator[tuple[str, Blob]]:
     """Every blob of the account, in batches, so that no transaction stays open while disks are read."""
     after = ("", "")
     columns = (BLOBS.c.namespace, BLOBS.c.blob_id, BLOBS.c.size, BLOBS.c.sha256, BLOBS.c.flags)
@@ -96,6 +97,7 @@ def _report(
     found: dict[str, list[str]],
 ) -> None:
     with catalog.writing() as connection:
+        lock_accounts(connection, [user_id])
         blob = blobs.find(connection, user_id, key.namespace, key.blob_id)
         kind = None if blob is None else _compare(backend, key, blob, digests)
         if kind is None:
@@ -123,6 +125,7 @@ def _check_stray(
             if blobs.find(connection, user_id, key.namespace, key.blob_id) is not None:
                 return
     with catalog.writing() as connection:
+        lock_accounts(connection, [] if user_id is None else [user_id])
         if user_id is not None and _is_accounted_for(connection, user_id, key):
             return
         if backend.stat(key) is None:
@@ -148,6 +151,8 @@ def _is_accounted_for(connection: Connection, user_id: int, key: BlobKey) -> boo
 
 def _check_account(catalog: Catalog, user_id: int, user: str, repair: bool, found: dict[str, list[str]]) -> None:
     with catalog.writing() as connection:
+        if user_id not in lock_accounts(connection, [user_id]):
+            return  # removed meanwhile
         columns = (USERS.c.used, USERS.c.blobs, USERS.c.reserved)
         has = tuple(connection.execute(select(*columns).where(USERS.c.id == user_id)).one())
         holds = _sums(connection, user_id)

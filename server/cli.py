@@ -1,7 +1,7 @@
 """`blobfs-server`: arguments, exit codes, and what commands print. The work is done in `commands.py` and `serve.py`.
 
-Exit codes: 0 done, 1 a fault of the server's own, 2 usage, 3 the port is busy, 4 the data directory cannot be used or
-is in use, 5 the account or token is not there, or is there already, 6 `check` found damage.
+Exit codes: 0 done, 1 a fault of the server's own, 2 usage or configuration, 3 the port is busy, 4 the data directory
+cannot be used or is in use, 5 the account or token is not there, or is there already, 6 `check` or `copy` found damage.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from typing import Any, Final
 from blobfs.protocol import is_id, is_server_url
 from server import commands, errors
 from server.auth import Scope
+from server.config import FILE_NAME, read_config
 from server.settings import DAY_S, DEFAULT_HOST, DEFAULT_PORT, Settings
 
 EXIT: Final[dict[type[Exception], int]] = {
+    errors.ConfigBad: 2,
     errors.PortBusy: 3,
     errors.DataUnusable: 4,
     errors.AccountExists: 5,
@@ -28,7 +30,7 @@ EXIT: Final[dict[type[Exception], int]] = {
     errors.ServerError: 1,
 }
 
-COMMANDS: Final = ("user", "token", "quota", "usage", "collect", "check")
+COMMANDS: Final = ("user", "token", "quota", "usage", "collect", "check", "copy")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not is_command:
             return _serve(parsed)
-        answer = commands.run(parsed)
+        answer = commands.run(parsed, settings_of(parsed))
     except tuple(EXIT) as error:
         print(f"blobfs-server: {error}", file=sys.stderr)
         return next(EXIT[kind] for kind in type(error).__mro__ if kind in EXIT)
@@ -55,21 +57,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(parsed: argparse.Namespace) -> int:
     from server.serve import serve  # uvicorn is not needed, and its import not waited for, by the other commands
 
-    exit_with = parsed.exit_with_parent
-    settings = Settings(
-        data=parsed.data,
-        host=parsed.host,
-        port=parsed.port,
-        catalog_url=parsed.catalog,
-        public_url=parsed.public_url,
-        tls_certificate=parsed.tls_certificate,
-        tls_key=parsed.tls_key,
-        exit_with=os.getppid() if exit_with == 0 else exit_with,
-        grace_s=parsed.grace_days * DAY_S,
-        retention_s=parsed.retention_days * DAY_S,
-    )
-    serve(settings)
+    serve(settings_of(parsed))
     return 0
+
+
+def settings_of(parsed: argparse.Namespace) -> Settings:
+    """What the arguments say, then the configuration file, then the defaults.
+
+    Raises:
+        ConfigBad: the file is none, or nobody named a data directory.
+    """
+    given = {name: value for name, value in vars(parsed).items() if name in Settings.__dataclass_fields__}
+    for days, field in (("grace_days", "grace_s"), ("retention_days", "retention_s")):
+        if hasattr(parsed, days):
+            given[field] = getattr(parsed, days) * DAY_S
+    if given.get("exit_with") == 0:
+        given["exit_with"] = os.getppid()
+    file: Path | None = getattr(parsed, "config", None)
+    if file is None and "data" in given and (given["data"] / FILE_NAME).exists():
+        file = given["data"] / FILE_NAME
+    settings = ({} if file is None else read_config(file)) | given
+    if "data" not in settings:
+        raise errors.ConfigBad("Nobody says where the data is: --data DIR, or `data` in the file of --config.")
+    return Settings(**settings)
 
 
 def _print_plain(answer: Any) -> None:
@@ -84,19 +94,20 @@ def _print_plain(answer: Any) -> None:
 def _server_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="blobfs-server",
+        argument_default=argparse.SUPPRESS,  # what is not given is the file's to say
         description="Serve the accounts of a data directory.",
         epilog="Commands: " + ", ".join(f"blobfs-server {name} --help" for name in COMMANDS),
     )
     _add_data(parser)
-    parser.add_argument("--host", default=DEFAULT_HOST, help=f"address to listen on (default {DEFAULT_HOST})")
-    parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help=f"0 picks one (default {DEFAULT_PORT})")
+    parser.add_argument("--host", help=f"address to listen on (default {DEFAULT_HOST})")
+    parser.add_argument("--port", type=_port, help=f"0 picks one (default {DEFAULT_PORT})")
     parser.add_argument("--public-url", type=_url, help="what clients are to use, for invites")
     parser.add_argument("--tls-certificate", type=Path, metavar="PEM")
     parser.add_argument("--tls-key", type=Path, metavar="PEM")
-    parser.add_argument("--grace-days", type=_days, default=7, help="how long unreferenced blobs stay (default 7)")
-    parser.add_argument("--retention-days", type=_days, default=30, help="how long earlier revisions stay (default 30)")
+    _add_times(parser)
     parser.add_argument(
         "--exit-with-parent",
+        dest="exit_with",
         type=int,
         nargs="?",
         const=0,
@@ -131,11 +142,12 @@ def _command_parser() -> argparse.ArgumentParser:
     _command(nouns, "usage", "show what accounts hold")
     collect = _command(nouns, "collect", "free what nothing needs")
     collect.add_argument("--dry-run", action="store_true", help="only say what would go")
-    collect.add_argument("--grace-days", type=_days, default=7)
-    collect.add_argument("--retention-days", type=_days, default=30)
+    _add_times(collect)
     check = _command(nouns, "check", "compare the catalog with the blobs")
     check.add_argument("--repair", action="store_true", help="mend what can be mended")
     check.add_argument("--digests", action="store_true", help="read every blob again")
+    copy = _command(nouns, "copy", "copy everything to another catalog or object store")
+    copy.add_argument("--to", type=Path, required=True, metavar="FILE", help="the configuration of the target")
     return parser
 
 
@@ -149,8 +161,24 @@ def _command(parsers: Any, verb: str, text: str, name: bool = False) -> argparse
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the server's directory")
-    parser.add_argument("--catalog", metavar="URL", help="SQLAlchemy URL; default: SQLite in the data directory")
+    unsaid = argparse.SUPPRESS
+    parser.add_argument("--config", type=Path, metavar="FILE", default=None, help=f"default: DIR/{FILE_NAME}, if there")
+    parser.add_argument("--data", type=Path, metavar="DIR", default=unsaid, help="the server's directory")
+    parser.add_argument(
+        "--catalog",
+        dest="catalog_url",
+        metavar="URL",
+        default=unsaid,
+        help="SQLAlchemy URL; default: SQLite in the data directory",
+    )
+
+
+def _add_times(parser: argparse.ArgumentParser) -> None:
+    unsaid = argparse.SUPPRESS
+    text = "how long unreferenced blobs stay (default 7)"
+    parser.add_argument("--grace-days", type=_days, default=unsaid, help=text)
+    text = "how long earlier revisions stay (default 30)"
+    parser.add_argument("--retention-days", type=_days, default=unsaid, help=text)
 
 
 def _name(text: str) -> str:

@@ -45,7 +45,8 @@ def unlink(connection: Connection, backend: BlobsBackend) -> int:
         .join(USERS, USERS.c.id == DELETIONS.c.user_id)
         .where(DELETIONS.c.stored.is_(True))
         .limit(BATCH)
-        .with_for_update(of=DELETIONS)
+        # Two processes that free at the same time take different rows and never wait for each other.
+        .with_for_update(of=DELETIONS, skip_locked=True)
     )
     rows = connection.execute(query).all()
     if not rows:

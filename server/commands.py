@@ -1,5 +1,5 @@
-"""The commands beside serving: accounts, tokens, quota, usage, collect, check. They work on the catalog directly, also
-while a server runs on it, and answer with plain values that `cli.py` prints.
+"""The commands beside serving: accounts, tokens, quota, usage, collect, check, copy. They work on the catalog directly,
+also while a server runs on it, and answer with plain values that `cli.py` prints.
 
 Must not know arguments' text or exit codes beyond the parsed names. Invariant: a token's text leaves once, when made.
 """
@@ -7,29 +7,30 @@ Must not know arguments' text or exit codes beyond the parsed names. Invariant: 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from argparse import Namespace
 from dataclasses import asdict
 from typing import Any
 
 from blobfs.protocol import Invite, pack_invite
-from server import auth, check, collect
+from server import auth, check, collect, move
 from server.auth import Scope
-from server.backends.filesystem import FilesystemBlobsBackend
 from server.catalog import accounts
 from server.catalog.accounts import Account
 from server.catalog.engine import Catalog
+from server.config import read_config
 from server.errors import AccountNotEmpty, DataUnusable
-from server.settings import DAY_S, Settings, prepare_data, recall_address
+from server.service import open_backend
+from server.settings import DAY_S, Settings, lock_data, prepare_data, recall_address
 
 
-def run(parsed: Namespace) -> Any:
+def run(parsed: Namespace, settings: Settings) -> Any:
     """Do the command; answers what is to be printed.
 
     Raises:
         ServerError: one sentence for the person at the terminal.
     """
-    settings = Settings(parsed.data, catalog_url=parsed.catalog)
     if not settings.data.exists() and (parsed.noun, getattr(parsed, "verb", None)) != ("user", "add"):
         raise DataUnusable(f"There is no data directory {settings.data}; `user add` or the server makes one.")
     prepare_data(settings.data)
@@ -44,20 +45,14 @@ def run(parsed: Namespace) -> Any:
         "usage": _list_users,
         "collect": _collect,
         "check": _check,
+        "copy": _copy,
     }
     with contextlib.closing(Catalog(settings.url_of_catalog)) as catalog:
         return verbs[" ".join(filter(None, (parsed.noun, getattr(parsed, "verb", None))))](parsed, settings, catalog)
 
 
-def _backend(settings: Settings) -> FilesystemBlobsBackend:
-    try:
-        return FilesystemBlobsBackend(settings.blobs)
-    except OSError as error:
-        raise DataUnusable(f"The directory of the blobs cannot be used: {error.strerror}.") from error
-
-
 def _invitation(settings: Settings, parsed: Namespace, token: str) -> dict[str, Any]:
-    url = parsed.url or recall_address(settings.data)
+    url = parsed.url or settings.public_url or recall_address(settings.data)
     invite = pack_invite(Invite(url.rstrip("/"), parsed.name, token))
     return {"user": parsed.name, "token": token, "invite": invite}
 
@@ -87,10 +82,11 @@ def _list_users(_parsed: Namespace, _settings: Settings, catalog: Catalog) -> An
 def _remove_user(parsed: Namespace, settings: Settings, catalog: Catalog) -> Any:
     with catalog.writing() as connection:
         account = accounts.find_account(connection, parsed.name)
+        account = accounts.lock_accounts(connection, [account.user_id]).get(account.user_id, account)
         if (account.used or account.blobs or account.seq) and not parsed.delete_data:
             raise AccountNotEmpty(f"The user {account.name} holds data; with --delete-data it goes for good.")
         accounts.close_account(connection, account.user_id)
-    collect.remove_account(catalog, _backend(settings), account.user_id, account.name)
+    collect.remove_account(catalog, open_backend(settings), account.user_id, account.name)
     return {"user": account.name, "freed": account.used}
 
 
@@ -137,10 +133,23 @@ def _set_quota(parsed: Namespace, _settings: Settings, catalog: Catalog) -> Any:
 
 
 def _collect(parsed: Namespace, settings: Settings, catalog: Catalog) -> Any:
-    grace_s, retention_s = parsed.grace_days * DAY_S, parsed.retention_days * DAY_S
-    done = collect.collect(catalog, _backend(settings), grace_s, retention_s, parsed.dry_run)
+    done = collect.collect(catalog, open_backend(settings), settings.grace_s, settings.retention_s, parsed.dry_run)
     return asdict(done) | {"dry_run": parsed.dry_run}
 
 
 def _check(parsed: Namespace, settings: Settings, catalog: Catalog) -> Any:
-    return check.check(catalog, _backend(settings), parsed.digests, parsed.repair)
+    return check.check(catalog, open_backend(settings), parsed.digests, parsed.repair)
+
+
+def _copy(parsed: Namespace, settings: Settings, catalog: Catalog) -> Any:
+    target = Settings(**read_config(parsed.to))
+    prepare_data(target.data)
+    done: dict[str, Any] = {"rows": 0}
+    if target.url_of_catalog != settings.url_of_catalog:
+        with contextlib.ExitStack() as stack:
+            for data in {settings.data.resolve(), target.data.resolve()}:
+                stack.callback(os.close, lock_data(data))
+            new = stack.enter_context(contextlib.closing(Catalog(target.url_of_catalog)))
+            done["rows"] = move.copy_catalog(catalog, new)
+    done |= move.copy_blobs(catalog, open_backend(settings), open_backend(target))
+    return done | {"clean": not done["missing"]}

@@ -9,7 +9,7 @@ ServerError
 ├── TooLarge  TooManyRequests
 ├── OverQuota  DiskFull  Unavailable
 ├── AccountExists  AccountMissing  AccountNotEmpty
-└── DataUnusable  DataInUse  CatalogTooNew  PortBusy
+└── ConfigBad  DataUnusable  DataInUse  CatalogTooNew  PortBusy
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class TooLarge(ServerError):
 
 
 class TooManyRequests(ServerError):
-    """The account has too many requests open."""
+    """The account has too many requests open, or sends them too fast."""
 
 
 class OverQuota(ServerError):
@@ -98,6 +98,10 @@ class AccountMissing(ServerError):
 
 class AccountNotEmpty(ServerError):
     """The account holds data, and nobody said that it may go."""
+
+
+class ConfigBad(ServerError):
+    """The configuration cannot be used."""
 
 
 class DataUnusable(ServerError):

@@ -169,7 +169,7 @@ class Intake:
         self, connection: Connection, place: Place, wanted: Sequence[tuple[str, int]]
     ) -> list[Reservation | UploadStatus]:
         self._service.require_space(sum(size for _, size in wanted))
-        return quota.reserve(connection, place, wanted)
+        return quota.reserve(connection, place, wanted, self._service.catalog.owner)
 
     async def _settle(self, arrivals: Sequence[Arrival]) -> list[UploadStatus]:
         """Let arrivals in with the next transaction. Whoever gets the turn takes all that wait along."""

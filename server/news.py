@@ -31,6 +31,11 @@ class News:
         self.closing = False
         """Set when the process ends; waits end at once from then on."""
 
+    @property
+    def waiting(self) -> int:
+        """Waiting requests of all accounts."""
+        return sum(self._waiting.values())
+
     def require_room(self, user_id: int) -> None:
         """Refuse one more waiting request than an account may have.
 

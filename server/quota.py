@@ -17,7 +17,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from blobfs.protocol import UploadStatus
 from server.backends.interface import BlobKey, BlobsBackend, Staged
 from server.catalog import blobs
-from server.catalog.accounts import lock_account
+from server.catalog.accounts import Account, lock_account, lock_accounts
 from server.catalog.blobs import Blob
 from server.catalog.schema import RESERVATIONS, USERS
 from server.errors import OverQuota
@@ -59,10 +59,12 @@ class Arrival:
 
 
 def reserve(
-    connection: Connection, place: Place, wanted: Sequence[tuple[str, int]]
+    connection: Connection, place: Place, wanted: Sequence[tuple[str, int]], owner: int = 0
 ) -> list[Reservation | UploadStatus]:
     """Set room aside for each (blob id, bytes), in order; one answer for each.
 
+    Args:
+        owner: `Catalog.owner` of this process.
     Answers:
         EXISTS: the blob is here. OVER_QUOTA: no room. Otherwise the reservation.
     """
@@ -82,7 +84,7 @@ def reserve(
             total += size
             number = secrets.randbits(62)
             row = {"id": number, "user_id": place.user_id, "namespace": place.namespace, "blob_id": blob_id}
-            rows.append(row | {"bytes": size, "created_ns": time.time_ns()})
+            rows.append(row | {"bytes": size, "created_ns": time.time_ns(), "owner": owner})
             answers.append(Reservation(number, place, blob_id, size))
     if rows:
         connection.execute(insert(RESERVATIONS), rows)
@@ -110,30 +112,29 @@ def settle(connection: Connection, backend: BlobsBackend, arrivals: Sequence[Arr
     """Let blobs in: rows and bytes appear together when this transaction commits; one answer for each arrival.
 
     Answers:
-        CREATED. EXISTS: another creator of the id was first. OVER_QUOTA: the account was removed meanwhile.
+        CREATED. EXISTS: another creator of the id was first. OVER_QUOTA: the account was removed meanwhile, or this
+        process was taken for dead (its database was away), its reservation given up, and the room taken.
     """
     answers = [UploadStatus.EXISTS] * len(arrivals)
     places: dict[Place, list[int]] = {}
     for index, arrival in enumerate(arrivals):
         places.setdefault(arrival.reservation.place, []).append(index)
+    open_accounts = lock_accounts(connection, (place.user_id for place in places))
+    lapsed = _lapsed(connection, [arrival.reservation for arrival in arrivals])
     published: list[tuple[BlobKey, Staged]] = []
-    for place in sorted(places, key=lambda place: (place.user_id, place.namespace)):  # one order of locks for all
-        if _is_gone(connection, place.user_id):
-            for index in places[place]:
-                answers[index] = UploadStatus.OVER_QUOTA
-            continue
-        of_place = {index: arrivals[index] for index in places[place]}
-        held = set(
-            blobs.find_several(
-                connection, place.user_id, place.namespace, {item.blob.blob_id: None for item in of_place.values()}
-            )
-        )
+    for place, indexes in places.items():
+        account = open_accounts.get(place.user_id)
+        ids = [arrivals[index].blob.blob_id for index in indexes]
+        held = set(blobs.find_several(connection, place.user_id, place.namespace, dict.fromkeys(ids)))
         created: list[Blob] = []
-        for index, arrival in of_place.items():
-            if arrival.blob.blob_id not in held:
-                held.add(arrival.blob.blob_id)
+        for index, blob_id in zip(indexes, ids, strict=True):
+            arrival = arrivals[index]
+            if account is None or (arrival.reservation.number in lapsed and not _has_room(account, arrival.blob)):
+                answers[index] = UploadStatus.OVER_QUOTA
+            elif blob_id not in held:
+                held.add(blob_id)
                 created.append(arrival.blob)
-                published.append((place.key(arrival.blob.blob_id), arrival.staged))
+                published.append((place.key(blob_id), arrival.staged))
                 answers[index] = UploadStatus.CREATED
         if created:
             blobs.add(connection, place.namespace, place.user_id, created)
@@ -149,6 +150,8 @@ def settle(connection: Connection, backend: BlobsBackend, arrivals: Sequence[Arr
 
 def release(connection: Connection, backend: BlobsBackend, reservations: Sequence[Reservation]) -> None:
     """Give up uploads: their room is free again, and no stray bytes stand under their ids."""
+    # Locked, so that no other process lets the same id in between the look and the deletion.
+    lock_accounts(connection, (reservation.place.user_id for reservation in reservations))
     strays = []
     for reservation in reservations:
         place = reservation.place
@@ -158,27 +161,46 @@ def release(connection: Connection, backend: BlobsBackend, reservations: Sequenc
     _free(connection, reservations)
 
 
-def recover(connection: Connection, backend: BlobsBackend, before_ns: int, active: set[int]) -> int:
-    """Give up the uploads of dead processes: reservations older than `before_ns` that are not `active`.
+def recover(
+    connection: Connection, backend: BlobsBackend, before_ns: int, active: set[int], owners: set[int] | None = None
+) -> int:
+    """Give up the uploads of dead processes; answers how many there were.
 
-    Returns how many there were.
+    Args:
+        before_ns: reservations as old as this are dead, unless `active`.
+        owners: the processes that live, when there may be several; all that others reserved is dead.
     """
     query = select(
-        RESERVATIONS.c.id, RESERVATIONS.c.user_id, USERS.c.name, RESERVATIONS.c.namespace, RESERVATIONS.c.blob_id
+        RESERVATIONS.c.id,
+        RESERVATIONS.c.user_id,
+        USERS.c.name,
+        RESERVATIONS.c.namespace,
+        RESERVATIONS.c.blob_id,
+        RESERVATIONS.c.created_ns,
+        RESERVATIONS.c.owner,
     ).join(USERS, USERS.c.id == RESERVATIONS.c.user_id)
-    rows = connection.execute(query.where(RESERVATIONS.c.created_ns <= before_ns)).all()
     dead = [
         Reservation(row.id, Place(row.user_id, row.name, row.namespace), row.blob_id, 0)
-        for row in rows
-        if row.id not in active
+        for row in connection.execute(query)
+        if row.id not in active and (row.created_ns <= before_ns or (owners is not None and row.owner not in owners))
     ]
-    release(connection, backend, dead)
+    if dead:
+        release(connection, backend, dead)
     return len(dead)
 
 
-def _is_gone(connection: Connection, user_id: int) -> bool:
-    row = connection.execute(select(USERS.c.removed).where(USERS.c.id == user_id).with_for_update()).first()
-    return row is None or row.removed
+def _has_room(account: Account, blob: Blob) -> bool:
+    return account.quota is None or account.used + account.reserved + blob.size <= account.quota
+
+
+def _lapsed(connection: Connection, reservations: Sequence[Reservation]) -> set[int]:
+    """The numbers of those that somebody gave up."""
+    numbers = {reservation.number for reservation in reservations}
+    ordered = sorted(numbers)
+    for start in range(0, len(ordered), blobs.AT_ONCE):
+        query = select(RESERVATIONS.c.id).where(RESERVATIONS.c.id.in_(ordered[start : start + blobs.AT_ONCE]))
+        numbers.difference_update(connection.execute(query).scalars())
+    return numbers
 
 
 _FORGET = delete(RESERVATIONS).where(RESERVATIONS.c.id == bindparam("number"))

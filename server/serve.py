@@ -31,9 +31,6 @@ DRAIN_S: Final = 10
 PARENT_S: Final = 1.0
 """How often the parent is looked for, in case the kernel's signal is lost."""
 
-MAX_CONNECTIONS: Final = 2000
-"""Above it the answer is 503: what one process can hold open without swapping."""
-
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -55,10 +52,11 @@ def serve(settings: Settings) -> None:
             http=_protocol(),
             ws="none",
             lifespan="on",
-            limit_concurrency=MAX_CONNECTIONS,
+            limit_concurrency=settings.connections,
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,  # who asks is who is connected: nothing is decided by what a header claims
             timeout_keep_alive=60,
             timeout_graceful_shutdown=DRAIN_S,
             h11_max_incomplete_event_size=32 << 10,

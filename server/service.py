@@ -12,9 +12,12 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from anyio import CapacityLimiter, to_thread
 from sqlalchemy import Connection
 
+from server.backends.filesystem import FilesystemBlobsBackend
 from server.backends.interface import BlobsBackend
 from server.catalog.engine import Catalog, storage_error
-from server.errors import DiskFull
+from server.errors import DataUnusable, DiskFull
+from server.limits import Bodies, Rates
+from server.meter import Meter
 from server.news import News
 from server.settings import Settings
 
@@ -27,6 +30,28 @@ READERS: Final = 4
 DISK: Final = 8
 """Threads in blob files: enough to keep a disk's queue filled while some wait for a flush."""
 
+PARSERS: Final = 2
+"""Threads that take JSON apart: a bound on the memory which hostile JSON takes, and no slower than more of them."""
+
+
+def open_backend(settings: Settings) -> BlobsBackend:
+    """Where the settings say that blobs go: an object store, or files below the data directory.
+
+    Raises:
+        DataUnusable: it cannot be opened.
+    """
+    try:
+        if settings.blobs_url is None:
+            return FilesystemBlobsBackend(settings.blobs)
+        from server.backends.objects import ObjectBlobsBackend, open_store  # an extra, imported only for this
+
+        return ObjectBlobsBackend(open_store(settings.blobs_url, settings.blobs_options), settings.spool)
+    except ImportError as error:
+        raise DataUnusable("An object store needs the package obstore: install blobfs[objects].") from error
+    except OSError as error:
+        where = "directory of the blobs" if settings.blobs_url is None else "object store of the blobs"
+        raise DataUnusable(f"The {where} cannot be used: {error.strerror or error}.") from error
+
 
 class Service:
     """Everything one server process has to serve with."""
@@ -36,9 +61,12 @@ class Service:
         self.catalog = catalog
         self.backend = backend
         self.news = News()
+        self.meter = Meter()
+        self.rates = Rates(settings.requests_per_s, settings.burst)
+        self.bodies = Bodies(settings.json_bytes)
+        self._parsers = CapacityLimiter(PARSERS)
         self._readers = CapacityLimiter(READERS)
-        # SQLite has one writer at a time: queueing here is fair, where its own lock would be polled for.
-        self._writer = CapacityLimiter(1)
+        self._writer = CapacityLimiter(catalog.writers)
         self._disk = CapacityLimiter(DISK)
 
     def require_space(self, more: int) -> None:
@@ -50,6 +78,10 @@ class Service:
         disk = os.statvfs(self.settings.data)
         if disk.f_bavail * disk.f_frsize < self.settings.floor + more:
             raise DiskFull("The server's disk is full; nothing was stored.")
+
+    async def parse(self, call: Callable[[bytes], R], body: bytes) -> R:
+        """`call` on a body, in a worker thread: what parsing builds may be twenty times as large as the body."""
+        return await to_thread.run_sync(call, body, limiter=self._parsers)
 
     async def read(self, call: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`call` in a worker thread, on one consistent view of the catalog."""

@@ -2,6 +2,8 @@
 
 DATA/catalog.db     the catalog, unless its URL says otherwise; 0600
 DATA/blobs/         the filesystem backend's root
+DATA/server.toml    the configuration, when there is one here and no other is named (config.py)
+DATA/spool/         uploads on their way to an object store, as files without names
 DATA/address        the URL that the server listens on, for the invites of `user add`
 DATA/server.lock    held (flock) by the one server process that runs on this directory
 """
@@ -12,7 +14,8 @@ import contextlib
 import fcntl
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +37,10 @@ class Settings:
     """0 lets the system choose."""
     catalog_url: str | None = None
     """An SQLAlchemy URL; None for SQLite in the data directory."""
+    blobs_url: str | None = None
+    """Of an object store (`server.backends.objects`); None for files in the data directory."""
+    blobs_options: Mapping[str, str] = field(default_factory=dict)
+    """What the object store needs beside its URL: keys, endpoint, region."""
     public_url: str | None = None
     """What clients are to use, when it is not what the server listens on."""
     tls_certificate: Path | None = None
@@ -50,6 +57,16 @@ class Settings:
     """Bytes of the disk that uploads leave free: without them the catalog could not even record a deletion."""
     idle_s: float = 60
     """How long a request may go without sending a byte of its body."""
+    requests_per_s: float = 200
+    """Requests that one account may send to this process in the long run."""
+    burst: int = 4000
+    """Requests that an account which was quiet may send at once."""
+    json_bytes: int = 128 << 20
+    """Of JSON bodies that are held in memory at one time."""
+    connections: int = 2000
+    """Above it the answer is 503: what one process can hold open without swapping."""
+    metrics_loopback: bool = True
+    """Whether `/metrics` needs no token when it is asked for from this machine, and not through a proxy."""
 
     @property
     def url_of_catalog(self) -> str:
@@ -60,6 +77,11 @@ class Settings:
     def blobs(self) -> Path:
         """The root of the filesystem backend."""
         return self.data.absolute() / "blobs"
+
+    @property
+    def spool(self) -> Path:
+        """Where uploads to an object store wait."""
+        return self.data.absolute() / "spool"
 
 
 def prepare_data(data: Path) -> None:

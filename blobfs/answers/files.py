@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from blobfs.answers.paths import find, page, path_of, text_of
-from blobfs.api.conflicts import is_copy
 from blobfs.store.store import Store
 from blobfs.store.survey import Found, absent_bytes
 from blobfs.sync.engine import SyncEngine
+from blobfs.sync.merge import is_conflict_name
 from blobfs.sync.status import STUCK, SyncState, SyncStatus
 from blobfs.sync.upload import LOCAL_ONLY
 from blobfs.values.documents import Json, Kind, name_to_text
@@ -185,7 +185,7 @@ class Files:
                 "mtime": entry.mtime_ns / 1e9,
             }
             for entry in self._store.survey.below(top.inode)
-            if is_copy(entry.path.rpartition(b"/")[2])
+            if is_conflict_name(entry.path.rpartition(b"/")[2])
         ]
         return page(copies, question)
 

@@ -15,12 +15,12 @@ from typing import Final
 import trio
 
 import blobfs
-from blobfs.api.conflicts import is_copy
 from blobfs.errors import BlobfsError, RemoteUnavailable
 from blobfs.remote.client import RemoteClient
 from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine
+from blobfs.sync.merge import is_conflict_name
 from blobfs.sync.status import SyncState
 from blobfs.values.documents import Json, load
 from blobfs.values.nodes import ROOT_INODE
@@ -127,7 +127,7 @@ class Health:
 
     def _conflicts(self) -> Finding:
         below = self._store.survey.below(ROOT_INODE)
-        count = sum(is_copy(entry.path.rpartition(b"/")[2]) for entry in below)
+        count = sum(is_conflict_name(entry.path.rpartition(b"/")[2]) for entry in below)
         if count:
             return Finding("conflicts", True, f"{count} conflict copies", "`blobfs conflicts DIR` lists them")
         return Finding("conflicts", True, "no conflict copies")

@@ -26,8 +26,9 @@ def commands(
 ) -> dict[str, Command]:
     """Every question about files, with what answers it."""
     files = Files(store, engine, fs.is_open)
+    # By way of the engine: what programs have open through the API counts, too, and they are told as well.
     keeping = Keeping(store, engine)
-    past = Past(store, client, fs.is_open, fs.notify)
+    past = Past(store, client, engine.is_busy, engine.on_applied)
 
     def in_thread(answer: Callable[[Json], Json]) -> Command:
         async def run(question: Json) -> Json:

@@ -1,6 +1,6 @@
 """The document API, for programs; docs/API.md shows it. `blobfs` itself has these names too, imported when used."""
 
-from blobfs.api.account import Account, PastRevision
+from blobfs.api.account import Account, AccountStatus, PastRevision
 from blobfs.api.asynchronous import AsyncAccount, AsyncChanges, AsyncDocument
 from blobfs.api.changes import Changes
 from blobfs.api.document import AttachmentState, Document
@@ -8,6 +8,7 @@ from blobfs.api.opening import Opening, create_account, open_account
 
 __all__ = [
     "Account",
+    "AccountStatus",
     "AsyncAccount",
     "AsyncChanges",
     "AsyncDocument",

@@ -15,13 +15,13 @@ import anyio
 import anyio.lowlevel
 from anyio import to_thread
 
-from blobfs.api.account import Account, PastRevision
+from blobfs.api.account import Account, AccountStatus, PastRevision
 from blobfs.api.changes import Changes
-from blobfs.api.connection import WAITER, Waiter
-from blobfs.api.document import AttachmentState, Document
-from blobfs.api.staging import AsyncSource
+from blobfs.api.document import AttachmentState, Document, text_of
+from blobfs.api.loop import WAITER, Waiter
+from blobfs.api.staging import AsyncSource, Filler, Staged, Staging
 from blobfs.store.queries import Scalar
-from blobfs.sync.status import SyncStatus
+from blobfs.store.tree import new_doc_id
 from blobfs.values.documents import Json
 
 Result = TypeVar("Result")
@@ -46,6 +46,17 @@ async def waiting(call: Callable[..., Result], *arguments: Any) -> Result:
         return await to_thread.run_sync(run, abandon_on_cancel=True)
     except BaseException:
         waiter.cancel()
+        raise
+
+
+async def stage(staging: Staging, filler: Filler, source: AsyncIterable[bytes]) -> Staged:
+    """See `Staging.take`, for pieces that come one after the other."""
+    try:
+        async for piece in source:
+            await in_thread(filler.add, piece)
+        return await in_thread(filler.end)
+    except BaseException:
+        await in_thread(staging.drop, filler.staged, shielded=True)
         raise
 
 
@@ -83,6 +94,10 @@ class AsyncDocument:
         """See `Document.is_dirty`."""
         return await in_thread(self.plain.is_dirty)
 
+    async def get_paths(self) -> list[str]:
+        """See `Document.get_paths`."""
+        return await in_thread(self.plain.get_paths)
+
     async def put_attachment(self, source: AsyncSource) -> None:
         """See `Document.put_attachment`; the pieces may also come from an async iterable."""
         if isinstance(source, AsyncIterable):
@@ -92,15 +107,8 @@ class AsyncDocument:
 
     async def _put_pieces(self, source: AsyncIterable[bytes]) -> None:
         attaching = self.plain.account.attaching
-        filler = await in_thread(attaching.begin, self.plain)
-        try:
-            async for piece in source:
-                await in_thread(filler.add, piece)
-            await in_thread(filler.end)
-        except BaseException:
-            await in_thread(attaching.staging.drop, filler.staged, shielded=True)
-            raise
-        await in_thread(attaching.change, self.plain, filler.staged)
+        staged = await stage(attaching.staging, await in_thread(attaching.begin, self.plain), source)
+        await in_thread(attaching.change, self.plain, staged)
 
     async def get_attachment(self) -> anyio.AsyncFile[bytes] | None:
         """See `Document.get_attachment`; the file is one of anyio's."""
@@ -174,9 +182,27 @@ class AsyncAccount:
         """See `Account.close`."""
         await in_thread(self.plain.close, shielded=True)
 
-    async def create_doc(self, content: Json, doc_id: str | None = None) -> AsyncDocument:
-        """See `Account.create_doc`."""
-        return AsyncDocument(await in_thread(self.plain.create_doc, content, doc_id))
+    async def create_doc(
+        self,
+        content: Json,
+        doc_id: str | None = None,
+        *,
+        path: str | None = None,
+        attachment: AsyncSource | None = None,
+    ) -> AsyncDocument:
+        """See `Account.create_doc`; the pieces of an attachment may also come from an async iterable."""
+        if not isinstance(attachment, AsyncIterable):
+            create = partial(self.plain.create_doc, content, doc_id, path=path, attachment=attachment)
+            return AsyncDocument(await in_thread(create))
+        chosen = new_doc_id() if doc_id is None else doc_id
+        text, staging = text_of(chosen, content), self.plain.attaching.staging
+        staged = await stage(staging, await in_thread(staging.begin), attachment)
+        return AsyncDocument(await in_thread(self.plain.create_staged, chosen, text, path, staged))
+
+    async def get_doc_at(self, path: str) -> AsyncDocument | None:
+        """See `Account.get_doc_at`."""
+        document = await in_thread(self.plain.get_doc_at, path)
+        return None if document is None else AsyncDocument(document)
 
     async def get_doc(self, doc_id: str) -> AsyncDocument | None:
         """See `Account.get_doc`."""
@@ -233,7 +259,7 @@ class AsyncAccount:
         """See `Account.sync`."""
         await waiting(self.plain.sync, timeout_s)
 
-    async def status(self) -> SyncStatus:
+    async def status(self) -> AccountStatus:
         """See `Account.status`."""
         return await in_thread(self.plain.status)
 

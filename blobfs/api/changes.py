@@ -105,6 +105,13 @@ class Listeners:
         for changes in listening:
             changes.tell(doc_id)
 
+    def hang_up(self) -> None:
+        """Where news came from is gone: whoever listens is told the end."""
+        with self._lock:
+            listening = list(self._all)
+        for changes in listening:
+            changes.close()
+
     @property
     def closed(self) -> bool:
         """Whether there will be no more news."""
@@ -114,7 +121,5 @@ class Listeners:
         """There will be no more news. False when that was said before."""
         with self._lock:
             first, self._closed = not self._closed, True
-            listening = list(self._all)
-        for changes in listening:
-            changes.close()
+        self.hang_up()
         return first

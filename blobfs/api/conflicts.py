@@ -20,11 +20,6 @@ def is_copy_of(copy: bytes, name: bytes) -> bool:
     return name == stem + extension or (len(copy) > 200 and name.startswith(stem) and name.endswith(extension))
 
 
-def is_copy(name: bytes) -> bool:
-    """Whether a name is one that a conflict gives."""
-    return _COPY.fullmatch(name) is not None
-
-
 def copies_begin(name: bytes) -> bytes:
     """How the names of all copies of `name` begin: its stem, or as much as no cut takes from it."""
     stem, _, extension = name.rpartition(b".")

@@ -9,21 +9,16 @@ from __future__ import annotations
 import enum
 import io
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from blobfs.api.desk import View, canonical
 from blobfs.api.staging import Source, Staged
 from blobfs.errors import InvalidDocument
-from blobfs.store.documents import Local
 from blobfs.values import documents
-from blobfs.values.documents import DocId, Json
-from blobfs.values.nodes import Content
+from blobfs.values.documents import MAX_CONTENT, DocId, Json
 
 if TYPE_CHECKING:
     from blobfs.api.account import Account
-
-MAX_CONTENT: Final = 512 << 10
-"""Bytes of a document's JSON; the rest of what the server takes is for its names, attributes and blob ids."""
 
 
 class AttachmentState(enum.IntFlag):
@@ -46,31 +41,14 @@ class Change(enum.Enum):
     DETACH = enum.auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What a program can see of a document in the store; another one means that somebody changed it."""
-
-    text: str
-    """Its JSON in one form."""
-    content: Content | None
-    size: int
-    mtime_ns: int
-
-    @classmethod
-    def of(cls, local: Local) -> Stored:
-        """As it is now. Attributes that say nothing to a program, such as its name in the mount, are left out."""
-        node = local.node
-        return cls(canonical(node.doc_id, local.document.content), node.content, node.size, node.mtime_ns)
-
-
-def canonical(doc_id: str, content: Json) -> str:
+def text_of(doc_id: str, content: Json) -> str:
     """JSON as text, the same for equal values.
 
     Raises:
         InvalidDocument: it is no JSON object, breaks a limit of the format, or `doc_id` is no id.
     """
     documents.check(documents.Document(DocId(doc_id), content=content))
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    text = canonical(content)
     if len(text) > MAX_CONTENT:
         raise InvalidDocument(f"a document has {MAX_CONTENT} bytes of JSON at most; put more into an attachment")
     return text
@@ -79,24 +57,22 @@ def canonical(doc_id: str, content: Json) -> str:
 class Document:
     """One document, as it was when it was read. Change `content`, then `put_doc` it. For one thread at a time."""
 
-    def __init__(self, account: Account, local: Local) -> None:
+    def __init__(self, account: Account, view: View) -> None:
         """Accounts make them; see `Account.create_doc` and `get_doc`."""
         self.account = account
-        self.doc_id: str = local.node.doc_id
-        self.content: Json = {}
+        self.doc_id = view.doc_id
+        self.content: Json = json.loads(view.text)
         self.change: Staged | Change = Change.NOTHING
-        self.revision = ""
-        """Names the state that was read, on this device: the server's revision, and how many edits it lacks."""
-        self.refresh(local)
-        self.content = local.document.content
+        self.view: View = view
 
-    def refresh(self, local: Local) -> None:
+    def refresh(self, view: View) -> None:
         """This is what the store has now, and there is nothing left to be put."""
-        self.stored: Stored | None = Stored.of(local)
-        self.change = Change.NOTHING
-        base = self.account.store.documents.base(local.node.doc_id)
-        unsent = local.edit - local.synced
-        self.revision = (str(base.revision) if base is not None else "") + (f"+{unsent}" if unsent > 0 else "")
+        self.view, self.change = view, Change.NOTHING
+
+    @property
+    def revision(self) -> str:
+        """Names the state that was read, on this device: the server's revision, and how many edits it lacks."""
+        return self.view.revision
 
     def __repr__(self) -> str:
         return f"Document({self.doc_id!r}, revision={self.revision!r})"
@@ -108,6 +84,10 @@ class Document:
             InvalidDocument: its content cannot be stored at all.
         """
         return self.account.is_dirty(self)
+
+    def get_paths(self) -> list[str]:
+        """Where the stored document is in the mount: one path, several for hard links. Raises DocumentNotFound."""
+        return self.account.desk.paths(self.doc_id)
 
     def put_attachment(self, source: Source) -> None:
         """Attach bytes, in place of any that were; `put_doc` makes it last. On return they are in the local store.

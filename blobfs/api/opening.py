@@ -15,9 +15,12 @@ from types import TracebackType
 from blobfs import firstrun, unlock
 from blobfs.api.account import Account
 from blobfs.api.asynchronous import AsyncAccount, in_thread
+from blobfs.api.owner import Owner
+from blobfs.api.visiting import visit
 from blobfs.config import PASSPHRASE, Config, Source, resolve
-from blobfs.errors import StoreMissing, UsageError
+from blobfs.errors import StoreInUse, StoreMissing, UsageError
 from blobfs.store.store import Store
+from blobfs.values.keys import Keys
 
 StorePath = str | os.PathLike[str]
 
@@ -66,7 +69,7 @@ def open_account(store: StorePath, *, passphrase: str | None = None, recovery_wo
         passphrase: or the recovery words in its place; neither for a store whose passphrase lies beside it.
     Raises, when it is entered:
         StoreMissing, WrongPassphrase, StoreDamaged, StoreTooNew. UsageError: neither was given.
-        StoreInUse: a mount or another program has it open.
+        StoreInUse: another program has it open. A mount is no obstacle: its process then does what is asked here.
     """
     path = resolve(Path(store))
 
@@ -77,7 +80,7 @@ def open_account(store: StorePath, *, passphrase: str | None = None, recovery_wo
             raise UsageError("give the passphrase of the store, or its recovery words")
         with _source(passphrase) as first, _source(recovery_words) as second:
             unlocked = unlock.unlock(path, first, second)
-        return _start(Store.open(path, unlocked.keys()))
+        return _start(path, unlocked.keys())
 
     return Opening(open_it)
 
@@ -100,19 +103,20 @@ def create_account(store: StorePath, *, passphrase: str, invite: str | None = No
             raise UsageError(f"there is a store in {path} already; open_account opens it")
         with _source(passphrase) as source:
             made = firstrun.make(Config(mountpoint=path, store=path, passphrase=source, connect=invite))
-        account = _start(Store.open(path, made.unlocked.keys()))
+        account = _start(path, made.unlocked.keys())
         account.recovery_words = made.words
         return account
 
     return Opening(create_it)
 
 
-def _start(store: Store) -> Account:
+def _start(store: Path, keys: Keys) -> Account:
+    """Own the store, or go to the desk of the daemon that does."""
     try:
-        return Account(store)
-    except BaseException:
-        store.close()
-        raise
+        owner = Owner(Store.open(store, keys))
+    except StoreInUse:
+        return visit(store)
+    return Account(owner.desk, owner.listeners, owner.close)
 
 
 @contextlib.contextmanager

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from blobfs.errors import BytesAbsent
-from blobfs.store.store import Store
-from blobfs.values.nodes import Content
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -21,29 +19,20 @@ BUFFER: Final = 128 << 10
 """Bytes that a buffered reader asks for at once: a row of the store."""
 PIECE: Final = 1 << 20
 """Bytes that are asked for at once when everything is."""
-Fetch = Callable[[Content, int, int], None]
+Fetch = Callable[[int, int], None]
 
 
 class AttachmentReader(io.RawIOBase):
     """Reads one version of an attachment. For one thread at a time."""
 
-    def __init__(
-        self,
-        store: Store,
-        content: Content,
-        size: int,
-        *,
-        check: Callable[[], None],
-        fetch: Fetch,
-        leave: Callable[[], None],
-    ) -> None:
+    def __init__(self, size: int, read: Callable[[int, int], bytes], fetch: Fetch, leave: Callable[[], None]) -> None:
         """
         Args:
-            check: raises StaleHandle when the version is gone; called in the transaction that reads.
+            read: bytes of a range within `size`; raises BytesAbsent, and StaleHandle when the version is gone.
             leave: called once, when the reader is closed.
         """
-        self._store, self._content, self._size = store, content, size
-        self._check, self._fetch, self._leave = check, fetch, leave
+        self._size = size
+        self._read_range, self._fetch, self._leave = read, fetch, leave
         self._position = 0
 
     @property
@@ -93,12 +82,10 @@ class AttachmentReader(io.RawIOBase):
         length = max(0, min(length, self._size - self._position))
         while True:
             try:
-                with self._store.transaction():
-                    self._check()
-                    data = self._store.attachments.read(self._content, self._position, length)
+                data = self._read_range(self._position, length)
                 break
             except BytesAbsent as absent:
-                self._fetch(self._content, absent.offset, min(absent.length, self._size - absent.offset))
+                self._fetch(absent.offset, min(absent.length, self._size - absent.offset))
         self._position += length
         return data
 

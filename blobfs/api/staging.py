@@ -12,9 +12,8 @@ import weakref
 from collections.abc import AsyncIterable, Iterable, Iterator
 from typing import IO, Any, Final, Protocol, cast
 
+from blobfs.api.desk import Desk
 from blobfs.errors import UsageError
-from blobfs.store.store import Store
-from blobfs.values.nodes import Content
 
 PIECE: Final = 1 << 20
 """Bytes of one transaction, and so of memory for an attachment of any size: some 200 MiB/s are written so."""
@@ -35,36 +34,40 @@ AsyncSource = Source | AsyncIterable[bytes]
 class Staged:
     """Bytes in the store that no document has yet."""
 
-    def __init__(self, content: Content) -> None:
+    def __init__(self, content: int) -> None:
         self.content = content
         self.size = 0
         self.stored = 0
         """Bytes of it in rows of the store."""
 
+    @property
+    def attached(self) -> tuple[int, int, int]:
+        """As a desk wants to be told of it."""
+        return self.content, self.size, self.stored
+
 
 class Staging:
     """What is staged in one open account."""
 
-    def __init__(self, store: Store) -> None:
-        self._attachments = store.attachments
-        self._live: dict[Content, weakref.finalize[[Content], Staged]] = {}
-        self._forgotten: list[Content] = []
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self._live: dict[int, weakref.finalize[[int], Staged]] = {}
+        self._forgotten: list[int] = []
 
     def begin(self) -> Filler:
         """Begin with no bytes."""
         self._sweep()
-        staged = Staged(self._attachments.stage())
+        staged = Staged(self.desk.stage())
         # Called by the garbage collector at any time, also within a transaction: it may only take a note.
         self._live[staged.content] = weakref.finalize(staged, self._forgotten.append, staged.content)
         return Filler(self, staged)
 
-    def take(self, source: Source) -> Staged:
+    def take(self, filler: Filler, source: Source) -> Staged:
         """Read `source` to its end; on return all of it is in the store.
 
         Raises:
             UsageError: it is none of what can be read, or gave something else than bytes. NoSpace. OSError: of a file.
         """
-        filler = self.begin()
         try:
             for piece in pieces(source):
                 filler.add(piece)
@@ -81,7 +84,7 @@ class Staging:
         """No document will have it. Does nothing for what was released or dropped before."""
         finalizer = self._live.pop(staged.content, None)
         if finalizer is not None and finalizer.detach() is not None:
-            self._attachments.abandon(staged.content)
+            self.desk.abandon(staged.content)
 
     def holds(self, staged: Staged) -> bool:
         """Whether it is still to be attached."""
@@ -96,7 +99,7 @@ class Staging:
         while self._forgotten:
             content = self._forgotten.pop()
             self._live.pop(content, None)
-            self._attachments.abandon(content)
+            self.desk.abandon(content)
 
 
 class Filler:
@@ -104,7 +107,7 @@ class Filler:
 
     def __init__(self, staging: Staging, staged: Staged) -> None:
         self.staged = staged
-        self._attachments = staging._attachments
+        self._desk = staging.desk
         self._waiting = bytearray()
 
     def add(self, piece: bytes | bytearray | memoryview) -> None:
@@ -124,7 +127,7 @@ class Filler:
 
     def _write(self, length: int) -> None:
         staged = self.staged
-        staged.stored += self._attachments.fill(staged.content, staged.size, bytes(self._waiting[:length]))
+        staged.stored += self._desk.fill(staged.content, staged.size, bytes(self._waiting[:length]))
         staged.size += length
         del self._waiting[:length]
 

@@ -19,7 +19,15 @@ from pathlib import Path
 
 from blobfs.bootstrap.environment import MOUNTING, TESTING, Environment
 from blobfs.bootstrap.steps import FuseMissing, PackagesMissing, SetupFailure, say
-from blobfs.bootstrap.system import BUILDING, RUNNING, find_fuse_fault, find_missing, install_missing
+from blobfs.bootstrap.system import (
+    BUILDING,
+    PROGRAMS,
+    RUNNING,
+    TRYING,
+    find_fuse_fault,
+    find_missing,
+    install_missing,
+)
 
 OLDEST_PYTHON = (3, 11)
 
@@ -48,11 +56,12 @@ def prepare(root: Path, parts: tuple[str, ...]) -> Path:
     if sys.version_info < OLDEST_PYTHON:
         raise PackagesMissing("this needs Python 3.11 or newer; run it with such an interpreter.")
     environment = Environment(root)
-    if environment.find_outdated(parts) or find_missing(RUNNING):
+    running = RUNNING + PROGRAMS + TRYING if "tests" in parts else RUNNING
+    if environment.find_outdated(parts) or find_missing(running):
         with environment.locked() as log:
             # Whoever held the lock before us may have done it all.
             outdated = environment.find_outdated(parts)
-            install_missing(RUNNING + BUILDING if outdated else RUNNING, log)
+            install_missing(running + BUILDING if outdated else running, log)
             _require_fuse()
             environment.install(outdated, log)
     _require_fuse()

@@ -150,6 +150,47 @@ BUILDING = (
     ),
 )
 
+TRYING = (
+    Need(
+        "PostgreSQL's server",
+        lambda: find_postgresql() is not None,
+        {
+            "apt-get": "postgresql",
+            "dnf": "postgresql-server",
+            "zypper": "postgresql-server",
+            "pacman": "postgresql",
+            "apk": "postgresql",
+        },
+    ),
+    Need(
+        "Ceph's S3 server",
+        lambda: all(shutil.which(program) for program in ("ceph", "ceph-mon", "ceph-osd", "radosgw")),
+        {
+            "apt-get": "ceph-common ceph-mon ceph-osd radosgw",
+            "dnf": "ceph-common ceph-mon ceph-osd ceph-radosgw",
+            "zypper": "ceph-common ceph-mon ceph-osd ceph-radosgw",
+            "pacman": "ceph",
+            "apk": "ceph-common ceph-mon ceph-osd ceph-radosgw",
+        },
+    ),
+)
+"""For the tests alone, which start these themselves."""
+
+
+def find_postgresql() -> Path | None:
+    """The newest PostgreSQL's directory of programs; Debian keeps them off the PATH, one directory a version."""
+    on_path = shutil.which("initdb")
+    found = [Path(on_path).resolve().parent] if on_path else []
+    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name.zfill(8))
+    return next((path for path in reversed(found) if (path / "postgres").exists()), None)
+
+
+PROGRAMS = tuple(
+    Need(program, _is_on_path(program), {manager.program: program for manager in PACKAGE_MANAGERS})
+    for program in ("git", "make", "rsync", "tar")
+)
+"""What the tests see work in a mount, beside what every machine has."""
+
 
 def find_missing(needs: tuple[Need, ...]) -> list[Need]:
     """Those of `needs` that this machine does not meet."""

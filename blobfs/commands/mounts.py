@@ -72,6 +72,13 @@ def sync(options: argparse.Namespace) -> int:
     return 0
 
 
+def recover(options: argparse.Namespace) -> int:
+    """`recover`."""
+    ask(mounted(options.dir).store, "recover")
+    print("what the server lost is sent again; `blobfs sync DIR --wait` returns when it has everything")
+    return 0
+
+
 def umount(options: argparse.Namespace) -> int:
     """`umount`."""
     return mounting.umount(resolve(options.dir), force=options.force)

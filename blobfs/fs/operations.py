@@ -28,6 +28,7 @@ from blobfs.fs.filesystem import FileSystem
 from blobfs.fs.mountpoint import MountOptions, is_mounted, prepare, unmount, widen_read_ahead
 from blobfs.fs.polling import PollingTrio
 from blobfs.fs.stale import Invalidator
+from blobfs.fs.views import FIRST
 from blobfs.values.documents import Kind
 from blobfs.values.nodes import Inode, Node
 
@@ -48,6 +49,7 @@ ERRNO: Final[dict[type[BaseException], int]] = {
     errors.NotPermitted: errno.EPERM,
     errors.NotSupported: errno.EOPNOTSUPP,
     errors.TooManyLinks: errno.EMLINK,
+    errors.DocumentFull: errno.ENOSPC,
     errors.ReadOnly: errno.EROFS,
     errors.NoSpace: errno.ENOSPC,
     errors.QuotaExceeded: errno.EDQUOT,
@@ -144,7 +146,7 @@ class Operations(pyfuse3.Operations):
     def _attributes(self, node: Node) -> EntryAttributes:
         answer = EntryAttributes()
         answer.st_ino = node.inode
-        answer.entry_timeout = answer.attr_timeout = TIMEOUT_S
+        answer.entry_timeout = answer.attr_timeout = TIMEOUT_S if node.inode < FIRST else 0
         answer.st_mode = MODES[node.kind] | node.mode
         answer.st_nlink = node.nlink
         if self._owner is None or node.uid == self._owner[0]:
@@ -170,7 +172,7 @@ class Operations(pyfuse3.Operations):
         except errors.NotFound:
             nothing = EntryAttributes()
             nothing.st_ino = 0
-            nothing.entry_timeout = TIMEOUT_S
+            nothing.entry_timeout = TIMEOUT_S if parent_inode < FIRST else 0
             return nothing
 
     @prompt
@@ -353,7 +355,7 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: Inode, flags: int, ctx: RequestContext) -> FileInfo:
         """Open. The page cache stays: whatever changes bytes behind the kernel's back tells it so."""
         await self._fs.open(inode, truncate=bool(flags & os.O_TRUNC))
-        return FileInfo(fh=inode)
+        return FileInfo(fh=inode, direct_io=inode >= FIRST)
 
     @patient
     async def create(

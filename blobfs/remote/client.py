@@ -23,6 +23,7 @@ from blobfs import protocol
 from blobfs.errors import (
     BlobExists,
     BlobNotFound,
+    CorruptBlob,
     DataMissing,
     PreconditionFailed,
     ProtocolError,
@@ -30,7 +31,7 @@ from blobfs.errors import (
     RemoteUnavailable,
 )
 from blobfs.protocol import ChangeStatus, ItemStatus, UploadStatus
-from blobfs.remote.transport import ADVICE, Lane, Limits, Transport
+from blobfs.remote.transport import ADVICE, AnswerTooLong, Lane, Limits, RangeRefused, Transport
 from blobfs.values.documents import DocId
 from blobfs.values.extents import BlobId
 
@@ -234,7 +235,8 @@ class RemoteClient:
         """`size` stored bytes of a blob from `start` on, as they came: not authenticated.
 
         Raises:
-            DataMissing: the server lacks it. ProtocolError: other bytes than were asked for.
+            DataMissing: the server lacks it. CorruptBlob: it has more or fewer bytes than a device sent.
+            ProtocolError: the answer is to another question.
         """
         headers = {"Range": f"bytes={start}-{start + size - 1}"}
         path = self._path(protocol.BLOB, blob_id=blob_id)
@@ -242,10 +244,17 @@ class RemoteClient:
             answer = await self.transport.request(lane, "GET", path, most=size, headers=headers)
         except BlobNotFound:
             raise DataMissing(MISSING) from None
+        except (AnswerTooLong, RangeRefused):
+            raise _other_length(blob_id) from None
         place = answer.headers.get("content-range", "")
-        if answer.status != 206 or not place.startswith(f"bytes {start}-{start + size - 1}/"):
+        if answer.status != 206 or not place.startswith(f"bytes {start}-"):
             raise _broken("range")
+        if not place.startswith(f"bytes {start}-{start + size - 1}/"):
+            raise _other_length(blob_id)
         if len(answer.body) != size:
+            # What the connection cut may come whole the next time; what was announced as so long will not.
+            if answer.headers.get("content-length") == str(len(answer.body)):
+                raise _other_length(blob_id)
             raise RemoteUnavailable("the connection to the server broke; blobfs tries again by itself")
         return answer.body
 
@@ -311,6 +320,10 @@ class _Items:
 
 
 # --- JSON -------------------------------------------------------------------------------------------------
+
+
+def _other_length(blob_id: BlobId) -> CorruptBlob:
+    return CorruptBlob(f"blob {blob_id} has not the length on the server that a device gave it")
 
 
 def _broken(what: str) -> ProtocolError:

@@ -13,7 +13,7 @@ import ipaddress
 import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
@@ -38,6 +38,15 @@ from blobfs.errors import (
 from blobfs.protocol import ErrorCode, authorization_header, is_id
 from blobfs.remote.throttle import Throttle
 
+
+class AnswerTooLong(ProtocolError):
+    """More bytes than the caller allowed; they were not read."""
+
+
+class RangeRefused(ProtocolError):
+    """The server has fewer bytes than the request's range."""
+
+
 ERRORS: Final[dict[str, type[RemoteError]]] = {
     ErrorCode.BAD_REQUEST: ProtocolError,
     ErrorCode.UNAUTHORIZED: AccessDenied,
@@ -51,7 +60,7 @@ ERRORS: Final[dict[str, type[RemoteError]]] = {
     ErrorCode.TOO_LARGE: BlobTooLarge,
     # What arrived there is not what was sent from here: the way spoilt it, so another try helps.
     ErrorCode.BAD_DIGEST: RemoteUnavailable,
-    ErrorCode.BAD_RANGE: ProtocolError,
+    ErrorCode.BAD_RANGE: RangeRefused,
     ErrorCode.LENGTH_REQUIRED: ProtocolError,
     ErrorCode.TOO_MANY_REQUESTS: RemoteUnavailable,
     ErrorCode.INTERNAL: RemoteUnavailable,
@@ -66,6 +75,7 @@ STATUSES: Final[dict[int, type[RemoteError]]] = {
     409: BlobExists,
     412: PreconditionFailed,
     413: BlobTooLarge,
+    416: RangeRefused,
     429: RemoteUnavailable,
     507: QuotaExceeded,
 }
@@ -75,6 +85,7 @@ ADVICE: Final[dict[type[RemoteError], str]] = {
     AccessDenied: "the server refuses this device's token; ask its operator for a new invite",
     QuotaExceeded: "the account on the server is full; delete something there or ask for more room",
     ProtocolError: "the server's answer is not one of a blobfs server; check the address and the versions",
+    RangeRefused: "the server has fewer bytes of this than a device sent",
     RemoteUnavailable: "the server cannot answer now; blobfs tries again by itself",
 }
 """Sentences of ours. The server's own text is shown only escaped and cut, after them."""
@@ -176,7 +187,7 @@ class Transport:
             async for chunk in chunks:
                 size += len(chunk)
                 if size > most:
-                    raise ProtocolError(ADVICE[ProtocolError] + " (an answer longer than asked for)")
+                    raise AnswerTooLong(ADVICE[ProtocolError] + " (an answer longer than asked for)")
                 pieces.append(chunk)
             return Answer(status, found, pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
@@ -207,15 +218,16 @@ class Transport:
                         extensions={"timeout": connections.timeout(wait_s).as_dict()},
                     )
                     response = await client.send(request, stream=True)
+                    chunks = self._body(response)
                     try:
                         if response.status_code >= 300:
-                            await _refuse(response)
-                        async with aclosing(self._body(response)) as chunks:
-                            yield response.status_code, response.headers, chunks
+                            await _refuse(response, chunks)
+                        yield response.status_code, response.headers, chunks
                     finally:
                         # A stream that is not at its end closes its connection; that needs no more than a moment.
                         with trio.CancelScope(shield=True), trio.move_on_after(1):
                             await response.aclose()
+                            await _run_out(chunks)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ssl.SSLError) as error:
             raise RemoteUnavailable(_connection_sentence(error)) from error
         except trio.TooSlowError:
@@ -342,10 +354,17 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def _refuse(response: httpx.Response) -> None:
+async def _run_out(chunks: AsyncIterator[bytes]) -> None:
+    """Let the generators of a closed body come to their end: httpx leaves them to the garbage collector."""
+    with suppress(httpx.HTTPError, httpx.StreamError):
+        async for _ in chunks:
+            pass
+
+
+async def _refuse(response: httpx.Response, chunks: AsyncIterator[bytes]) -> None:
     """Raise what a status of 300 and above means."""
     body = b""
-    async for chunk in response.aiter_raw():
+    async for chunk in chunks:
         body += chunk
         if len(body) > MAX_ERROR_BODY:
             break
@@ -381,9 +400,19 @@ def _retry_after(value: str | None) -> float | None:
 
 def _connection_sentence(error: Exception) -> str:
     if isinstance(error, httpx.ConnectTimeout | httpx.ConnectError):
-        if "CERTIFICATE" in str(error).upper():
+        if _is_caused_by(error, ssl.SSLCertVerificationError):
             return "the server's certificate is not valid for its address; check the address or the certificate"
         return "the server cannot be reached; blobfs tries again by itself"
     if isinstance(error, httpx.TimeoutException):
         return "the server does not answer; blobfs tries again by itself"
     return "the connection to the server broke; blobfs tries again by itself"
+
+
+def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
+    """Whether an error of this kind is behind it: httpx and trio wrap what TLS says in errors without its words."""
+    seen = 0
+    while error is not None and seen < 20:
+        if isinstance(error, kind):
+            return True
+        error, seen = error.__cause__ or error.__context__, seen + 1
+    return False

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from blobfs.errors import FileTooBig, InvalidArgument
+from blobfs.errors import BytesAbsent, FileTooBig, InvalidArgument
 from blobfs.store.content import ContentStore, Extent
 from blobfs.store.ledger import Ledger
 from blobfs.store.tree import EDITED, Tree
@@ -98,6 +98,15 @@ class Attachments:
         )
         self._ledger.mark_changed()
         return node._replace(content=content, size=size, stored=stored, mtime_ns=mtime_ns, ctime_ns=ctime_ns)
+
+    def is_whole(self, content: Content, size: int) -> bool:
+        """Whether all bytes of a content of `size` bytes are here."""
+        try:
+            if size:
+                self._content.require(content, 0, size)
+        except BytesAbsent:
+            return False
+        return True
 
     # --- for programs ---------------------------------------------------------------------------------------
 

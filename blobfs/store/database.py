@@ -138,6 +138,11 @@ class Database:
         self.weight += weight
         return count
 
+    def scratch(self, sql: str) -> list[Any]:
+        """Run a statement on temporary tables; its rows. It is not noted: what is in them ends with the process."""
+        rows: list[Any] = self._connection.execute(sql).fetchall()
+        return rows
+
     def patch(self, position: int, offset: int, data: bytes) -> None:
         """Overwrite bytes within the payload of a row of `rows`: only the pages that they lie on are written again."""
         if not self.in_step:

@@ -21,8 +21,8 @@ from blobfs.values import crypto
 from blobfs.values.documents import ROOT, DocId, Document, Json, Kind, Name, decode, encode
 from blobfs.values.extents import EMPTY, Attachment, BlobId, build, extent_length
 from blobfs.values.keys import Keys
-from blobfs.values.nodes import ROOT_INODE, Inode, Node
-from blobfs.values.revisions import Revision
+from blobfs.values.nodes import ROOT_INODE, Content, Inode, Node
+from blobfs.values.revisions import DeviceId, Revision
 
 _COUNTED: Final = 2000
 """Changed documents whose dirty bytes are counted one by one; beyond, their whole sizes are taken."""
@@ -120,6 +120,29 @@ class DocumentStore:
         row = self._ledger.one(self._db, "SELECT inode FROM documents WHERE doc_id = ? AND kind != ''", doc_id)
         return None if row is None else Inode(row[0])
 
+    def of_content(self, content: Content) -> DocId | None:
+        """The document whose bytes these are; None when they are nobody's any more."""
+        row = self._ledger.one(self._db, "SELECT doc_id FROM documents WHERE content = ?", content)
+        return None if row is None else DocId(row[0])
+
+    def known_ids(self, after: DocId, limit: int) -> list[DocId]:
+        """Documents that the server is known to have had, ascending from the one after `after`; deleted ones too."""
+        sql = "SELECT doc_id FROM bases WHERE doc_id > ? ORDER BY doc_id LIMIT ?"
+        return [DocId(row[0]) for row in self._ledger.all(self._db, sql, after, limit)]
+
+    def inodes(self, after: Inode, limit: int) -> list[Inode]:
+        """Live documents whose inode is above `after`, ascending."""
+        sql = "SELECT inode FROM documents WHERE inode > ? AND NOT deleted AND kind != '' ORDER BY inode LIMIT ?"
+        return [Inode(row[0]) for row in self._ledger.all(self._db, sql, after, limit)]
+
+    def content(self, doc_id: DocId) -> Json:
+        """The JSON that programs keep in a document. Raises DocumentNotFound."""
+        row = self._ledger.one(self._db, "SELECT json FROM documents WHERE doc_id = ? AND kind != ''", doc_id)
+        if row is None:
+            raise DocumentNotFound(f"no document {doc_id}")
+        content: Json = json.loads(row[0])
+        return content
+
     def at(self, parent: DocId, name: bytes) -> DocId | None:
         """The document that has a name; None when it is free."""
         row = self._ledger.one(
@@ -205,6 +228,11 @@ class DocumentStore:
             return None
         return Base(Revision.parse(row[0]), bool(row[1]), decode(doc_id, row[2]))
 
+    def heads(self) -> dict[DeviceId, int]:
+        """How many edits of each device this one has seen, in all documents together."""
+        rows = self._ledger.all(self._db, "SELECT device, count FROM heads WHERE count > 0 ORDER BY device")
+        return {DeviceId(device): count for device, count in rows}
+
     @property
     def cursor(self) -> str | None:
         """How far the feed has been applied."""
@@ -235,8 +263,25 @@ class DocumentStore:
                 self._db.run("UPDATE documents SET synced = MAX(synced, ?) WHERE inode = ?", (edit, row[0]))
 
     def _set_base(self, document: Document, revision: Revision, deleted: bool) -> None:
-        values = (document.doc_id, str(revision), int(deleted), encode(document))
+        self._count(document.doc_id, revision)
+        values = (
+            document.doc_id,
+            str(revision),
+            int(deleted),
+            encode(dataclasses.replace(document, heads={}, sealer=None)),
+        )
         self._db.run("INSERT OR REPLACE INTO bases VALUES (?, ?, ?, ?)", values, len(values[3]))
+
+    def _count(self, doc_id: DocId, revision: Revision) -> None:
+        """Keep the heads true, before the base of a document becomes `revision`."""
+        row = self._ledger.one(self._db, "SELECT revision FROM bases WHERE doc_id = ?", doc_id)
+        before = {} if row is None else dict(Revision.parse(row[0]).entries)
+        sql = "INSERT INTO heads VALUES (?, ?) ON CONFLICT (device) DO UPDATE SET count = count + excluded.count"
+        for device, counter in revision.entries:
+            if (more := counter - before.pop(device, 0)) != 0:
+                self._db.run(sql, (device, more))
+        for device, counter in before.items():
+            self._db.run(sql, (device, -counter))
 
     # --- applying a remote state ----------------------------------------------------------------------------
 

@@ -23,6 +23,13 @@ MAX_INDEXES: Final = 64
 MAX_PATHS: Final = 16
 _SETTING: Final = "indexes"
 _PART: Final = re.compile(r"[\w-]{1,100}")
+_WATCH: Final = (
+    "CREATE TEMP TABLE IF NOT EXISTS news (doc_id TEXT PRIMARY KEY)",
+    "CREATE TEMP TRIGGER IF NOT EXISTS news_of_edits AFTER UPDATE OF edit ON main.documents "
+    "BEGIN INSERT OR IGNORE INTO news VALUES (NEW.doc_id); END",
+    "CREATE TEMP TRIGGER IF NOT EXISTS news_of_files AFTER INSERT ON main.documents WHEN NEW.edit > 0 "
+    "BEGIN INSERT OR IGNORE INTO news VALUES (NEW.doc_id); END",
+)
 
 
 class Queries:
@@ -56,6 +63,31 @@ class Queries:
             prefix + b"\xff" * 255,
         )
         return [(name, DocId(doc_id)) for name, doc_id in rows]
+
+    # --- news -----------------------------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Remember from now on which documents are edited on this device, until `unwatch`."""
+        with self._ledger.lock:
+            for statement in _WATCH:
+                self._db.scratch(statement)
+
+    def news(self) -> list[DocId]:
+        """Documents that were edited since the last call; while watching."""
+        with self._ledger.lock:
+            # Again: a full disk may have taken the triggers back together with the batch in which they were made.
+            self.watch()
+            found = [DocId(row[0]) for row in self._db.scratch("SELECT doc_id FROM temp.news")]
+            if found:
+                self._db.scratch("DELETE FROM temp.news")
+            return found
+
+    def unwatch(self) -> None:
+        """Nobody wants to know any more."""
+        with self._ledger.lock:
+            for trigger in ("news_of_edits", "news_of_files"):
+                self._db.scratch(f"DROP TRIGGER IF EXISTS temp.{trigger}")
+            self._db.scratch("DROP TABLE IF EXISTS temp.news")
 
     # --- indexes ------------------------------------------------------------------------------------------------
 

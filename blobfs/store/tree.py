@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from blobfs.errors import (
+    DocumentFull,
     Exists,
     InvalidArgument,
     IsADirectory,
@@ -26,6 +27,7 @@ from blobfs.errors import (
 from blobfs.store.content import ContentStore
 from blobfs.store.database import IntegrityError
 from blobfs.store.ledger import Ledger
+from blobfs.store.room import FEW, check_room
 from blobfs.values.documents import MAX_LINKS, MAX_NAME, DocId, Kind
 from blobfs.values.nodes import ROOT_INODE, Entry, Inode, Node
 
@@ -179,6 +181,11 @@ class Tree:
             if node.nlink >= MAX_LINKS:
                 raise TooManyLinks("the file has too many names")
             self.add_name(parent, name, inode)
+            if node.nlink >= FEW:
+                try:
+                    check_room(self._ledger, inode)
+                except DocumentFull:
+                    raise TooManyLinks("the file has too many long names") from None
             self._touch(parent, now_ns)
             return self._edit(inode, now_ns, "nlink = nlink + 1, ctime_ns = ?", now_ns)
 
@@ -268,6 +275,7 @@ class Tree:
 
         Raises:
             NotFound, Exists, NameTooLong, NotADirectory, IsADirectory, NotEmpty; InvalidArgument: into itself.
+            DocumentFull: one of many names of a file became too long.
         """
         with self._ledger.transaction():
             node = self.lookup(parent, name)
@@ -289,6 +297,8 @@ class Tree:
                 "UPDATE names SET parent = ?, name = ? WHERE parent = ? AND name = ?",
                 (new_parent, new_name, parent, name),
             )
+            if node.nlink > FEW and node.kind is not Kind.DIRECTORY:
+                check_room(self._ledger, node.inode)
             moved = int(node.kind is Kind.DIRECTORY)
             if parent != new_parent:
                 self._touch(parent, now_ns, links=-moved)
@@ -392,7 +402,11 @@ class Tree:
     def set_xattr(
         self, inode: Inode, name: bytes, value: bytes, now_ns: int, *, create: bool = False, replace: bool = False
     ) -> None:
-        """Set an extended attribute. Raises Exists with `create`, NoAttribute with `replace`."""
+        """Set an extended attribute.
+
+        Raises:
+            DocumentFull: all of them together are too large. Exists: with `create`. NoAttribute: with `replace`.
+        """
         with self._ledger.transaction():
             there = self._ledger.one(self._db, "SELECT 1 FROM xattrs WHERE inode = ? AND name = ?", inode, name)
             if create and there:
@@ -400,6 +414,7 @@ class Tree:
             if replace and not there:
                 raise NoAttribute("no such attribute")
             self._db.run("INSERT OR REPLACE INTO xattrs VALUES (?, ?, ?)", (inode, name, value), len(value))
+            check_room(self._ledger, inode)
             self._edit(inode, now_ns, "ctime_ns = ?", now_ns)
 
     def remove_xattr(self, inode: Inode, name: bytes, now_ns: int) -> None:

@@ -75,7 +75,7 @@ class Download:
         leaves: Leaves,
         *,
         deadline_s: float,
-        note: Callable[[BlobfsError], None],
+        note: Callable[[Content, BlobfsError], None],
     ) -> None:
         self._store, self._client, self._leaves = store, client, leaves
         self._deadline_s, self._note = deadline_s, note
@@ -212,7 +212,7 @@ class Download:
         except BlobfsError as error:
             job.error = error
             if not isinstance(error, RemoteUnavailable):
-                self._note(error)
+                self._note(job.content, error)
         except Exception:
             _log.exception("a download failed in a way that blobfs did not foresee")
             job.error = RemoteUnavailable("an error of blobfs itself; the log has the details")
@@ -265,7 +265,7 @@ class Download:
                     extents = await self._leaves.extents(attachment, lane=Lane.READER)
                     await trio.to_thread.run_sync(self._store.attachments.resolve, content, extents)
         except (CorruptBlob, DataMissing) as error:
-            self._note(error)
+            self._note(content, error)
             raise
         finally:
             if not lock.statistics().tasks_waiting:

@@ -21,12 +21,26 @@ class Echoes:
 
     def __init__(self) -> None:
         self._sent: OrderedDict[DocId, tuple[bytes, int]] = OrderedDict()
+        self._tried: OrderedDict[DocId, set[bytes]] = OrderedDict()
         self.mark = 0
         """Grows with every revision."""
+
+    def expect(self, change: Change) -> None:
+        """This is about to be sent; whether the server took it is not known if the answer is lost."""
+        self._tried.setdefault(change.doc_id, set()).add(_digest(change.revision, change.payload))
+        self._tried.move_to_end(change.doc_id)
+        if len(self._tried) > _KEPT:
+            self._tried.popitem(last=False)
+
+    def is_ours(self, sealed: Sealed) -> bool:
+        """Whether this run of this device sealed it. A revision tells only which device did, and a copy of its store
+        on another machine goes by the same name."""
+        return _digest(sealed.revision, sealed.payload) in self._tried.get(sealed.doc_id, ())
 
     def remember(self, change: Change) -> None:
         """The server took this."""
         self.mark += 1
+        self._tried.pop(change.doc_id, None)
         self._sent[change.doc_id] = (_digest(change.revision, change.payload), self.mark)
         self._sent.move_to_end(change.doc_id)
         if len(self._sent) > _KEPT:

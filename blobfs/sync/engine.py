@@ -19,6 +19,7 @@ import trio
 
 from blobfs.errors import (
     BlobfsError,
+    CorruptBlob,
     IntegrityError,
     PreconditionFailed,
     ProtocolError,
@@ -46,6 +47,8 @@ _log: Final = logging.getLogger(__name__)
 
 UP: Final = "upload"
 DOWN: Final = "feed"
+_DAMAGES: Final = 100
+"""Reads that failed, as status shows them."""
 _RESTART_S: Final = 5.0
 
 
@@ -92,11 +95,12 @@ class SyncEngine:
         self.is_pinned: Callable[[Content], bool] = store.pins.covers_content
         """Whether bytes must stay here; called from a worker thread."""
         self.health = Health()
+        self._caught_up = trio.Event()
         self.rounds = 0
         echoes = Echoes()
         leaves = Leaves(client, store.keys)
         self._download = Download(
-            store, client, leaves, deadline_s=self.options.fetch_deadline_s, note=self._note_integrity
+            store, client, leaves, deadline_s=self.options.fetch_deadline_s, note=self._note_damage
         )
         self.keeper = Keeper(store, self._download, self._unpaused)
         self._feed = Feed(
@@ -120,7 +124,7 @@ class SyncEngine:
         self._retry = trio.Event()
         self._bound = False
         self._hurried = 0
-        self._damage: OrderedDict[str, Parked] = OrderedDict()
+        self._damage: OrderedDict[tuple[DocId, str], Parked] = OrderedDict()
         self._idle = trio.Event()
 
     # --- what the other rooms call --------------------------------------------------------------------------
@@ -145,6 +149,11 @@ class SyncEngine:
     def wake(self) -> None:
         """Something may have to be sent. From the loop's thread."""
         self._wake.set()
+
+    async def first_look(self) -> None:
+        """Return when all that the server had at the start is applied here, or when it is known not to answer."""
+        while not self._caught_up.is_set() and DOWN not in self.health.errors:
+            await self._one_of(self._caught_up.wait, self.health.changed.wait)
 
     async def fetch(self, content: Content, offset: int, length: int) -> None:
         """On return these bytes are in the store, each one authenticated.
@@ -201,6 +210,12 @@ class SyncEngine:
         self.health.tell()
         self.retry()
 
+    def recover(self) -> None:
+        """Take a server that was set back as it is, and send again what it lost; nothing of either side is given up."""
+        self._feed.recover()
+        self._upload.recover()
+        self.retry()
+
     def limit(self, *, up: float | None, down: float | None) -> None:
         """Bandwidth in bytes per second; None lifts a limit."""
         self._client.transport.up.bytes_per_s, self._client.transport.down.bytes_per_s = up, down
@@ -209,7 +224,8 @@ class SyncEngine:
         """How it stands now."""
         worst = self.health.worst
         documents, size = self._store.documents.pending()
-        parked = (*self._upload.parked.values(), *self._feed.parked.values(), *self._damage.values())
+        doubt = () if self._feed.story.doubt is None else (self._feed.story.doubt,)
+        parked = (*doubt, *self._upload.parked.values(), *self._feed.parked.values(), *self._damage.values())
         return SyncStatus(
             state=self.health.state,
             reason="sync is paused; resume it to go on" if self.health.paused else str(worst) if worst else "",
@@ -219,6 +235,11 @@ class SyncEngine:
             parked=parked,
             transfers=tuple(self._upload.sender.transfers.values()),
         )
+
+    def failure(self, doc_id: DocId) -> str | None:
+        """Why sync goes on without this document; None when it does not."""
+        entry = self._upload.parked.get(doc_id) or self._feed.parked.get(doc_id)
+        return None if entry is None else entry.reason
 
     # --- the account ------------------------------------------------------------------------------------------
 
@@ -261,6 +282,7 @@ class SyncEngine:
                 if DOWN in self.health.errors or not self._bound:
                     await self._bind()
                     await self._feed.catch_up()
+                    self._caught_up.set()
                 else:
                     await self._feed.follow()
             except (RemoteError, IntegrityError) as error:
@@ -377,12 +399,18 @@ class SyncEngine:
             for call in waits:
                 nursery.start_soon(wait, call)
 
-    def _note_integrity(self, error: BlobfsError) -> None:
-        """A read met bytes that are not what was sent: shown until the next start."""
-        if isinstance(error, IntegrityError):
-            self._damage[str(error)] = Parked(DocId(""), str(error), time.time())
-            if len(self._damage) > 100:
-                self._damage.popitem(last=False)
+    def _note_damage(self, content: Content, error: BlobfsError) -> None:
+        """A read met bytes that are not what was sent, or no answer of a blobfs server: shown until the next start."""
+        if not isinstance(error, IntegrityError | ProtocolError):
+            return
+        doc_id = self._store.documents.of_content(content) or DocId("")
+        _log.warning("document %s cannot be read: %s", doc_id, error)
+        reason = str(error)
+        if isinstance(error, CorruptBlob):
+            reason += "; it cannot be read here, so keep the device that wrote it, and tell the server's operator"
+        self._damage[doc_id, str(error)] = Parked(doc_id, reason, time.time())
+        if len(self._damage) > _DAMAGES:
+            self._damage.popitem(last=False)
 
 
 def _account_of(secret: bytes) -> str:

@@ -10,39 +10,49 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
 from blobfs import protocol
 from blobfs.errors import BlobfsError, CorruptDocument, NoSpace, Rollback
-from blobfs.remote.client import Page, RemoteClient, Result, Sealed
+from blobfs.remote.client import Change, Page, RemoteClient, Result, Sealed
 from blobfs.store.documents import Applied
 from blobfs.store.store import Store
 from blobfs.sync import parcel
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.merge import State
 from blobfs.sync.plan import Remote, plan
+from blobfs.sync.recovery import Recovery
 from blobfs.sync.status import Parked
+from blobfs.sync.story import Story
 from blobfs.sync.view import Executor, StoreView
 from blobfs.values import crypto
 from blobfs.values.documents import DocId, Kind, Name
 from blobfs.values.extents import Attachment
 from blobfs.values.nodes import Inode
-from blobfs.values.revisions import Revision
+from blobfs.values.revisions import DeviceId, Revision
 
 _log: Final = logging.getLogger(__name__)
 
 _CHUNK: Final = 100
 """Documents applied in one transaction: for some 30 ms nobody else gets at the store."""
 _MARKS: Final = "feed"
-"""The setting with the cursor before the last one and the highest sequence number that was seen."""
+"""The setting with the cursor before the last one, and the anchors: [where from, [document, revision]...]."""
 _ROLLED_BACK: Final = (
-    "the server has lost changes that this device has seen, so it was set back or is not honest; "
-    "nothing is sent or taken until its operator restores it"
+    "the server has lost changes that this device has seen: it was restored from a backup, or is not honest; "
+    "nothing is sent or taken until it has them again, or until `blobfs recover DIR` sends them again"
 )
+
+
+class _Asked(NamedTuple):
+    """What was known when a page was asked for."""
+
+    cursor: str | None
+    mark: int
+    claims: Mapping[DeviceId, int]
 
 
 class Feed:
@@ -61,17 +71,22 @@ class Feed:
         self._view = StoreView(store)
         self._is_busy, self._on_applied, self._echoes = is_busy, on_applied, echoes
         self._label = str(store.settings.get("device_name") or store.device[:6])
+        self._own: dict[DocId, str] = {}
+        """Revisions that came and that this run sealed itself: answers that were lost, so few."""
         self.turn = trio.Lock()
         """Held while documents are applied, and by uploads from sending documents until they are recorded: whether the
         server knows of a name must not change while the planner decides who keeps it."""
         self.applied = 0
         """Grows when something arrives, in `turn`."""
-        marks = store.settings.get(_MARKS) or [None, 0]
-        self._seq: int = marks[1]
-        self._cursor: str | None = marks[0]
-        """Where the next request begins; on a fresh start one page back, so that a server set back is noticed."""
-        self._probing = self._seq
-        """A sequence number that the pages to come must reach; 0 when that is settled."""
+        self.recovery, self.story = Recovery(store), Story(store)
+        before, *anchors = store.settings.get(_MARKS) or [None]
+        self._before: str | None = before
+        self._anchors = {DocId(doc_id): Revision.parse(revision) for doc_id, revision in anchors}
+        """The newest that the server is known to have: what the last page ended with, and what was sent last. Pages
+        that begin at `_before` have them, or what follows from them, for as long as the server forgets nothing."""
+        self._sent: DocId | None = None
+        self._cursor = None if self.recovery.active else store.documents.cursor
+        self._is_suspect = True
         self.waiting: OrderedDict[DocId, Remote] = OrderedDict()
         """Versions of files that are open here: they are applied when those are closed."""
         self.parked: dict[DocId, Parked] = {
@@ -87,39 +102,72 @@ class Feed:
         Raises:
             RemoteError. Rollback: the server lacks changes that this device has seen.
         """
+        if self._is_suspect and not self.recovery.active:
+            await self._probe()
+        self._is_suspect = False
         while True:
-            cursor, mark = self._cursor, self._echoes.mark
-            page = await self._client.feed(cursor)
-            if await self._take(cursor, page, mark) and not page.more:
+            asked = self._ask()
+            page = await self._client.feed(asked.cursor)
+            if await self._take(asked, page) and not page.more:
                 return
 
     async def follow(self) -> None:
         """Wait for news, and apply them. Raises as `catch_up`."""
-        cursor, mark = self._cursor, self._echoes.mark
-        page = await self._client.feed(cursor, wait_s=protocol.MAX_WAIT_S)
-        await self._take(cursor, page, mark)
+        asked = self._ask()
+        page = await self._client.feed(asked.cursor, wait_s=protocol.MAX_WAIT_S)
+        await self._take(asked, page)
+
+    def _ask(self) -> _Asked:
+        return _Asked(self._cursor, self._echoes.mark, self.story.claims())
 
     def suspect(self) -> None:
         """The connection was lost: whoever answers next has to know all that was seen before."""
-        marks = self._store.settings.get(_MARKS) or [None, 0]
-        self._cursor, self._probing = marks[0], self._seq
+        self._is_suspect = True
 
-    async def _take(self, cursor: str | None, page: Page, mark: int) -> bool:
-        """Apply a page that was asked for at `mark`; False when another one came first."""
+    def recover(self) -> None:
+        """Take the server as it is; what it lost is sent again."""
+        self.recovery.begin()
+        self.parked.clear()
+        self._cursor = None
+
+    async def _probe(self) -> None:
+        """Raises Rollback unless the server has the newest that was seen here, or what follows from it."""
+        wanted, cursor = dict(self._anchors), self._before
+        while wanted:
+            page = await self._client.feed(cursor)
+            for sealed in page.documents:
+                anchor = wanted.get(sealed.doc_id)
+                if anchor is not None and self._follows(sealed, anchor):
+                    del wanted[sealed.doc_id]
+            if wanted and not page.more:
+                raise Rollback(_ROLLED_BACK)
+            cursor = page.cursor
+
+    def _follows(self, sealed: Sealed, anchor: Revision) -> bool:
+        try:
+            revision = Revision.parse(sealed.revision)
+            crypto.open_document(self._store.keys, sealed.doc_id, revision, sealed.deleted, sealed.payload)
+        except (ValueError, CorruptDocument):
+            return False
+        return revision.contains(anchor)
+
+    async def _take(self, asked: _Asked, page: Page) -> bool:
+        """Apply a page; False when another one came first."""
         async with self.turn:
-            if cursor != self._cursor:
+            if asked.cursor != self._cursor:
                 return False
-            newest = page.documents[-1].seq if page.documents else 0
-            if self._probing:
-                if newest >= self._probing:
-                    self._probing = 0
-                elif not page.more:
-                    raise Rollback(_ROLLED_BACK)
-            await self._apply_all([sealed for sealed in page.documents if not self._is_overtaken(sealed, mark)])
-            self._seq = max(self._seq, newest)
+            self.recovery.see(sealed.doc_id for sealed in page.documents)
+            came = await self._apply_all(
+                [sealed for sealed in page.documents if not self._is_overtaken(sealed, asked.mark)]
+            )
             self._cursor = page.cursor
-            if page.documents:
-                await trio.to_thread.run_sync(self._record, cursor, page.cursor)
+            finished = self.recovery.reading and not page.more
+            if finished:
+                await trio.to_thread.run_sync(self.recovery.finish_reading)
+            if page.documents or finished:
+                await trio.to_thread.run_sync(self._record, asked.cursor, page)
+            if (asked.claims or came) and not page.more and not self.waiting and not self.recovery.active:
+                await trio.to_thread.run_sync(self.story.judge, asked.claims, came)
             return True
 
     def _is_overtaken(self, sealed: Sealed, mark: int) -> bool:
@@ -133,21 +181,48 @@ class Feed:
             return False
         return base is not None and base.revision != revision and base.revision.contains(revision)
 
-    def _record(self, before: str | None, cursor: str) -> None:
+    def _record(self, before: str | None, page: Page) -> None:
         """Keep where to go on. Held back while a version waits, which would be forgotten in a crash."""
         with self._store.transaction():
             if not self.waiting:
-                self._store.documents.cursor = cursor
-                self._store.settings.set(_MARKS, [before, self._seq])
+                self._store.documents.cursor = page.cursor
+                self._anchor(before, page)
             parked = [[entry.doc_id, entry.reason, entry.since_s] for entry in self.parked.values()]
             self._store.settings.set("parked", parked or None)
 
-    async def arrive(self, results: Sequence[Result]) -> None:
+    def _anchor(self, before: str | None, page: Page) -> None:
+        sent = None if self._sent in {sealed.doc_id for sealed in page.documents} else self._sent
+        anchors = {} if sent is None else {sent: self._anchors[sent]}
+        for sealed in reversed(page.documents):
+            base = self._store.documents.base(sealed.doc_id)
+            # Not what was refused: only what is authentic can be asked for again.
+            if base is not None and str(base.revision) == sealed.revision:
+                anchors[sealed.doc_id] = base.revision
+                break
+        self._before, self._anchors, self._sent = before, anchors, sent
+        self._save_marks()
+
+    def remember_sent(self, change: Change) -> None:
+        """The server has this, so it must not forget it. Within the transaction that records it; holding `turn`."""
+        if self._sent is not None:
+            self._anchors.pop(self._sent, None)
+        self._sent = change.doc_id
+        self._anchors[change.doc_id] = Revision.parse(change.revision)
+        self._save_marks()
+
+    def _save_marks(self) -> None:
+        marks = [[doc_id, str(revision)] for doc_id, revision in self._anchors.items()]
+        self._store.settings.set(_MARKS, [self._before, *marks])
+
+    async def arrive(self, results: Sequence[Result]) -> Mapping[DocId, str]:
         """Take in the documents that a push met; where the answer had no room for them the feed brings them.
 
-        The caller holds `turn`.
+        The caller holds `turn`. Those that were refused come back, with the reason.
         """
-        await self._apply_all([result.current for result in results if result.current is not None])
+        arrived = [result.current for result in results if result.current is not None]
+        await self._apply_all(arrived)
+        parked = (self.parked.get(sealed.doc_id) for sealed in arrived)
+        return {entry.doc_id: entry.reason for entry in parked if entry is not None}
 
     async def apply_waiting(self) -> None:
         """Apply the versions whose files have been closed."""
@@ -160,11 +235,19 @@ class Feed:
 
     # --- applying -----------------------------------------------------------------------------------------
 
-    async def _apply_all(self, documents: Sequence[Sealed]) -> None:
+    async def _apply_all(self, documents: Sequence[Sealed]) -> Mapping[DeviceId, int]:
+        """Apply those that are authentic; what their sealers had seen."""
         fresh = [sealed for sealed in documents if not self._echoes.is_echo(sealed)]
         opened = await trio.to_thread.run_sync(self._open_all, fresh)
+        self._own |= {sealed.doc_id: sealed.revision for sealed in fresh if self._echoes.is_ours(sealed)}
+        claims = self.story.listen(remote.state.document for remote in opened)
+        if self.recovery.active:
+            opened = await trio.to_thread.run_sync(self.recovery.sift, opened)
         # A whole page at once, so that documents which exchange names are seen together.
         await self._apply(opened)
+        if self.recovery.active:
+            await trio.to_thread.run_sync(self.recovery.finish_merges)
+        return claims
 
     def _open_all(self, documents: Sequence[Sealed]) -> list[Remote]:
         opened = []
@@ -232,6 +315,7 @@ class Feed:
                 label=self._label,
                 new_id=lambda: DocId(secrets.token_hex(16)),
                 same_content=same,
+                own={remote.doc_id for remote in arrivals if self._own.get(remote.doc_id) == str(remote.revision)},
             )
             done = Executor(self._store).run(decided)
             for applied in done:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
@@ -16,6 +17,8 @@ from typing import Any, Final, TypeVar
 from blobfs.values.documents import MAX_NAME, Document, Kind, Name
 
 Value = TypeVar("Value")
+
+_CONFLICT: Final = re.compile(rb" \(conflict [^/]+ (?:\d{4}-\d\d-\d\d \d{6}|undated)(?: \d+)?\)(?:\.[^.]*)?\Z")
 
 
 class Side(enum.StrEnum):
@@ -166,6 +169,11 @@ def conflict_name(name: bytes, device: str, mtime_ns: int, is_taken: Callable[[b
         if not is_taken(found):
             return found
         number += 1
+
+
+def is_conflict_name(name: bytes) -> bool:
+    """Whether a name is of the kind that `conflict_name` gives."""
+    return _CONFLICT.search(name) is not None
 
 
 def _date(mtime_ns: int) -> str:

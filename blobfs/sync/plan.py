@@ -102,6 +102,7 @@ def plan(
     label: str,
     new_id: Callable[[], DocId],
     same_content: Collection[DocId] = (),
+    own: Collection[DocId] | None = None,
 ) -> Plan:
     """What `arrivals`, of one document each, do to the tree.
 
@@ -110,8 +111,9 @@ def plan(
         new_id: draws a fresh document id.
         same_content: documents whose changed local bytes are known to equal those that arrive for them, or for
             another document of their name.
+        own: documents that arrive as this device sealed them; None when revisions alone may tell.
     """
-    planner = _Planner(view, device, label, same_content)
+    planner = _Planner(view, device, label, same_content, own)
     refused: list[tuple[Remote, IntegrityError]] = []
     for arrival in arrivals:
         try:
@@ -130,8 +132,10 @@ _CHANGELING: Final = "refused: document {} changes its kind, which no device doe
 class _Planner:
     """The tree as it will be: what `view` has, overlaid with what was decided so far."""
 
-    def __init__(self, view: View, device: DeviceId, label: str, same: Collection[DocId]) -> None:
-        self._view, self._device, self._label, self._same = view, device, label, same
+    def __init__(
+        self, view: View, device: DeviceId, label: str, same: Collection[DocId], own: Collection[DocId] | None
+    ) -> None:
+        self._view, self._device, self._label, self._same, self._own = view, device, label, same, own
         self._cache: dict[DocId, Known | None] = {}
         self._states: dict[DocId, State] = {}
         self._claims: dict[Name, DocId | None] = {}
@@ -164,7 +168,8 @@ class _Planner:
         if not known.changed:
             self._await(arrival, arrival.state, Side.REMOTE)
             return
-        if arrival.revision == (base.revision if base else Revision()).advanced(self._device):
+        is_own = arrival.revision == (base.revision if base else Revision()).advanced(self._device)
+        if is_own and (self._own is None or doc_id in self._own):
             # This device's own, whose answer was lost: what is here now was made of it.
             self._await(arrival, known.state, Side.LOCAL)
             return

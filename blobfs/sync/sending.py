@@ -31,8 +31,8 @@ _KNOWN: Final = 100_000
 """Ids remembered as being there; some 15 MiB."""
 _WINDOW: Final = 2
 """Extents read and hashed together, and asked for with one request."""
-_WINDOWS: Final = 3
-"""Windows under way: one is hashed, one sealed, one sent. 2 * 3 extents are 24 MiB, and as much sealed."""
+_WINDOWS: Final = 4
+"""Windows under way: one is hashed, one asked for, two are sent. 4 * 2 extents are 32 MiB, and as much sealed."""
 
 
 class Sender:
@@ -79,6 +79,10 @@ class Sender:
         for blob_id in ids:
             self._known.pop(blob_id, None)
 
+    def forget_all(self) -> None:
+        """The server may lack anything."""
+        self._known.clear()
+
     async def stream(
         self,
         wanted: Sequence[tuple[int, int]],
@@ -111,16 +115,20 @@ class Sender:
         self,
         outgoing: Outgoing,
         device: DeviceId,
+        base: str | None,
         added: tuple[BlobId, ...],
         removed: tuple[BlobId, ...],
         *,
         padded: bool,
     ) -> Change:
-        """A sealed document. Raises InvalidDocument: one that no device would take."""
+        """A sealed document, to replace the server's revision `base`.
+
+        Raises:
+            InvalidDocument: one that no device would take.
+        """
         assert outgoing.document is not None
         revision = self.revision(outgoing, device)
         payload = crypto.seal_document(self._keys, outgoing.document, revision, deleted=outgoing.deleted, padded=padded)
-        base = None if outgoing.base is None else str(outgoing.base.revision)
         return Change(outgoing.doc_id, base, str(revision), outgoing.deleted, payload, added, removed)
 
 

@@ -10,8 +10,8 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -28,6 +28,7 @@ from blobfs.errors import (
     QuotaExceeded,
     RemoteError,
     RemoteUnavailable,
+    Rollback,
 )
 from blobfs.remote.client import Change, RemoteClient, Result
 from blobfs.store.documents import Changed
@@ -61,6 +62,7 @@ _SNAPSHOT: Final = 64 << 20
 _PARK_S: Final = 300.0
 """After which a parked document is tried again, though nothing changed."""
 _AGAIN_S: Final = 0.5
+_LOST: Final = "the server has lost the document, which it had confirmed before; it stays here, tell the operator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class Upload:
     ) -> None:
         self._store, self._client, self._leaves = store, client, leaves
         self._timing, self._is_busy, self._fetch, self._feed = timing, is_busy, fetch, feed
+        self._recovery = feed.recovery
         self._echoes = echoes
         self.sender = Sender(client, store.keys)
         self.parked: dict[DocId, Parked] = {}
@@ -116,7 +119,7 @@ class Upload:
         changed = await trio.to_thread.run_sync(self._store.documents.changed, limit)
         result.more = len(changed) == limit
         ready = await trio.to_thread.run_sync(partial(self._choose, changed, result, hurry))
-        directories, files, gone = _in_order(ready)
+        directories, files, gone = parcel.in_order(ready)
         if result.more:
             # A directory's tombstone must not overtake those of what was in it.
             gone = [outgoing for outgoing in gone if outgoing.local.node.kind is not Kind.DIRECTORY]
@@ -242,6 +245,11 @@ class Upload:
         await self._send_group(group[:middle], result)
         await self._send_group(group[middle:], result)
 
+    def recover(self) -> None:
+        """The server is another one than it was: nothing that it had is taken for granted."""
+        self.parked.clear()
+        self.sender.forget_all()
+
     def _park(self, outgoing: Outgoing, error: Exception) -> None:
         reason = str(error) if isinstance(error, BlobfsError) else "an error of blobfs itself; the log has the details"
         _log.warning("document %s stays here for now: %s", outgoing.doc_id, reason)
@@ -289,8 +297,12 @@ class Upload:
             padded = parcel.is_padded(fresh, self._is_padded)
             wanted = parcel.dirty_extents(self._store, fresh)
             plains = parcel.read_plain(self._store, fresh, wanted, padded=padded)
-            parcel.name_attachment(self._store, fresh, padded=padded)
+            parcel.name_attachment(self._store, fresh, padded=padded, anew=self._is_lost(fresh))
         return fresh, plains + fresh.indices
+
+    def _is_lost(self, outgoing: Outgoing) -> bool:
+        """Whether the server has lost it, maybe with the index blobs that only matter to whoever reads it."""
+        return outgoing.doc_id in self._recovery.lost
 
     @property
     def _is_padded(self) -> bool:
@@ -304,7 +316,9 @@ class Upload:
                 return None
             padded = parcel.is_padded(fresh, self._is_padded)
             await self._pass_over(fresh, padded)
-            await trio.to_thread.run_sync(partial(parcel.name_attachment, self._store, fresh, padded=padded))
+            await trio.to_thread.run_sync(
+                partial(parcel.name_attachment, self._store, fresh, padded=padded, anew=self._is_lost(fresh))
+            )
             present = self._store.documents.local(fresh.doc_id)
             if present is not None and present.edit == fresh.changed.edit:
                 await self.sender.send(fresh.indices)
@@ -339,6 +353,9 @@ class Upload:
         base, document = outgoing.base, outgoing.document
         assert document is not None
         old = base.document.attachment if base is not None and not base.deleted else None
+        if outgoing.doc_id in self._recovery.lost:
+            there = self._recovery.lost[outgoing.doc_id]
+            old = there.state.document.attachment if there is not None and not there.state.deleted else None
         if outgoing.deleted or document.attachment == old:
             return set(), set()
         for plain in outgoing.indices:
@@ -346,12 +363,26 @@ class Upload:
         before, after = await self._leaves.references(old), await self._leaves.references(document.attachment)
         return after - before, before - after
 
+    def _base(self, outgoing: Outgoing) -> str | None:
+        """The revision that the server has."""
+        if outgoing.doc_id in self._recovery.lost:
+            there = self._recovery.lost[outgoing.doc_id]
+            return None if there is None else str(there.revision)
+        return None if outgoing.base is None else str(outgoing.base.revision)
+
     def _seal_changes(
         self, group: Sequence[Outgoing], references: Sequence[tuple[set[BlobId], set[BlobId]]]
     ) -> list[Change]:
         device, padded = self._store.device, self._is_padded
+        # While a recovery lasts this device knows of edits that the server lacks, which is nobody else's fault.
+        heads = {} if self._recovery.active else self._store.documents.heads()
+        for outgoing in group:
+            if outgoing.document is not None:
+                outgoing.document = replace(outgoing.document, heads=heads, sealer=device)
         return [
-            self.sender.change(outgoing, device, tuple(sorted(added)), tuple(sorted(removed)), padded=padded)
+            self.sender.change(
+                outgoing, device, self._base(outgoing), tuple(sorted(added)), tuple(sorted(removed)), padded=padded
+            )
             for outgoing, (added, removed) in zip(group, references, strict=True)
         ]
 
@@ -372,6 +403,8 @@ class Upload:
                     sound = await trio.to_thread.run_sync(self._still_standing, sound)
                 if sound:
                     files, sent = [pair[0] for pair in sound], [pair[1] for pair in sound]
+                    for change in sent:
+                        self._echoes.expect(change)
                     taken += await self._record(files, sent, await self._client.push(sent))
             if len(sound) < batch:
                 self._again_s = _AGAIN_S
@@ -399,12 +432,15 @@ class Upload:
             self._echoes.remember(changes[number])
         await trio.to_thread.run_sync(self._record_synced, [(group[number], changes[number]) for number in done])
         conflicts = [result for result in results if result.status is protocol.ChangeStatus.CONFLICT]
+        refusals: Mapping[DocId, str] = {}
         if conflicts:
             self._again_s = _AGAIN_S
-            await self._feed.arrive(conflicts)
+            refusals = await self._feed.arrive(conflicts)
         refused: BlobfsError | None = None
         for outgoing, result in zip(group, results, strict=True):
-            if result.status is protocol.ChangeStatus.MISSING_BLOBS:
+            if result.status is protocol.ChangeStatus.CONFLICT:
+                await self._doubt(outgoing, result, refusals.get(outgoing.doc_id))
+            elif result.status is protocol.ChangeStatus.MISSING_BLOBS:
                 await self._restore(outgoing, result)
             elif result.status is protocol.ChangeStatus.OVER_QUOTA:
                 refused = QuotaExceeded("the account on the server is full; delete something or ask for more room")
@@ -413,6 +449,16 @@ class Upload:
         if refused is not None:
             raise refused
         return len(done)
+
+    async def _doubt(self, outgoing: Outgoing, result: Result, refusal: str | None) -> None:
+        """Park what the server turns down for a revision that no device takes, or has lost: trying again is no use."""
+        if refusal is not None:
+            self._park(outgoing, Rollback(refusal))
+            return
+        # An answer without the document may only have had no room for it; so ask.
+        gone = result.current is None and outgoing.base is not None
+        if gone and not await self._client.revisions(outgoing.doc_id, limit=1):
+            self._park(outgoing, Rollback(_LOST))
 
     def _record_synced(self, done: Sequence[tuple[Outgoing, Change]]) -> None:
         documents, attachments = self._store.documents, self._store.attachments
@@ -424,6 +470,9 @@ class Upload:
                     attachments.settle(outgoing.local.node.inode, edit, outgoing.sealed)
                 revision = self.sender.revision(outgoing, self._store.device)
                 documents.record_synced(outgoing.doc_id, edit, revision, document, change.deleted)
+            if done:
+                self._feed.remember_sent(done[-1][1])
+            self._recovery.settle(outgoing.doc_id for outgoing, _ in done)
 
     async def _restore(self, outgoing: Outgoing, result: Result) -> None:
         """The server lacks blobs that were there before: send them again if their bytes are here, else say so."""
@@ -442,25 +491,3 @@ class Upload:
             await self.sender.send([plain for plain in plains if plain.blob_id in wanted])
         except (BytesAbsent, DataMissing):
             self._park(outgoing, DataMissing("the server lost parts of the file that are not on this device either"))
-
-
-def _in_order(ready: Sequence[Outgoing]) -> tuple[list[Outgoing], list[Outgoing], list[Outgoing]]:
-    """(directories, parents first; other documents; deletions, children first)."""
-    by_id = {outgoing.doc_id: outgoing for outgoing in ready}
-
-    def depth(outgoing: Outgoing) -> int:
-        steps, seen = 0, {outgoing.doc_id}
-        while True:
-            document = outgoing.base.document if outgoing.deleted and outgoing.base else outgoing.local.document
-            parent = by_id.get(document.names[0].parent) if document.names else None
-            if parent is None or parent.doc_id in seen:
-                return steps
-            seen.add(parent.doc_id)
-            outgoing, steps = parent, steps + 1
-
-    live = [outgoing for outgoing in ready if not outgoing.deleted]
-    directories = sorted((entry for entry in live if entry.local.node.kind is Kind.DIRECTORY), key=depth)
-    files = [entry for entry in live if entry.local.node.kind is not Kind.DIRECTORY]
-    gone = [outgoing for outgoing in ready if outgoing.deleted]
-    gone.sort(key=lambda entry: (entry.local.node.kind is Kind.DIRECTORY, -depth(entry)))
-    return directories, files, gone

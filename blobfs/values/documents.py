@@ -19,6 +19,7 @@ from typing import Any, Final, NewType
 from blobfs.errors import CorruptDocument, InvalidDocument
 from blobfs.protocol import MAX_DOCUMENT, is_id
 from blobfs.values.extents import INLINE, MAX_SIZE, Attachment, BlobId, depth_for, extent_count
+from blobfs.values.revisions import MAX_DEVICES, DeviceId
 
 DocId = NewType("DocId", str)
 """`[A-Za-z0-9_-]{1,128}`; 32 hex digits drawn at random unless a program chose it."""
@@ -34,6 +35,8 @@ MAX_XATTR: Final = 64 << 10
 """Bytes of one attribute's value."""
 MAX_XATTRS: Final = 256 << 10
 """Bytes of all names and values."""
+MAX_CONTENT: Final = 512 << 10
+"""Bytes of a document's JSON, as `dump` writes it; the rest is for names, attributes and ids."""
 MAX_LINKS: Final = 1000
 MAX_TIME_NS: Final = (1 << 63) - 1
 MAX_RDEV: Final = (1 << 32) - 1
@@ -47,7 +50,9 @@ MAX_OWNER: Final = 0xFFFFFFFE
 FORMAT: Final = 1
 
 _FIELDS: Final = frozenset(("format", "kind", "names", "mode", "uid", "gid", "mtime_ns", "birth_ns", "content"))
-_OPTIONAL: Final = frozenset(("rdev", "target", "xattrs", "attachment"))
+_OPTIONAL: Final = frozenset(("rdev", "target", "xattrs", "attachment", "heads", "sealer"))
+_DEVICE: Final = re.compile(r"[0-9a-f]{16}")
+MAX_COUNT: Final = 10**18 - 1
 _BLOB_ID: Final = re.compile(r"[0-9a-f]{64}")
 _HOLE: Final = "0" * 64
 """What a hole looks like in an index blob, and so no id."""
@@ -97,6 +102,10 @@ class Document:
     """None: nothing is attached. An empty file has an attachment of size 0."""
     content: Json = field(default_factory=dict)
     """The JSON that programs keep in the document: objects, arrays, text without surrogates, finite numbers."""
+    heads: Mapping[DeviceId, int] = field(default_factory=dict, compare=False)
+    """How many edits of each device its sealer had seen, in all documents, without this one. No part of the state."""
+    sealer: DeviceId | None = field(default=None, compare=False)
+    """The device whose edit this revision is. No part of the state."""
 
 
 def is_name(name: bytes) -> bool:
@@ -136,6 +145,8 @@ def check(document: Document) -> None:
         ("xattrs", _are_xattrs(document.xattrs)),
         ("attachment", document.attachment is None or _is_attachment(document)),
         ("content", _is_content(document.content)),
+        ("heads", _are_heads(document.heads)),
+        ("sealer", document.sealer is None or _DEVICE.fullmatch(document.sealer) is not None),
     ):
         if not is_good:
             raise InvalidDocument(f"the document breaks a limit of the format in {field_name}; see docs/FORMAT.md")
@@ -174,6 +185,12 @@ def _is_attachment(document: Document) -> bool:
     )
 
 
+def _are_heads(heads: Mapping[DeviceId, int]) -> bool:
+    return len(heads) <= MAX_DEVICES and all(
+        _DEVICE.fullmatch(device) and 0 < count <= MAX_COUNT for device, count in heads.items()
+    )
+
+
 def _is_content(content: Any) -> bool:
     """Whether this is I-JSON (RFC 7493) with integers of 64 bits, which every parser reads back as it was."""
     values: list[tuple[Any, int]] = [(content, 1)]
@@ -204,7 +221,7 @@ def _is_text(value: Any) -> bool:
 
 
 def encode(document: Document) -> bytes:
-    """The JSON to be sealed: ASCII, keys sorted, no white space, so that equal documents have equal bytes.
+    """The JSON to be sealed: ASCII, keys sorted, no white space, so that equal documents (and heads) have equal bytes.
 
     Raises:
         InvalidDocument: it breaks a limit, so no device would take it.
@@ -236,6 +253,10 @@ def encode(document: Document) -> bytes:
             "padded": document.attachment.padded,
             "ids": list(document.attachment.ids),
         }
+    if document.heads:
+        body["heads"] = dict(document.heads)
+    if document.sealer is not None:
+        body["sealer"] = document.sealer
     return dump(body)
 
 
@@ -365,6 +386,8 @@ def _decode(doc_id: DocId, body: Json) -> Document:
         xattrs={_bytes(name): _base64(value) for name, value in _members(body.get("xattrs", {})).items()},
         attachment=_decode_attachment(_members(body["attachment"])) if "attachment" in body else None,
         content=_members(body["content"]),
+        heads={DeviceId(device): _integer(count) for device, count in _members(body.get("heads", {})).items()},
+        sealer=DeviceId(_text(body["sealer"])) if "sealer" in body else None,
     )
 
 

@@ -4,7 +4,7 @@ The catalog says which blobs exist; a backend only holds bytes. One blob goes in
 
     staged = backend.stage()            bytes nobody can see yet
     staged.write(...)                   as often as needed
-    backend.sync([staged])              on stable storage, still invisible
+    backend.sync([staged])              flushed, still invisible
     backend.publish([(key, staged)])    under their keys, durably; what stood there is replaced
 
 The server calls `publish` and `delete` inside the catalog transaction that makes the same change, so for one key they
@@ -40,14 +40,18 @@ class Staged(Protocol):
 
 
 class BlobReader(Protocol):
-    """An open blob: its bytes stay readable until `close`, even when the blob is deleted meanwhile."""
+    """An open blob. Once it is deleted or replaced, `read` goes on with the old bytes or fails; it never mixes."""
 
     @property
     def size(self) -> int:
         """Bytes of the whole blob."""
 
     def read(self, offset: int, length: int) -> bytes:
-        """The bytes from `offset`, at most `length`; fewer only at the end of the blob."""
+        """The bytes from `offset`, at most `length`; fewer only at the end of the blob.
+
+        Raises:
+            FileNotFoundError: the blob is not there any more, and this backend does not hold on to it.
+        """
 
     def close(self) -> None:
         """Free the handle; harmless when repeated."""
@@ -60,7 +64,7 @@ class BlobsBackend(Protocol):
         """A new, empty, invisible item."""
 
     def sync(self, items: Sequence[Staged]) -> None:
-        """On return the bytes of `items` survive power loss. None of them is written to afterwards."""
+        """On return whatever can be done before `publish` towards durability is done; nothing more is written."""
 
     def publish(self, items: Sequence[tuple[BlobKey, Staged]]) -> None:
         """On return each item stands under its key and survives power loss; readers see all of it or nothing.

@@ -1,7 +1,7 @@
-"""Opening the catalog and its transactions. All that is special to one database product is here and only here.
+"""Opening the catalog and its transactions. What is special to SQLite or PostgreSQL is in products.py.
 
-Invariant: a `writing` transaction is alone among writers (per account on a server database, altogether on SQLite) and,
-unless asked otherwise, durable when it returns.
+Invariant: a `writing` transaction is alone among writers (per account on PostgreSQL, altogether on SQLite) and, unless
+asked otherwise, durable when it returns.
 """
 
 from __future__ import annotations
@@ -9,20 +9,15 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import Connection, inspect, select
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from server.catalog.schema import METADATA, MIGRATIONS, SCHEMA, VERSION
+from server.catalog.products import Product, open_product
+from server.catalog.schema import METADATA, MIGRATIONS, SCHEMA, TOKENS, USERS, VERSION
 from server.errors import CatalogTooNew, DataUnusable, DiskFull, Unavailable
-
-POOL: Final = 12
-"""Connections: the readers' worker threads, the writer and some spare; a thread never holds two."""
-
-LOCK_WAIT_S: Final = 30
-"""How long a writer waits for another process, such as a command, to finish its transaction."""
 
 
 class Catalog:
@@ -35,18 +30,48 @@ class Catalog:
             CatalogTooNew: a newer server wrote it.
             DataUnusable: it cannot be opened.
         """
+        advice = "The catalog cannot be opened; see that its database exists and is writable."
         try:
-            self._engine = _open(url)
+            self._product: Product = open_product(url)
+        except SQLAlchemyError as error:
+            raise DataUnusable(advice) from error
+        try:
             with self.writing() as connection:
+                self._product.lock_schema(connection)
                 _migrate(connection)
-        except (SQLAlchemyError, DiskFull, Unavailable) as error:
-            raise DataUnusable("The catalog cannot be opened; see that its database exists and is writable.") from error
+        except BaseException as error:
+            self.close()
+            if isinstance(error, SQLAlchemyError | DiskFull | Unavailable):
+                raise DataUnusable(advice) from error
+            raise
+
+    @property
+    def writers(self) -> int:
+        """How many transactions may write at once without getting into each other's way."""
+        return self._product.writers
+
+    @property
+    def owner(self) -> int:
+        """This process, among several on the catalog; 0 where there is only one."""
+        return self._product.owner
+
+    def owners(self) -> set[int] | None:
+        """The processes that serve from the catalog now, this one among them; None where there is only one.
+
+        Blocks. Called at the start and then now and then: it also shows this one to the others.
+        """
+        with _translated():
+            return self._product.appear()
+
+    def renumber(self, connection: Connection) -> None:
+        """Accounts and tokens made from now on get numbers above those that rows were inserted with."""
+        self._product.renumber(connection, [table.name for table in (USERS, TOKENS)])
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
         """One consistent view; takes no lock that a writer would wait for."""
-        with _translated(), self._engine.connect() as connection:
-            yield connection
+        with _translated(), self._product.engine.connect() as connection:
+            yield connection.execution_options(**self._product.reading)
 
     @contextlib.contextmanager
     def writing(self, durable: bool = True) -> Iterator[Connection]:
@@ -57,14 +82,14 @@ class Catalog:
         Raises:
             DiskFull, Unavailable: nothing was committed.
         """
-        with _translated(), self._engine.connect() as connection:
-            connection.execution_options(blobfs_write="FULL" if durable else "NORMAL")
+        with _translated(), self._product.engine.connect() as connection:
+            connection.execution_options(blobfs_write="durable" if durable else "soon")
             with connection.begin():
                 yield connection
 
     def close(self) -> None:
         """Close every connection; no transaction may be open."""
-        self._engine.dispose()
+        self._product.close()
 
 
 def _migrate(connection: Connection) -> None:
@@ -81,38 +106,7 @@ def _migrate(connection: Connection) -> None:
         connection.execute(SCHEMA.update(), {"version": VERSION})
 
 
-# --- what is special to one database product ------------------------------------------------------------
-
-
-def _open(url: str) -> Engine:
-    if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_size=POOL, max_overflow=0, pool_pre_ping=True, hide_parameters=True)
-    arguments = {"timeout": LOCK_WAIT_S, "check_same_thread": False, "cached_statements": 256}
-    # Parameters are payloads and hashes, which an error's text, and so the log, must not hold.
-    engine = create_engine(url, pool_size=POOL, max_overflow=0, connect_args=arguments, hide_parameters=True)
-    event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves: the driver would only do so before the first write
-    cursor = connection.cursor()
-    for pragma in ("journal_mode = WAL", "temp_store = MEMORY", "cache_size = -16000", "trusted_schema = OFF"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    level = connection.get_execution_options().get("blobfs_write")
-    if level is None:
-        connection.exec_driver_sql("BEGIN")
-        return
-    # FULL flushes the log at each commit; NORMAL leaves that to the next one that does.
-    connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
-    # IMMEDIATE takes the write lock now, so no transaction fails half-way because its view is stale.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
+# --- errors -----------------------------------------------------------------------------------------------
 
 _FULL: Final = ("disk is full", "could not extend file", "no space left")
 
@@ -121,11 +115,14 @@ _FULL: Final = ("disk is full", "could not extend file", "no space left")
 def _translated() -> Iterator[None]:
     try:
         yield
+    except PoolTimeout as error:
+        raise Unavailable("The server's catalog is busy; try again.") from error
     except DBAPIError as error:
         text = str(error.orig).lower()
         if any(part in text for part in _FULL):
             raise DiskFull("The server's disk is full; nothing was stored.") from error
-        if error.connection_invalidated or "OperationalError" in type(error.orig).__name__:
+        # Among them on PostgreSQL: a lock not granted in time, a deadlock, a connection that broke.
+        if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
             raise Unavailable("The server's catalog does not answer; try again.") from error
         raise
     except OSError as error:

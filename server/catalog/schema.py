@@ -29,6 +29,9 @@ METADATA: Final = MetaData()
 # SQLite counts up by itself only in a column declared INTEGER.
 _NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")
 
+# By bytes everywhere: an order that depends on the machine's language would break an index when that changes.
+_ID: Final = String(128).with_variant(String(128, collation="C"), "postgresql")
+
 SCHEMA: Final = Table(
     "schema_version",
     METADATA,
@@ -39,7 +42,7 @@ USERS: Final = Table(
     "users",
     METADATA,
     Column("id", _NUMBER, primary_key=True, autoincrement=True),
-    Column("name", String(128), nullable=False, unique=True),
+    Column("name", _ID, nullable=False, unique=True),
     Column("quota", BigInteger),  # bytes; NULL: without limit
     Column("used", BigInteger, nullable=False),  # bytes of blobs, documents, kept revisions and secrets
     Column("reserved", BigInteger, nullable=False),  # bytes of uploads under way: the sum over reservations
@@ -67,8 +70,8 @@ BLOBS: Final = Table(
     "blobs",
     METADATA,
     Column("user_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("namespace", String(128), primary_key=True),
-    Column("blob_id", String(128), primary_key=True),
+    Column("namespace", _ID, primary_key=True),
+    Column("blob_id", _ID, primary_key=True),
     Column("size", BigInteger, nullable=False),
     Column("sha256", LargeBinary(32), nullable=False),
     Column("flags", Integer, nullable=False),  # one bit each, see FLAG_BITS in blobs.py
@@ -83,18 +86,19 @@ RESERVATIONS: Final = Table(
     METADATA,
     Column("id", BigInteger, primary_key=True, autoincrement=False),  # drawn at random
     Column("user_id", BigInteger, nullable=False),
-    Column("namespace", String(128), nullable=False),
-    Column("blob_id", String(128), nullable=False),
+    Column("namespace", _ID, nullable=False),
+    Column("blob_id", _ID, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("created_ns", BigInteger, nullable=False),
+    Column("owner", BigInteger, nullable=False, server_default="0"),  # Catalog.owner of the process that uploads
 )
 
 DELETIONS: Final = Table(
     "deletions",
     METADATA,
     Column("user_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("namespace", String(128), primary_key=True),
-    Column("blob_id", String(128), primary_key=True),
+    Column("namespace", _ID, primary_key=True),
+    Column("blob_id", _ID, primary_key=True),
     Column("deleted_ns", BigInteger, nullable=False),
     Column("stored", Boolean, nullable=False),  # the backend may still hold the bytes
     Index("deletions_stored", "stored"),
@@ -105,7 +109,7 @@ DOCUMENTS: Final = Table(
     "documents",
     METADATA,
     Column("user_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("doc_id", String(128), primary_key=True),
+    Column("doc_id", _ID, primary_key=True),
     Column("seq", BigInteger, nullable=False),
     Column("revision", Text, nullable=False),
     Column("deleted", Boolean, nullable=False),
@@ -119,7 +123,7 @@ REVISIONS: Final = Table(
     "revisions",
     METADATA,
     Column("user_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("doc_id", String(128), primary_key=True),
+    Column("doc_id", _ID, primary_key=True),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("revision", Text, nullable=False),
     Column("deleted", Boolean, nullable=False),
@@ -134,8 +138,8 @@ REFS: Final = Table(
     "refs",
     METADATA,
     Column("user_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("blob_id", String(128), primary_key=True),
-    Column("doc_id", String(128), primary_key=True),
+    Column("blob_id", _ID, primary_key=True),
+    Column("doc_id", _ID, primary_key=True),
     Column("since_seq", BigInteger, primary_key=True, autoincrement=False),
     Column("until_seq", BigInteger),  # NULL: the newest revision refers to it
     Index("refs_by_document", "user_id", "doc_id", "until_seq"),
@@ -149,7 +153,12 @@ SECRETS: Final = Table(
     Column("payload", LargeBinary, nullable=False),
 )
 
-MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = ()
+
+def _add_owner(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE reservations ADD COLUMN owner BIGINT NOT NULL DEFAULT 0")
+
+
+MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_add_owner,)
 """The first takes a catalog of version 1 to version 2, and so on. A new catalog gets the tables above at once."""
 
 VERSION: Final = 1 + len(MIGRATIONS)

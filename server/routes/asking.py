@@ -5,10 +5,11 @@ Must not know what any route does. Invariant: what these functions return is wel
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import AsyncIterator
-from typing import Any, Final, cast
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, TypeVar, cast
 
 import anyio
 from starlette.requests import Request
@@ -20,6 +21,8 @@ from server.errors import BadRequest, LengthRequired, TooLarge, Unavailable
 from server.intake import Intake
 from server.quota import Place
 from server.service import Service
+
+R = TypeVar("R")
 
 BODY_S: Final = 1800
 """Seconds for a whole body: the largest blob at 75 kbit/s."""
@@ -43,11 +46,13 @@ async def authorise(request: Request, action: Action) -> Principal:
 
     Raises:
         Unauthorized, Forbidden: the answer of `auth`.
+        TooManyRequests: the account sends more than it may.
         BadRequest: the path names no possible user, or the query is too long.
     """
     principal = await service_of(request).read(
         auth.authenticate, request.headers.get("authorization"), request.path_params["user"]
     )
+    service_of(request).rates.take(principal.user_id)
     principal.require(action)
     if len(request.url.query) > MAX_QUERY:
         raise BadRequest("The query is too long.")
@@ -174,22 +179,28 @@ async def chunks_of(request: Request) -> AsyncIterator[bytes]:
     raise Unavailable("The body came too slowly.")
 
 
-async def json_of(request: Request, highest: int) -> Any:
-    """The body, which is JSON of at most `highest` bytes.
+@contextlib.asynccontextmanager
+async def json_of(request: Request, principal: Principal, highest: int, read: Callable[[Any], R]) -> AsyncIterator[R]:
+    """What `read` makes of the body, which is JSON of at most `highest` bytes. Counts as held until the end.
 
+    Args:
+        read: checks the form, in the thread that parses; so what hostile JSON swells to goes again there.
     Raises:
         TooLarge: it is longer.
         BadRequest: it is no JSON, or has duplicate members, NaN or a lone surrogate.
+        TooManyRequests, Unavailable: the account, or the server, holds too much already.
     """
     length = request.headers.get("content-length", "0")
     if length.isascii() and length.isdigit() and int(length[:18]) > highest:
         raise TooLarge(f"The body has at most {highest} bytes.")
-    body = bytearray()
-    async for chunk in chunks_of(request):
-        body += chunk
-        if len(body) > highest:
-            raise TooLarge(f"The body has at most {highest} bytes.")
-    return await anyio.to_thread.run_sync(_parse, bytes(body))
+    service, body = service_of(request), bytearray()
+    with service.bodies.hold(principal.user_id) as held:
+        async for chunk in chunks_of(request):
+            held.grow(len(chunk))
+            body += chunk
+            if len(body) > highest:
+                raise TooLarge(f"The body has at most {highest} bytes.")
+        yield await service.parse(lambda text: read(_parse(text)), bytes(body))
 
 
 def _parse(body: bytes) -> Any:

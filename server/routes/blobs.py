@@ -103,11 +103,11 @@ async def flag_blob(request: Request) -> Response:
     """POST of one blob's flags: replaces them, when they are those that the query expects."""
     principal = await authorise(request, Action.CHANGE)
     place, blob_id = place_of(request, principal), id_of(request, "blob_id")
-    flags = _flags_in(await json_of(request, 4096))
     expected = request.query_params.get("expect")
     expected_bits = None if expected is None else _flags_in([name for name in expected.split(",") if name])
     service = service_of(request)
-    await service.write(blobs.set_flags, place.user_id, place.namespace, blob_id, flags, expected_bits)
+    async with json_of(request, principal, 4096, _flags_in) as flags:
+        await service.write(blobs.set_flags, place.user_id, place.namespace, blob_id, flags, expected_bits)
     return Response(status_code=204)
 
 
@@ -139,8 +139,8 @@ async def show_missing(request: Request) -> Response:
     """POST of ids: those that the server lacks."""
     principal = await authorise(request, Action.READ)
     place = place_of(request, principal)
-    ids = ids_in(await json_of(request, MAX_IDS_BODY), protocol.MAX_IDS)
-    return JSONResponse({"missing": await service_of(request).read(_missing, place, ids)})
+    async with json_of(request, principal, MAX_IDS_BODY, lambda body: ids_in(body, protocol.MAX_IDS)) as ids:
+        return JSONResponse({"missing": await service_of(request).read(_missing, place, ids)})
 
 
 def _missing(connection: Connection, place: Place, ids: Sequence[str]) -> list[str]:

@@ -154,15 +154,14 @@ def _load_revisions(connection: Connection, user_id: int, doc_id: str, before: i
 async def push_changes(request: Request) -> Response:
     """POST of changes: one transaction, one result for each."""
     principal = await authorise(request, Action.CREATE)
-    body = await json_of(request, MAX_DOCUMENTS_BODY)
     service = service_of(request)
-    changes = await anyio.to_thread.run_sync(_parse_changes, body)
-    if Action.CHANGE not in principal.actions:
-        _refuse_replacing(changes)
-    valid = [change for change in changes if isinstance(change, Change)]
-    outcomes = iter(await service.write(_push, service, principal.user_id, valid) if valid else [])
-    service.news.tell(principal.user_id)
-    packed = await anyio.to_thread.run_sync(_pack_results, changes, outcomes)
+    async with json_of(request, principal, MAX_DOCUMENTS_BODY, _parse_changes) as changes:
+        if Action.CHANGE not in principal.actions:
+            _refuse_replacing(changes)
+        valid = [change for change in changes if isinstance(change, Change)]
+        outcomes = iter(await service.write(_push, service, principal.user_id, valid) if valid else [])
+        service.news.tell(principal.user_id)
+        packed = await anyio.to_thread.run_sync(_pack_results, changes, outcomes)
     return Response(packed, media_type="application/json")
 
 

@@ -53,9 +53,9 @@ async def stream_blobs(request: Request) -> Response:
         return await _Upload(intake_of(request), place, _Bytes(chunks_of(request))).run()
     if direction != "download":
         raise BadRequest("direction is upload or download.")
-    ids = ids_in(await json_of(request, MAX_IDS_BODY), MAX_STREAM_ITEMS)
     service = service_of(request)
-    found = await service.read(blobs.find_several, place.user_id, place.namespace, ids)
+    async with json_of(request, principal, MAX_IDS_BODY, lambda body: ids_in(body, MAX_STREAM_ITEMS)) as ids:
+        found = await service.read(blobs.find_several, place.user_id, place.namespace, ids)
     return StreamingResponse(_send(service, place, ids, found), media_type="application/octet-stream")
 
 
@@ -201,6 +201,9 @@ def _load(backend: BlobsBackend, place: Place, turn: Sequence[Blob | str]) -> by
             continue
         try:
             data = reader.read(0, reader.size)
+        except FileNotFoundError:
+            packed += pack_item_header(entry.blob_id, 0, ItemStatus.NOT_FOUND)
+            continue
         finally:
             reader.close()
         packed += pack_item_header(entry.blob_id, len(data)) + data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,18 +14,31 @@ from tests.e2e.devices import PASSPHRASE, Server
 OpenDevice = Callable[..., blobfs.Account]
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A real server process with no users."""
-    running = Server(tmp_path / "server")
+@pytest.fixture(scope="session")
+def session_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real server process for all tests of the API."""
+    running = Server(tmp_path_factory.mktemp("api") / "server")
     yield running
     running.stop()
 
 
 @pytest.fixture
-def device(tmp_path: Path, server: Server) -> Iterator[OpenDevice]:
+def server(session_server: Server) -> Iterator[Server]:
+    """A real server process. A test may stop it."""
+    yield session_server
+    if session_server.process is None:
+        session_server.start()
+
+
+@pytest.fixture
+def invite(server: Server) -> str:
+    """Of a new account."""
+    return server.add_user(f"user-{secrets.token_hex(4)}")["invite"]
+
+
+@pytest.fixture
+def device(tmp_path: Path, invite: str) -> Iterator[OpenDevice]:
     """Open an account on a device by name, made at the first time; all devices have one account."""
-    invite = server.add_user("alice")["invite"]
     opened: list[blobfs.Account] = []
 
     def open_device(name: str = "one") -> blobfs.Account:

@@ -12,13 +12,15 @@ import sys
 import zipfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 import blobfs
 from blobfs import AttachmentState
-from blobfs.errors import RemoteUnavailable, RevisionConflict, StaleHandle, UsageError
+from blobfs.errors import DocumentExists, RemoteUnavailable, RevisionConflict, StaleHandle, UsageError
 from tests.api.conftest import OpenDevice
 from tests.api.test_documents import get
 from tests.e2e.devices import PASSPHRASE, Server
@@ -35,38 +37,39 @@ def read(document: blobfs.Document) -> bytes | None:
         return file.read()
 
 
-@pytest.mark.parametrize("size", [0, 1, 128 << 10, (128 << 10) + 1, 4 * MIB, 9 * MIB + 5])
 @pytest.mark.parametrize("kind", ["path", "bytes", "file", "pieces"])
-def test_an_attachment_comes_from_anything_that_gives_bytes(
-    account: blobfs.Account, tmp_path: Path, size: int, kind: str
-) -> None:
-    data = random.Random(size).randbytes(size)
-    path = tmp_path / "source"
-    path.write_bytes(data)
+def test_an_attachment_comes_from_anything_that_gives_bytes(account: blobfs.Account, tmp_path: Path, kind: str) -> None:
     doc = account.create_doc({})
+    for size in (0, 1, 128 << 10, (128 << 10) + 1, 4 * MIB, 9 * MIB + 5):
+        data = random.Random(size).randbytes(size)
+        doc.put_attachment(source_of(data, kind, tmp_path / "source"))
+        assert read(doc) == data
+        account.put_doc(doc)
+        assert read(doc) == data
+        assert read(get(account, doc.doc_id)) == data
+
+
+def source_of(data: bytes, kind: str, path: Path) -> Any:
+    """The bytes as something that can be attached."""
     if kind == "path":
-        doc.put_attachment(path)
-    elif kind == "bytes":
-        doc.put_attachment(memoryview(data))
-    elif kind == "file":
+        path.write_bytes(data)
+        return path
+    if kind == "file":
         file = io.BytesIO(data)
         file.seek(0, io.SEEK_END)
-        doc.put_attachment(file)
-    else:
-        doc.put_attachment(data[at : at + 1000_003] for at in range(0, size, 1000_003))
-    assert read(doc) == data
-    account.put_doc(doc)
-    assert read(doc) == data
-    assert read(get(account, doc.doc_id)) == data
+        return file
+    if kind == "pieces":
+        return (data[at : at + 1000_003] for at in range(0, len(data), 1000_003))
+    return memoryview(data)
 
 
-@pytest.mark.parametrize("source", [5, "nowhere/at-all", io.StringIO("text"), ["text"], None])
-def test_what_gives_no_bytes_is_refused_and_changes_nothing(account: blobfs.Account, source: object) -> None:
+def test_what_gives_no_bytes_is_refused_and_changes_nothing(account: blobfs.Account) -> None:
     doc = account.create_doc({})
-    with pytest.raises((UsageError, OSError)):
-        doc.put_attachment(source)  # type: ignore[arg-type]
-    assert not doc.is_dirty()
-    assert doc.get_attachment_state() is AttachmentState.NONE
+    for source in (5, "nowhere/at-all", io.StringIO("text"), ["text"], None):
+        with pytest.raises((UsageError, OSError)):
+            doc.put_attachment(source)  # type: ignore[arg-type]
+        assert not doc.is_dirty()
+        assert doc.get_attachment_state() is AttachmentState.NONE
 
 
 def test_a_new_attachment_replaces_the_old_one(account: blobfs.Account) -> None:
@@ -76,6 +79,7 @@ def test_a_new_attachment_replaces_the_old_one(account: blobfs.Account) -> None:
         doc.put_attachment(data)
         account.put_doc(doc)
         assert read(get(account, doc.doc_id)) == data
+        assert account.desk._store.check() == []
         assert doc.upload_attachment() is AttachmentState.SYNCED
 
 
@@ -101,7 +105,7 @@ def test_a_deleted_document_takes_its_attachment_along(account: blobfs.Account) 
     doc.put_attachment(bytes(MIB))
     account.put_doc(doc)
     account.delete_doc(doc)
-    assert account.store.attachments.stored() == 0
+    assert account.desk._store.attachments.stored() == 0
 
 
 def test_content_and_attachment_change_together_or_not_at_all(account: blobfs.Account) -> None:
@@ -120,6 +124,19 @@ def test_content_and_attachment_change_together_or_not_at_all(account: blobfs.Ac
     assert read(late) == b"three"
 
 
+def test_a_new_document_comes_with_its_attachment_or_not_at_all(account: blobfs.Account) -> None:
+    doc = account.create_doc({"n": 1}, doc_id="both", attachment=b"bytes")
+    assert not doc.is_dirty()
+    assert read(doc) == b"bytes"
+    with pytest.raises(DocumentExists):
+        account.create_doc({"n": 2}, doc_id="both", attachment=b"others")
+    with pytest.raises(UsageError):
+        account.create_doc({"n": 3}, doc_id="other", attachment=["text"])  # type: ignore[list-item]
+    assert account.get_doc("other") is None
+    assert read(get(account, "both")) == b"bytes"
+    assert not account.attaching.staging._live
+
+
 def test_an_attachment_is_fetched_on_another_device_when_it_is_read(device: OpenDevice) -> None:
     data = random.Random(1).randbytes(9 * MIB)
     one, two = device("one"), device("two")
@@ -135,7 +152,7 @@ def test_an_attachment_is_fetched_on_another_device_when_it_is_read(device: Open
     with file:
         file.seek(-1000, io.SEEK_END)
         assert file.read() == data[-1000:]
-        assert two.store.attachments.stored() < MIB
+        assert two.desk._store.attachments.stored() < MIB
     assert there.get_attachment_state() is AttachmentState.REMOTE
     assert there.download_attachment() is AttachmentState.SYNCED
     assert read(there) == data
@@ -163,9 +180,8 @@ def test_a_reader_never_mixes_two_versions(account: blobfs.Account) -> None:
         assert file.read(10) == b"a" * 10
         doc.put_attachment(b"b" * MIB)
         account.put_doc(doc)
+        file.seek(MIB // 2)
         with pytest.raises(StaleHandle):
-            file.seek(0, io.SEEK_END)
-            file.seek(MIB // 2)
             file.read(10)
 
 
@@ -204,7 +220,7 @@ def test_an_attachment_that_was_not_put_cannot_be_uploaded(account: blobfs.Accou
 def test_async_pieces_make_an_attachment_and_a_failure_in_them_leaves_nothing(account: blobfs.Account) -> None:
     async def pieces(broken: bool) -> AsyncIterator[bytes]:
         for number in range(5):
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             yield bytes([number]) * 700_000
         if broken:
             raise RuntimeError("the source broke")
@@ -215,10 +231,12 @@ def test_async_pieces_make_an_attachment_and_a_failure_in_them_leaves_nothing(ac
             await doc.put_attachment(pieces(True))
         assert not await doc.is_dirty()
         await doc.put_attachment(pieces(False))
-        file = await doc.get_attachment()
-        assert file is not None
-        async with file:
-            assert await file.read() == b"".join(bytes([number]) * 700_000 for number in range(5))
+        both = await blobfs.AsyncAccount(account).create_doc({}, attachment=pieces(False))
+        for one in (doc, both):
+            file = await one.get_attachment()
+            assert file is not None
+            async with file:
+                assert await file.read() == b"".join(bytes([number]) * 700_000 for number in range(5))
 
     anyio.run(use, backend="trio")
 
@@ -273,6 +291,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert done.returncode == -signal.SIGKILL
     account = device("one")
     assert read(get(account, "kept")) == b"kept" * 100_000
+    assert account.desk._store.check() == []
 
 
 def test_staged_bytes_of_a_forgotten_document_are_given_back(account: blobfs.Account) -> None:
@@ -282,3 +301,5 @@ def test_staged_bytes_of_a_forgotten_document_are_given_back(account: blobfs.Acc
     other = account.create_doc({})
     other.put_attachment(b"next")
     assert len(account.attaching.staging._live) == 1
+    account.put_doc(other)
+    assert account.desk._store.check() == []

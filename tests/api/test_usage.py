@@ -9,13 +9,11 @@ import pytest
 
 import blobfs
 from blobfs import AttachmentState
-from tests.e2e.devices import PASSPHRASE, Server
+from tests.e2e.devices import PASSPHRASE
 
 
 @pytest.mark.parametrize("backend", ["trio", "asyncio"])
-def test_a_document_gets_an_attachment_and_both_are_uploaded(server: Server, tmp_path: Path, backend: str) -> None:
-    invite = server.add_user("alice")["invite"]
-
+def test_a_document_gets_an_attachment_and_both_are_uploaded(invite: str, tmp_path: Path, backend: str) -> None:
     async def use() -> None:
         async with blobfs.create_account(tmp_path / "store", passphrase=PASSPHRASE, invite=invite) as account:
             doc = await account.create_doc({})
@@ -37,8 +35,7 @@ def test_a_document_gets_an_attachment_and_both_are_uploaded(server: Server, tmp
     anyio.run(use, backend=backend)
 
 
-def test_the_same_without_async(server: Server, tmp_path: Path) -> None:
-    invite = server.add_user("alice")["invite"]
+def test_the_same_without_async(invite: str, tmp_path: Path) -> None:
     with blobfs.create_account(tmp_path / "store", passphrase=PASSPHRASE, invite=invite) as account:
         doc = account.create_doc({})
         assert doc.get_attachment_state() is AttachmentState.NONE

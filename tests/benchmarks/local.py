@@ -71,15 +71,21 @@ def run(options: Options) -> Outcome:
         if told := ", ".join(filter(None, (filesystem.tell_version(), filesystem.remark))):
             outcome.about[filesystem.name] = told
     with _stop_on_sigterm(), tempfile.TemporaryDirectory(prefix="blobfs-bench-") as scratch:
-        tarball = Path(scratch, "tree.tar")
-        pack_tree(tarball)
-        for number in range(options.runs):
-            for filesystem in chosen:
-                outcome.loads.append(machine.load())
-                _say(f"run {number + 1} of {options.runs}: {filesystem.name} (load {outcome.loads[-1]})")
-                one = run_pass(filesystem, options, tarball, number, outcome)
-                outcome.passes.setdefault(filesystem.name, []).append(one)
+        try:
+            _run_all(chosen, options, Path(scratch, "tree.tar"), outcome)
+        except KeyboardInterrupt:
+            outcome.skipped["what was still to come"] = "interrupted"
     return outcome
+
+
+def _run_all(chosen: Sequence[Filesystem], options: Options, tarball: Path, outcome: Outcome) -> None:
+    pack_tree(tarball)
+    for number in range(options.runs):
+        for filesystem in chosen:
+            outcome.loads.append(machine.load())
+            _say(f"run {number + 1} of {options.runs}: {filesystem.name} (load {outcome.loads[-1]})")
+            one = run_pass(filesystem, options, tarball, number, outcome)
+            outcome.passes.setdefault(filesystem.name, []).append(one)
 
 
 @contextlib.contextmanager

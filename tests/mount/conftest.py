@@ -42,9 +42,16 @@ class Mounted:
 
     def change_elsewhere(self, name: str, body: bytes) -> None:
         """Another device puts a file into the root, or with no bytes deletes it; on return it is in the store."""
+        self._tell(f"{name} {body.hex()}")
+
+    def evict(self) -> None:
+        """All that is stored goes to a server, and no byte of it stays here; reading brings it back."""
+        self._tell("/evict")
+
+    def _tell(self, line: str) -> None:
         assert self.process is not None
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{name} {body.hex()}\n".encode())
+        self.process.stdin.write(f"{line}\n".encode())
         self.process.stdin.flush()
         assert self._answer() == b"done\n"
 

@@ -1,13 +1,15 @@
 """A daemon of the least kind: one store, no server, mounted until SIGTERM. Run as `python -m tests.mount.daemon`.
 
 Prints `ready` when the mount can be used. The store's keys are fixed: what is in it is made up. A line on standard
-input plays another device: `NAME HEX` puts a file into the root, `NAME` deletes it; `done` is the answer.
+input plays another device: `NAME HEX` puts a file into the root, `NAME` deletes it. `/evict` plays a server that takes
+everything, and drops all bytes here; they come back when they are read. `done` is the answer.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import hashlib
 import logging
 import os
 import signal
@@ -20,9 +22,11 @@ from blobfs.errors import BlobfsError, RemoteUnavailable
 from blobfs.fs.filesystem import FileSystem, Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
+from blobfs.fs.views import ViewedFileSystem
+from blobfs.store.documents import Changed
 from blobfs.store.store import Store
 from blobfs.values.documents import ROOT, DocId, Document, Name
-from blobfs.values.extents import Attachment, BlobId
+from blobfs.values.extents import EXTENT, Attachment, BlobId, extent_length
 from blobfs.values.keys import AccountId, Keys, derive_keys
 from blobfs.values.nodes import Content
 from blobfs.values.revisions import DeviceId, Revision
@@ -42,18 +46,60 @@ def open_store(path: Path) -> Store:
     return Store.create(path, fixed_keys(), device_name="test")
 
 
-async def no_server(content: Content, offset: int, length: int) -> None:
-    """A fetch of a device that is offline."""
-    raise RemoteUnavailable("this device is offline")
+class Shelf:
+    """A server that only keeps bytes: a directory beside the store, which outlives the daemon."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._path = store.path.with_name("shelf")
+        self._path.mkdir(exist_ok=True)
+
+    async def fetch(self, content: Content, offset: int, length: int) -> None:
+        """Bring whole extents; there is nothing of those that were never evicted."""
+        first, last = offset // EXTENT, (offset + length - 1) // EXTENT
+        for index, extent in self._store.attachments.extents(content).items():
+            if first <= index <= last and extent.blob_id is not None:
+                try:
+                    plaintext = (self._path / extent.blob_id).read_bytes()
+                except FileNotFoundError:
+                    raise RemoteUnavailable("this device is offline") from None
+                self._store.attachments.keep(content, index, extent.blob_id, 0, plaintext)
+
+    def evict(self) -> None:
+        """All that changed is on the server now, and no byte of it here."""
+        for changed in self._store.documents.changed(1_000_000):
+            self._take(changed)
+        for content, index in self._store.attachments.evictable(1_000_000):
+            self._store.attachments.evict(content, [index])
+
+    def _take(self, changed: Changed) -> None:
+        store, local = self._store, self._store.documents.local(changed.doc_id)
+        assert local is not None
+        node = local.node
+        if node.content is not None and not node.deleted:
+            sealed = {}
+            for index, extent in store.attachments.extents(node.content).items():
+                if extent.dirty:
+                    length = extent_length(node.size, index)
+                    plaintext = store.attachments.read_extent(node.content, index, length)
+                    blob_id = BlobId(hashlib.sha256(plaintext).hexdigest())
+                    (self._path / blob_id).write_bytes(plaintext)
+                    sealed[index] = (blob_id, length)
+            assert store.attachments.settle(node.inode, changed.edit, sealed)
+            local = store.documents.local(changed.doc_id)
+            assert local is not None
+        revision = Revision.of({store.device: local.edit})
+        store.documents.record_synced(changed.doc_id, changed.edit, revision, local.document, node.deleted)
 
 
 async def _run(store: Store, mountpoint: Path, options: MountOptions) -> None:
     owner = Owner(os.getuid(), os.getgid(), os.getuid() == 0)
-    fs = FileSystem(store, fetch=no_server, prefetch=None, owner=owner, fetch_deadline_s=5)
+    shelf = Shelf(store)
+    fs = ViewedFileSystem(store, fetch=shelf.fetch, prefetch=None, owner=owner, fetch_deadline_s=5)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_wait_for_signal, nursery.cancel_scope)
         nursery.start_soon(_tick, store)
-        nursery.start_soon(_play_other_device, store, fs)
+        nursery.start_soon(_play_other_device, store, fs, shelf)
         await serve(fs, mountpoint, options, ready=functools.partial(print, "ready", flush=True))
         nursery.cancel_scope.cancel()
 
@@ -70,9 +116,13 @@ async def _tick(store: Store) -> None:
         await trio.to_thread.run_sync(store.tick)
 
 
-async def _play_other_device(store: Store, fs: FileSystem) -> None:
+async def _play_other_device(store: Store, fs: FileSystem, shelf: Shelf) -> None:
     counter = 0
     while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
+        if line == "/evict\n":
+            shelf.evict()
+            print("done", flush=True)
+            continue
         counter += 1
         name, _, body = line.strip().partition(" ")
         blob_id = BlobId(f"{counter:064x}")

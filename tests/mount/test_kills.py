@@ -15,15 +15,21 @@ from tests.mount.conftest import Mounted
 WRITER = """
 import os, random, sys
 draw, base = random.Random(int(sys.argv[1])), sys.argv[1]
-names = []
+names, held = [], []
 def body(name): return random.Random(name).randbytes(random.Random(name + "s").choice((0, 7, 5000, 140000, 900000)))
 try:
     for number in range(10**9):
         name = f"{base}-{number}"
         print("begin", name, flush=True)
-        with open(name + ".tmp", "wb") as file:
-            file.write(body(name))
-        os.rename(name + ".tmp", name)
+        if draw.random() < 0.3:
+            held = (held + [open(name, "wb", buffering=0)])[-5:]
+            for start in range(0, len(body(name)), 70000):
+                held[-1].write(body(name)[start : start + 70000])
+            os.fsync(held[-1].fileno())
+        else:
+            with open(name + ".tmp", "wb") as file:
+                file.write(body(name))
+            os.rename(name + ".tmp", name)
         print("there", name, flush=True)
         names.append(name)
         if draw.random() < 0.3:
@@ -61,9 +67,13 @@ def check(directory: Path, files: dict[str, str]) -> None:
         found.pop(name + ".tmp", None)
         if state == "there":
             assert path is not None, f"{name} is lost"
+        if state in ("there", "gone", "end"):
+            files[name] = "there" if path is not None else "gone"
         if state == "gone":
             assert path is None, f"{name} is back"
-        if path is not None:
+        if path is not None and state == "begin":
+            assert body(name).startswith(path.read_bytes()), f"{name} is torn"
+        elif path is not None:
             assert path.read_bytes() == body(name), f"{name} is torn"
     assert not found
 
@@ -79,7 +89,7 @@ def survive(mount: Mounted, rounds: int) -> None:
 
 
 def test_everything_acknowledged_survives_kills(mount: Mounted) -> None:
-    survive(mount, 4)
+    survive(mount, 15)
 
 
 @pytest.mark.long

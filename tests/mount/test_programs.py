@@ -93,12 +93,14 @@ def test_tar_brings_everything_back(folder: Path, tree: Path, tmp_path: Path) ->
     assert list(folder.iterdir()) == []
 
 
-if shutil.which("rsync"):
-
-    def test_rsync_copies_everything_and_then_has_nothing_to_do(folder: Path, tree: Path) -> None:
-        run("rsync", "-aHX", "--sparse", f"{tree}/", folder / "copy")
-        assert describe(folder / "copy") == describe(tree)
-        assert run("rsync", "-aHX", "--itemize-changes", f"{tree}/", folder / "copy").strip() == ""
+def test_rsync_copies_everything_and_then_has_nothing_to_do(folder: Path, tree: Path) -> None:
+    options = ("-aHAX", "--sparse")
+    run("rsync", *options, f"{tree}/", folder / "copy")
+    assert describe(folder / "copy") == describe(tree)
+    assert (folder / "copy" / "sparse").stat().st_blocks * 512 < 1 << 20
+    assert run("rsync", *options, "--itemize-changes", f"{tree}/", folder / "copy").strip() == ""
+    run("rsync", *options, f"{folder}/copy/", folder / "again")
+    assert describe(folder / "again") == describe(tree)
 
 
 def test_git_works_and_its_repository_is_sound(folder: Path, tree: Path) -> None:
@@ -113,6 +115,7 @@ def test_git_works_and_its_repository_is_sound(folder: Path, tree: Path) -> None
     run("git", "gc", "-q", cwd=folder)
     run("git", "fsck", "--full", "--strict", cwd=folder)
     run("git", "clone", "-q", ".", "clone", cwd=folder)
+    run("git", "fsck", "--full", "--strict", cwd=folder / "clone")
     assert run("git", "log", "--format=%s", cwd=folder / "clone").split() == ["2", "1", "0"]
 
 

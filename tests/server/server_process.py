@@ -34,7 +34,8 @@ def command(*arguments: object) -> list[str]:
 class RunningServer:
     """`python -m server` until `stop` or `kill`."""
 
-    def __init__(self, data: Path, *arguments: object) -> None:
+    def __init__(self, data: Path, *arguments: object, catalog_url: str | None = None) -> None:
+        """With a `catalog_url`, DATA/server.toml says the same."""
         self.data = data
         self.process = subprocess.Popen(
             command("--data", data, "--port", 0, *arguments), stdout=subprocess.PIPE, cwd=ROOT, text=True
@@ -45,7 +46,7 @@ class RunningServer:
         line = self.process.stdout.readline()
         assert line.startswith("listening on "), line
         self.url = line.removeprefix("listening on ").strip()
-        self.catalog = Catalog(Settings(data).url_of_catalog)
+        self.catalog = Catalog(Settings(data, catalog_url=catalog_url).url_of_catalog)
         self.clients: list[httpx.Client] = []
 
     def stop(self) -> int:

@@ -440,9 +440,7 @@ def test_listeners_hear_of_edits_only(store: Store) -> None:
     assert heard == [1]
     store.settings.set("a", 1)
     store.documents.apply(remote("r1"), revision(1), False, 50)
-    store.documents.cursor = "c"
     assert heard == [1]
-    assert store.documents.cursor == "c"
 
 
 def test_contents_are_not_used_twice(bench: Bench, store: Store) -> None:

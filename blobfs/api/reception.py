@@ -1,0 +1,92 @@
+"""The daemon's side of the API: its desk, wired to what it mounts, and news of every change whatever its way.
+
+Invariant: when a program's call returns, the kernel has been told to forget what that call changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import trio
+
+from blobfs.api.changes import Changes, Listeners
+from blobfs.api.desk import Desk
+from blobfs.api.loop import Loop
+from blobfs.api.owner import tell
+from blobfs.api.serving import serving
+from blobfs.remote.client import RemoteClient
+from blobfs.store.documents import Applied
+from blobfs.store.store import Store
+from blobfs.sync.engine import SyncEngine
+from blobfs.values.nodes import Inode
+
+
+class Reception:
+    """The desk of a daemon, wired to what it mounts."""
+
+    def __init__(
+        self, store: Store, engine: SyncEngine, client: RemoteClient, notify: Callable[[Applied], None]
+    ) -> None:
+        """
+        Args:
+            notify: called on the loop after each change that did not come through the mount.
+        """
+        self._store, self._engine, self._client, self._notify = store, engine, client, notify
+        self._loop, self._listeners = Loop(), Listeners()
+        self._desk = Desk(store, self._loop, written=self._written)
+        self._watchers = 0
+
+    def is_open(self, inode: Inode) -> bool:
+        """Whether a program reads the attachment of a node. From any thread."""
+        return self._desk.is_open(inode)
+
+    def applied(self, applied: Applied) -> None:
+        """Another device changed a document. On the loop."""
+        tell(self._store, self._listeners, applied)
+        self._notify(applied)
+
+    def _written(self, applied: Applied) -> None:
+        # In the worker thread of a call: it returns when the mount shows what it did.
+        trio.from_thread.run_sync(self._notify, applied)
+
+    @contextlib.contextmanager
+    def _listen(self) -> Iterator[Changes]:
+        """Listen for changes of any origin. On the loop."""
+        if not self._watchers:
+            self._store.queries.watch()
+        self._watchers += 1
+        news = self._listeners.listen()
+        try:
+            yield news
+        finally:
+            news.close()
+            self._watchers -= 1
+            if not self._watchers:
+                self._store.queries.unwatch()
+
+    def _wake(self) -> None:
+        # From the thread of any edit, a request of the mount included: whoever listens must not slow it down.
+        if self._watchers:
+            self._token.run_sync_soon(self._tell, idempotent=True)
+
+    def _tell(self) -> None:
+        if self._watchers:
+            for doc_id in self._store.queries.news():
+                self._listeners.tell(doc_id)
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Answer programs while the block runs; the engine must run as long."""
+        async with trio.open_nursery() as jobs:
+            self._loop.begin(jobs, self._engine, self._client)
+            self._token = trio.lowlevel.current_trio_token()
+            self._store.on_change.append(self._wake)
+            try:
+                async with serving(self._store.path, self._desk, self._listen):
+                    yield
+            finally:
+                self._store.on_change.remove(self._wake)
+                self._listeners.close()
+                self._loop.end()
+            jobs.cancel_scope.cancel()

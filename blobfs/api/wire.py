@@ -1,0 +1,61 @@
+"""How questions to a desk and its answers travel on a local socket.
+
+    0      4
+    ├ size ┤ msgpack ...   question: [method, arguments]; answer: [true, result] or [false, kind, message, details]
+
+Knows no desk. Invariant: an error arrives as the class and the sentence that it left as.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final
+
+import msgpack
+
+import blobfs.errors
+from blobfs.errors import BlobfsError, BytesAbsent, StoreDamaged, UsageError
+
+SOCKET: Final = "desk"
+"""Its name in the directory of the store."""
+SIZE: Final = struct.Struct("!I")
+MAX_QUESTION: Final = 4 << 20
+"""Bytes: a piece of an attachment, or several documents."""
+MAX_ANSWER: Final = 256 << 20
+"""Bytes: the ids of some millions of documents."""
+LISTEN: Final = "listen"
+"""The method after which only the desk speaks: one frame for each document that changes."""
+
+
+def pack(body: Any) -> bytes:
+    """A frame. Raises UsageError: it cannot travel."""
+    try:
+        payload: bytes = msgpack.packb(body)
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError("a value of the wrong type; text, numbers and booleans can be asked for") from None
+    return SIZE.pack(len(payload)) + payload
+
+
+def unpack(payload: bytes) -> Any:
+    """The body of a frame. Raises StoreDamaged: it is none."""
+    try:
+        return msgpack.unpackb(payload)
+    except (ValueError, RecursionError, msgpack.exceptions.UnpackException):
+        raise StoreDamaged("the process that has the store open speaks another language; use its version") from None
+
+
+def pack_error(error: BlobfsError) -> bytes:
+    """The answer that tells an error."""
+    details = [error.content, error.offset, error.length] if isinstance(error, BytesAbsent) else []
+    return pack([False, type(error).__name__, str(error), details])
+
+
+def result_of(answer: Any) -> Any:
+    """The result in an answer. Raises the error in it."""
+    if answer[0]:
+        return answer[1]
+    _, name, message, details = answer
+    kind = getattr(blobfs.errors, name, BlobfsError)
+    if kind is BytesAbsent:
+        raise BytesAbsent(*details)
+    raise kind(message)

@@ -1,0 +1,53 @@
+"""A store that exists twice, by a copied virtual machine or a backup of the device: no bytes are lost."""
+
+from __future__ import annotations
+
+import shutil
+
+from tests.sync.kit import Account, converge, trio_test, until
+from tests.threats.evil import Answer, Asked, Evil
+
+
+@trio_test
+async def test_a_cloned_store_that_writes_on_loses_nobodys_bytes(account: Account) -> None:
+    async with account.device("one") as one:
+        one.write("f.txt", b"base")
+        await one.settle()
+    shutil.copytree(account.directory / "one", account.directory / "clone")
+    async with account.device("one") as one:
+        one.write("f.txt", b"by the original")
+        await one.settle()
+    async with account.device("clone") as clone:
+        clone.engine.pause()
+        clone.write("f.txt", b"by the clone")
+        clone.engine.resume()
+        await clone.settle()
+    async with account.device("fresh") as fresh:
+        await fresh.settle()
+        tree = await fresh.tree()
+        assert sorted(data for _, _, data in tree.values()) == [b"by the clone", b"by the original"]
+
+
+@trio_test
+async def test_a_lost_answer_makes_no_conflict_though_the_file_was_edited_on(account: Account, evil: Evil) -> None:
+    async with account.device("one", url=evil.url) as one:
+        one.write("f.txt", b"base")
+        await one.settle()
+        lost = []
+
+        def lose(asked: Asked, answer: Answer) -> Answer:
+            if asked.is_push and not lost:
+                lost.append(answer)
+                one.write("f.txt", b"edited on")
+                return Answer(503)
+            return answer
+
+        evil.attack = lose
+        one.write("f.txt", b"answer lost")
+        await until(lambda: bool(lost))
+        one.engine.retry()
+        await one.settle()
+        async with account.device("two") as two:
+            await converge(two, one)
+            assert sorted(two.paths()) == ["f.txt"]
+            assert await two.read("f.txt") == b"edited on"

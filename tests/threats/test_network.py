@@ -1,0 +1,202 @@
+"""The way to the server: no plain HTTP, no certificate but the right one, no redirect, no cookie, no stripped token."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import ssl
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from blobfs.errors import ProtocolError, RemoteError, RemoteUnavailable, UsageError
+from blobfs.remote.client import RemoteClient
+from blobfs.remote.transport import Limits
+from tests.sync.kit import Account, trio_test
+from tests.threats.evil import Answer, Evil, evil_before
+
+HOUR = datetime.timedelta(hours=1)
+
+
+class Authority:
+    """A certificate authority that lives as long as a test."""
+
+    def __init__(self, place: Path, name: str) -> None:
+        self._place, self._key = place, ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        now = datetime.datetime.now(datetime.UTC)
+        self._identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+        made = (
+            self._begin(self._name, self._key, now - 24 * HOUR, now + HOUR)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(usage, critical=True)
+            .add_extension(self._identifier, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        self.file = place / f"{name}.pem"
+        self.file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+
+    def _begin(self, subject: x509.Name, key: Any, begin: Any, end: Any) -> x509.CertificateBuilder:
+        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name)
+        builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
+        return builder.not_valid_before(begin).not_valid_after(end)
+
+    def context(self, address: str = "127.0.0.1", *, expired: bool = False) -> ssl.SSLContext:
+        """What a server with a certificate for `address` uses."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = datetime.datetime.now(datetime.UTC)
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "server")])
+        end = now - HOUR if expired else now + HOUR
+        authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._identifier)
+        made = (
+            self._begin(subject, key, now - 12 * HOUR, end)
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
+            .add_extension(authority, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        file = self._place / "server.pem"
+        form = serialization.PrivateFormat.PKCS8
+        file.write_bytes(
+            key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+            + made.public_bytes(serialization.Encoding.PEM)
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file)
+        return context
+
+
+class _Greeter(BaseHTTPRequestHandler):
+    heard: list[str]
+
+    def do_GET(self) -> None:
+        self.heard.append(self.headers.get("Authorization", ""))
+        body = b'{"version": 1}'
+        self.send_response_only(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing."""
+
+
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A handshake that fails is what most of these tests want."""
+
+
+@contextmanager
+def greeting(context: ssl.SSLContext) -> Iterator[tuple[str, list[str]]]:
+    """A TLS server that greets whoever believes it; (its URL, the credentials that it was shown)."""
+
+    class Greeter(_Greeter):
+        heard: list[str] = []  # noqa: RUF012
+
+    server = _Quiet(("127.0.0.1", 0), Greeter)
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{server.server_address[1]}", Greeter.heard
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+async def _greet(url: str, ca_file: Path | None) -> None:
+    limits = Limits(connect_s=5, silence_s=5)
+    async with RemoteClient(url, "user", "token", limits=limits, ca_file=str(ca_file) if ca_file else None) as client:
+        await client.greet()
+
+
+@trio_test
+async def test_only_a_certificate_of_a_known_authority_for_this_address_and_time_is_believed(tmp_path: Path) -> None:
+    right, wrong = Authority(tmp_path, "right"), Authority(tmp_path, "wrong")
+    with greeting(right.context()) as (url, heard):
+        await _greet(url, right.file)
+        assert len(heard) == 1
+    for context, trusted in (
+        (wrong.context(), right.file),
+        (right.context(), None),
+        (right.context("127.0.0.2"), right.file),
+        (right.context(expired=True), right.file),
+    ):
+        with greeting(context) as (url, heard):
+            with pytest.raises(RemoteUnavailable, match="certificate is not valid"):
+                await _greet(url, trusted)
+            assert not heard
+
+
+@trio_test
+async def test_old_protocols_are_refused(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "right")
+    context = authority.context()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    with greeting(context) as (url, heard):
+        with pytest.raises(RemoteUnavailable):
+            await _greet(url, authority.file)
+        assert not heard
+
+
+def test_plain_http_is_for_this_machine_only() -> None:
+    for url in ("http://example.org", "http://10.0.0.1", "http://localhost.example.org", "http://127.0.0.1.nip.io"):
+        with pytest.raises(UsageError, match="https"):
+            RemoteClient(url, "user", "token")
+    for url in ("http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1", "https://example.org"):
+        RemoteClient(url, "user", "token")
+
+
+@trio_test
+async def test_a_redirect_is_an_error_and_the_token_goes_nowhere_else(account: Account, evil: Evil) -> None:
+    with evil_before(account.server.url) as elsewhere:
+        for status in (301, 302, 303, 307, 308):
+            evil.answer = lambda asked, status=status: Answer(status, {"location": elsewhere.url + asked.path})
+            with pytest.raises(RemoteError):
+                async with RemoteClient(evil.url, account.user, account.token) as client:
+                    await client.greet()
+        assert not elsewhere.records
+
+
+@trio_test
+async def test_cookies_are_not_sent_back(account: Account, evil: Evil) -> None:
+    evil.attack = lambda asked, answer: Answer(answer.status, {"set-cookie": "track=me; Path=/"}, answer.body)
+    async with account.device("two", url=evil.url) as two:
+        two.write("f", b"x")
+        await two.settle()
+    assert evil.records
+    assert not [asked for asked, _ in evil.records if "cookie" in asked.headers]
+
+
+@trio_test
+async def test_headers_without_end_and_other_noise_are_a_sentence_within_the_deadline(
+    account: Account, evil: Evil
+) -> None:
+    began = time.monotonic()
+    for answer in (
+        Answer(200, {f"x-{number}": "x" * 1000 for number in range(500)}, b"{}"),
+        Answer(200, {}, b"x" * (1 << 20)),
+        Answer(200, {"content-encoding": "gzip"}, b"\x1f\x8b" + bytes(100)),
+        Answer(500, {}, b"\xff" * (1 << 20)),
+        Answer(200, {}, stream=iter([b"[" * 1000] * 10_000)),
+    ):
+        evil.answer = lambda asked, answer=answer: answer
+        with pytest.raises((ProtocolError, RemoteUnavailable)):
+            async with RemoteClient(evil.url, account.user, account.token) as client:
+                await client.greet()
+    assert time.monotonic() - began < 30
