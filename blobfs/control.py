@@ -23,7 +23,9 @@ from blobfs.errors import BlobfsError, NotMounted, SyncTimeout, UsageError
 from blobfs.values.documents import Json
 
 MAX_LINE: Final = 64 << 10
-"""Bytes of a question or an answer; a status is below 2 KiB."""
+"""Bytes of a question."""
+MAX_ANSWER: Final = 8 << 20
+"""Bytes of an answer: one extent of an earlier version in base64, and room."""
 MAX_PEERS: Final = 16
 QUESTION_S: Final = 10
 """Seconds that a peer has to send its question."""
@@ -165,7 +167,7 @@ def _read_answer(connection: socket.socket) -> bytes:
         if not piece:
             raise NotMounted("the blobfs process ended before it answered; mount again with `blobfs mount DIR`")
         received += piece
-        if len(received) > MAX_LINE:
+        if len(received) > MAX_ANSWER:
             raise BlobfsError("the blobfs process answered with too much; use the version that mounted")
     return bytes(received)
 

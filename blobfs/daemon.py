@@ -20,6 +20,8 @@ import trio
 import blobfs
 from blobfs import control, mountpoint
 from blobfs.account import invite_text, load_remote, move_remote, publish_secrets
+from blobfs.answers.options import Options
+from blobfs.answers.table import commands
 from blobfs.api.reception import Reception
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
 from blobfs.embedded import EmbeddedServer
@@ -140,6 +142,8 @@ class Daemon:
             owner=Owner(os.geteuid(), os.getegid(), os.geteuid() == 0),
             fetch_deadline_s=FETCH_DEADLINE_S,
         )
+        self._options = Options(self._store.settings, self._engine)
+        self._options.apply()
         self._fs.failure = self._engine.failure
         self._reception = Reception(self._store, self._engine, self._client, self._fs.notify)
         self._engine.is_busy = lambda inode: self._fs.is_open(inode) or self._reception.is_open(inode)
@@ -262,6 +266,7 @@ class Daemon:
             "umount": self._answer_umount,
             "invite": self._answer_invite,
             "publish": self._answer_publish,
+            **commands(self._store, self._engine, self._client, self._fs, self._options, self._config.secrets),
         }
 
     async def _answer_status(self, question: Json) -> Json:

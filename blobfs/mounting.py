@@ -23,7 +23,15 @@ from blobfs import __version__, mountpoint
 from blobfs.config import LOG, PENDING, Config, Mount, Source, recall
 from blobfs.control import ask
 from blobfs.errors import BlobfsError, NotMounted, StoreInUse, UsageError
-from blobfs.process import harden, let_go_of_terminal, log_to, module_command, module_environment, spoken_command
+from blobfs.process import (
+    harden,
+    let_go_of_terminal,
+    log_to,
+    module_command,
+    module_environment,
+    spoken_command,
+    tell_manager,
+)
 from blobfs.status import LiveLine, Pending, Status, format_pending, from_json, not_mounted, read_pending
 from blobfs.unlock import Unlocked, change_passphrase, new_passphrase, unlock
 from blobfs.values.keys import AccountId
@@ -54,7 +62,12 @@ def mount(config: Config) -> int:
         return _start_in_background(config, unlocked)
     log_to(config.store / LOG)
     live = LiveLine(sys.stdout)
-    return _run(config, unlocked, lambda status: live.say(_welcome(status, config)), live)
+
+    def announce(status: Status) -> None:
+        live.say(_welcome(status, config))
+        tell_manager("READY=1")
+
+    return _run(config, unlocked, announce, live)
 
 
 def _check_free(config: Config) -> None:

@@ -13,6 +13,7 @@ import logging.handlers
 import os
 import resource
 import shutil
+import socket
 import sys
 from pathlib import Path
 from typing import Final
@@ -79,3 +80,12 @@ def let_go_of_terminal() -> None:
         os.dup2(nothing, descriptor)
     if nothing > 2:
         os.close(nothing)
+
+
+def tell_manager(state: str) -> None:
+    """Tell the service manager that started this process how it stands, such as `READY=1`; without one, nothing."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)

@@ -13,6 +13,7 @@ import itertools
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -125,6 +126,14 @@ class RemoteClient:
         body = _json((await self._ask("GET", protocol.ROOT, most=64 << 10)).body)
         if body.get("version") != protocol.VERSION:
             raise ProtocolError("the server speaks another version of the protocol; bring both to the same version")
+
+    async def clock(self) -> float | None:
+        """The server's time in seconds since the epoch, as its answers tell it; None when they do not."""
+        answer = await self._ask("GET", protocol.ROOT, most=64 << 10)
+        try:
+            return parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
+        except ValueError:
+            return None
 
     async def fetch_secret(self) -> tuple[bytes, str] | None:
         """(the wrapped secret, its tag for a replacement); None when the account has none."""

@@ -76,6 +76,9 @@ CREATE TABLE bases (
     body BLOB NOT NULL               -- values.documents.encode
 ) WITHOUT ROWID;
 
+-- Documents whose bytes stay on this device: files, and directories with all that is ever in them. Never sent.
+CREATE TABLE pins (doc_id TEXT PRIMARY KEY) WITHOUT ROWID;
+
 -- How many edits of each device all bases together contain: it only grows, for as long as nobody forgets a revision.
 CREATE TABLE heads (device TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
 

@@ -20,8 +20,10 @@ from blobfs.store.database import refusal
 from blobfs.store.documents import DocumentStore
 from blobfs.store.ledger import Ledger
 from blobfs.store.mending import check, mend
+from blobfs.store.pins import Pins
 from blobfs.store.queries import Queries
 from blobfs.store.settings import Settings
+from blobfs.store.survey import Survey
 from blobfs.store.tree import Tree
 from blobfs.values.documents import ROOT
 from blobfs.values.keys import Keys
@@ -52,6 +54,8 @@ class Store:
             self.attachments = Attachments(self._ledger, self.tree, content)
             self.documents = DocumentStore(self._ledger, self.tree, self.attachments, self.settings, keys)
             self.queries = Queries(self._ledger, self.settings)
+            self.pins = Pins(self._ledger)
+            self.survey = Survey(self._ledger)
             self._content = content
             self.device = DeviceId(self.settings.get("device", ""))
             self.transaction = self._ledger.transaction

@@ -54,6 +54,7 @@ class _Job:
     """Bytes sealed in the blob."""
     first_row: int
     rows: int
+    lane: Lane = Lane.READER
     finished: trio.Event = field(default_factory=trio.Event)
     error: BlobfsError | None = None
 
@@ -137,6 +138,22 @@ class Download:
         end = (offset + min(length, READ_AHEAD)) // EXTENT * EXTENT
         if end > offset and (end > pattern.asked or pattern.asked - READ_AHEAD > offset):
             self._look_ahead(content, offset, end - offset)
+
+    async def fetch_extent(self, content: Content, index: int) -> None:
+        """On return a whole extent is here, brought behind everybody who waits for bytes. Raises as `fetch`."""
+        if self._nursery is None:
+            raise RemoteUnavailable("sync is not running, so bytes that are not on this device cannot be fetched")
+        for job in self._missing(content, index * EXTENT, EXTENT):
+            job.lane = Lane.BULK
+            self._start(self._nursery, job, None)
+        for job in list(self._jobs.get((content, index), ())):
+            await job.finished.wait()
+            if job.error is not None:
+                raise job.error
+
+    async def resolve(self, content: Content) -> None:
+        """On return it is known of which extents the content consists. Raises as `fetch`."""
+        await self._resolve(content)
 
     # --- what to ask for --------------------------------------------------------------------------------------
 
@@ -298,7 +315,7 @@ class Download:
         backoff, deadline, spoilt = Backoff(), trio.current_time() + self._deadline_s, False
         while True:
             try:
-                sealed = await self._client.get(job.blob_id, frames.start, frames.size)
+                sealed = await self._client.get(job.blob_id, frames.start, frames.size, lane=job.lane)
                 plaintext = await self._open(job, frames, sealed)
                 break
             except CorruptBlob:

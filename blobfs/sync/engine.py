@@ -37,6 +37,7 @@ from blobfs.sync.echoes import Echoes
 from blobfs.sync.evict import CacheLimits, evict
 from blobfs.sync.feed import Feed
 from blobfs.sync.leaves import Leaves
+from blobfs.sync.pinning import Keeper
 from blobfs.sync.status import STUCK, Health, Parked, SyncStatus, state_of
 from blobfs.sync.upload import Timing, Upload
 from blobfs.values.documents import DocId, load
@@ -91,7 +92,7 @@ class SyncEngine:
         """Called on the loop after each change that came from another device."""
         self.is_busy: Callable[[Inode], bool] = lambda inode: False
         """Whether a file is open; called from worker threads too."""
-        self.is_pinned: Callable[[Content], bool] = lambda content: False
+        self.is_pinned: Callable[[Content], bool] = store.pins.covers_content
         """Whether bytes must stay here; called from a worker thread."""
         self.health = Health()
         self._caught_up = trio.Event()
@@ -101,11 +102,12 @@ class SyncEngine:
         self._download = Download(
             store, client, leaves, deadline_s=self.options.fetch_deadline_s, note=self._note_damage
         )
+        self.keeper = Keeper(store, self._download, self._unpaused)
         self._feed = Feed(
             store,
             client,
             is_busy=lambda inode: self.is_busy(inode),
-            on_applied=lambda applied: self.on_applied(applied),
+            on_applied=self._note_applied,
             echoes=echoes,
         )
         self._upload = Upload(
@@ -138,7 +140,7 @@ class SyncEngine:
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._download.run)
-                for task in (self._follow, self._send, self._apply_waiting, self._evict):
+                for task in (self._follow, self._send, self._apply_waiting, self._evict, self.keeper.run):
                     nursery.start_soon(self._keep_up, task)
                 task_status.started()
         finally:
@@ -334,6 +336,11 @@ class SyncEngine:
         retry = self._retry
         with trio.move_on_after(backoff.fail(error)):
             await retry.wait()
+
+    def _note_applied(self, applied: Applied) -> None:
+        if applied.content_changed:
+            self.keeper.wake()
+        self.on_applied(applied)
 
     async def _unpaused(self) -> None:
         while self.health.paused:

@@ -170,3 +170,42 @@ def server(tmp_path: Path) -> Iterator[AccountServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """A desk with a mount and a server of its own, for all tests of a module: each works in a folder of its own."""
+    place = tmp_path_factory.mktemp("account")
+    server, desk = AccountServer(place / "server"), Desk(place)
+    try:
+        server.start()
+        desk.up("--connect", server.command("user", "add", "alice")["invite"])
+        yield desk
+    finally:
+        desk.close()
+        server.stop()
+
+
+@pytest.fixture
+def folder(account: Desk, request: pytest.FixtureRequest) -> Path:
+    """A new folder in the mount of `account`."""
+    made = account.mount / request.node.name[:60]
+    made.mkdir()
+    return made
+
+
+def tell(account: Desk, *arguments: object) -> str:
+    """What a command prints that succeeds."""
+    done = account.run(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def told(account: Desk, *arguments: object) -> Any:
+    """The JSON that a command prints."""
+    return json.loads(tell(account, *arguments, "--json"))
+
+
+def sync(account: Desk) -> None:
+    """On return everything is on the server."""
+    tell(account, "sync", account.mount, "--wait", "--timeout", "60")

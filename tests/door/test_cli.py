@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import subprocess
 import sys
@@ -13,8 +15,13 @@ import pytest
 
 from blobfs import errors
 from blobfs.cli import EXIT_CODES, exit_code, main
+from blobfs.commands.shell import manual
 from blobfs.errors import BlobfsError
+from blobfs.grammar import parser
 
+COMMANDS: dict[str, argparse.ArgumentParser] = dict(
+    next(action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)).choices
+)
 CLI_PAGE = Path(__file__).resolve().parents[2] / "docs" / "CLI.md"
 
 
@@ -45,6 +52,22 @@ def test_a_fault_of_ours_is_one() -> None:
 def test_the_page_lists_every_code() -> None:
     listed = {line.split("|")[1].strip() for line in CLI_PAGE.read_text().splitlines() if line.startswith("| ")}
     assert {str(code) for code in EXIT_CODES.values()} | {"0", "10", "11"} <= listed
+
+
+def test_the_manual_page_is_that_of_the_parser() -> None:
+    page = CLI_PAGE.with_name("blobfs.1").read_text()
+    assert page == manual(), "write it anew: blobfs man > docs/blobfs.1"
+
+
+def test_the_page_names_every_command() -> None:
+    page = CLI_PAGE.read_text()
+    assert [name for name in COMMANDS if f"blobfs {name}" not in page] == []
+
+
+def test_every_command_is_done_by_something() -> None:
+    for made in COMMANDS.values():
+        module, _, function = made.get_default("command").partition(".")
+        assert callable(getattr(importlib.import_module(f"blobfs.commands.{module}"), function))
 
 
 def test_help_answers_at_once() -> None:

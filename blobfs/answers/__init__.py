@@ -1,0 +1,1 @@
+"""What the process that holds a mount answers to questions about single files, over its local socket."""

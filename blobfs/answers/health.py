@@ -1,0 +1,183 @@
+"""The part of `doctor` that needs the open store and the server: databases, keys, clock, cache, what was put aside.
+
+Changes nothing. Invariant: a finding names no file; each that is not well says what to do.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+import blobfs
+from blobfs.errors import BlobfsError, RemoteUnavailable
+from blobfs.remote.client import RemoteClient
+from blobfs.store.secrets import read_secrets
+from blobfs.store.store import Store
+from blobfs.sync.engine import SyncEngine
+from blobfs.sync.merge import is_conflict_name
+from blobfs.sync.status import SyncState
+from blobfs.values.documents import Json, load
+from blobfs.values.nodes import ROOT_INODE
+
+_QUICK: Final = 20_000
+"""Documents up to which the databases are compared unasked: a second or so in which nothing else can be done."""
+_CLOCK_S: Final = 120
+"""Of difference between two clocks, from which times of files confuse people."""
+_FREE: Final = 256 << 20
+"""Bytes on the disk of the store, below which writing may soon fail."""
+_ANSWER_S: Final = 15
+"""Seconds that each question to the server may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check."""
+
+    name: str
+    ok: bool | None
+    """None: could not be checked."""
+    text: str
+    advice: str = ""
+
+    def to_json(self) -> Json:
+        """As it travels."""
+        return asdict(self)
+
+
+class Health:
+    """Answers to `doctor`."""
+
+    def __init__(self, store: Store, engine: SyncEngine, client: RemoteClient, secrets: Path) -> None:
+        self._store, self._engine, self._client, self._secrets = store, engine, client, secrets
+
+    async def answer(self, question: Json) -> Json:
+        """All findings; with `deep`, databases of any size are compared row by row."""
+        deep = bool(question.get("deep"))
+        found = [
+            Finding("version", True, f"the mount runs blobfs {blobfs.__version__}"),
+            await trio.to_thread.run_sync(self._databases, deep),
+            self._disk(),
+            self._sync(),
+            *self._aside(),
+            await trio.to_thread.run_sync(self._conflicts),
+            self._local_keys(),
+        ]
+        for name, check in (
+            ("server", self._server),
+            ("clock", self._clock),
+            ("keys at the server", self._remote_keys),
+            ("cache against the server", self._cache),
+        ):
+            found.append(await self._guarded(name, check))
+        return {"findings": [finding.to_json() for finding in found]}
+
+    async def _guarded(self, name: str, check: Callable[[], Awaitable[Finding]]) -> Finding:
+        try:
+            with trio.fail_after(_ANSWER_S):
+                return await check()
+        except RemoteUnavailable as error:
+            return Finding(name, None, f"the server is not there: {error}", "start it, or wait until it is back")
+        except trio.TooSlowError:
+            return Finding(name, None, f"no answer within {_ANSWER_S} s", "try again when the line is better")
+        except BlobfsError as error:
+            return Finding(name, False, str(error), "follow what the sentence says")
+
+    # --- here ---------------------------------------------------------------------------------------------------
+
+    def _databases(self, deep: bool) -> Finding:
+        if not deep and self._store.tree.count() > _QUICK:
+            return Finding("databases", None, "not compared, being large", "`blobfs doctor --deep` does it")
+        faults = self._store.check()
+        if faults:
+            advice = "unmount and mount again, which mends it; if it stays, send `blobfs doctor --bundle FILE`"
+            return Finding("databases", False, f"{len(faults)} faults, the first: {faults[0]}", advice)
+        return Finding("databases", True, f"{self._store.tree.count()} documents agree with their bytes")
+
+    def _disk(self) -> Finding:
+        free = shutil.disk_usage(self._store.path).free
+        if free < _FREE:
+            advice = "free some room, or set `blobfs config DIR cache-limit` or `free-disk`"
+            return Finding("disk", False, f"{free >> 20} MiB are free on the disk of the store", advice)
+        return Finding("disk", True, f"{free >> 20} MiB are free on the disk of the store")
+
+    def _sync(self) -> Finding:
+        status = self._engine.status()
+        waits = f"{status.pending_documents} documents wait"
+        if status.state is SyncState.CONNECTED:
+            return Finding("sync", True, f"connected; {waits}" if status.pending_documents else "all is on the server")
+        if status.state in (SyncState.OFFLINE, SyncState.STARTING, SyncState.PAUSED):
+            advice = "it goes on by itself when the server answers"
+            if status.state is SyncState.PAUSED:
+                advice = "`blobfs config DIR paused off` goes on"
+            return Finding("sync", None, f"{status.state.value}; {waits}", advice)
+        return Finding("sync", False, f"{status.state.value}: {status.reason}; {waits}", "mend what the sentence names")
+
+    def _aside(self) -> list[Finding]:
+        parked = self._engine.status().parked
+        if not parked:
+            return []
+        text = f"{len(parked)} documents are put aside, the first because {parked[0].reason}"
+        return [Finding("put aside", False, text, "`blobfs status DIR` lists them with their reasons")]
+
+    def _conflicts(self) -> Finding:
+        below = self._store.survey.below(ROOT_INODE)
+        count = sum(is_conflict_name(entry.path.rpartition(b"/")[2]) for entry in below)
+        if count:
+            return Finding("conflicts", True, f"{count} conflict copies", "`blobfs conflicts DIR` lists them")
+        return Finding("conflicts", True, "no conflict copies")
+
+    def _local_keys(self) -> Finding:
+        try:
+            account = read_secrets(self._secrets).get("account")
+        except (BlobfsError, OSError) as error:
+            return Finding("keys", False, str(error), "copy secrets.json from a backup before the next unmount")
+        if account != self._store.keys.account:
+            advice = "copy the store's own secrets.json from a backup before the next unmount"
+            return Finding("keys", False, "secrets.json is of another account than the open store", advice)
+        return Finding("keys", True, "secrets.json is that of this account")
+
+    # --- there --------------------------------------------------------------------------------------------------
+
+    async def _server(self) -> Finding:
+        start = trio.current_time()
+        await self._client.greet()
+        return Finding("server", True, f"answers in {(trio.current_time() - start) * 1000:.0f} ms")
+
+    async def _clock(self) -> Finding:
+        theirs = await self._client.clock()
+        if theirs is None:
+            return Finding("clock", None, "the server does not tell its time")
+        apart = time.time() - theirs
+        if abs(apart) > _CLOCK_S:
+            which = "ahead of" if apart > 0 else "behind"
+            text = f"this device is {abs(apart):.0f} s {which} the server"
+            return Finding("clock", False, text, "set the clock, for example with `timedatectl set-ntp true`")
+        return Finding("clock", True, "agrees with the server's")
+
+    async def _remote_keys(self) -> Finding:
+        found = await self._client.fetch_secret()
+        name = "keys at the server"
+        if found is None:
+            return Finding(name, False, "the server lacks the wrapped secret", "it is sent within a minute of a mount")
+        try:
+            account = load(found[0])["account"]
+        except (ValueError, KeyError):
+            return Finding(name, False, "the wrapped secret there is none", "`blobfs passwd DIR` sends it again")
+        if account != self._store.keys.account:
+            return Finding(name, False, "they are of another account", "connect this store to its own account")
+        return Finding(name, True, "a new device can join with invite and passphrase")
+
+    async def _cache(self) -> Finding:
+        ids = await trio.to_thread.run_sync(self._store.survey.blob_ids)
+        missing = await self._client.missing(ids)
+        name = "cache against the server"
+        if missing:
+            text = f"the server lacks {len(missing)} of {len(ids)} blobs that it confirmed before"
+            return Finding(name, False, text, "have its operator run `blobfs-server check`; do not evict anything")
+        return Finding(name, True, f"the server has all {len(ids)} blobs that this device relies on")

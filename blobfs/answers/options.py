@@ -1,0 +1,108 @@
+"""What `blobfs config` sets: limits of the cache and the line, a pause, the device's name.
+
+Owns the options' names, how their values are written, and where they are kept; the engine does what they say.
+Invariant: an option that was set is in force at once, and again after the next mount.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from blobfs.answers.paths import text_of
+from blobfs.errors import UsageError
+from blobfs.store.settings import Settings
+from blobfs.sync.engine import SyncEngine
+from blobfs.sync.evict import CacheLimits
+from blobfs.values.documents import Json
+
+_KEPT: Final = "door.options"
+_SIZE: Final = re.compile(r"(\d{1,15})(?:\.(\d))?\s*([kmgt]?)(?:i?b)?(?:/s)?", re.IGNORECASE)
+_UNITS: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+_MAX_NAME: Final = 64
+
+
+def parse_size(text: str) -> int | None:
+    """Bytes from `10G`, `1.5 MiB`, `500k`; None from `off`. Raises UsageError."""
+    if text.lower() in ("off", "none"):
+        return None
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError("a size is a number with K, M, G or T behind it, or `off`")
+    tenths = int(match[1]) * 10 + int(match[2] or 0)
+    size = (tenths << _UNITS[match[3].lower()]) // 10
+    if not 0 < size < 1 << 60:
+        raise UsageError("a limit is more than nothing; `off` lifts it")
+    return size
+
+
+def parse_switch(text: str) -> bool:
+    """`on` or `off`. Raises UsageError."""
+    if text.lower() not in ("on", "off"):
+        raise UsageError("that option is `on` or `off`")
+    return text.lower() == "on"
+
+
+def parse_name(text: str) -> str:
+    """A device's name. Raises UsageError."""
+    name = text.strip()
+    if not name or len(name) > _MAX_NAME or not name.isprintable() or "/" in name:
+        raise UsageError(f"a device's name has 1 to {_MAX_NAME} printable characters and no slash")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option."""
+
+    parse: Callable[[str], Any]
+    default: Any
+    text: str
+
+
+OPTIONS: Final = {
+    "cache-limit": Option(parse_size, None, "bytes of files kept on this device; least recently used ones go first"),
+    "free-disk": Option(parse_size, None, "bytes left free on the disk of the store"),
+    "upload-limit": Option(parse_size, None, "bytes a second to the server"),
+    "download-limit": Option(parse_size, None, "bytes a second from the server"),
+    "paused": Option(parse_switch, False, "whether to leave the server alone; local work goes on"),
+    "device-name": Option(parse_name, None, "how conflict copies from this device are named"),
+}
+
+
+class Options:
+    """The options of a store, in force."""
+
+    def __init__(self, settings: Settings, engine: SyncEngine) -> None:
+        self._settings, self._engine = settings, engine
+
+    def values(self) -> dict[str, Any]:
+        """Every option's value."""
+        kept = self._settings.get(_KEPT, {})
+        values = {name: kept.get(name, option.default) for name, option in OPTIONS.items()}
+        return values | {"device-name": self._settings.get("device_name")}
+
+    def apply(self) -> None:
+        """Put all of them in force. On the loop."""
+        values, engine = self.values(), self._engine
+        engine.limit(up=values["upload-limit"], down=values["download-limit"])
+        cache = CacheLimits(most=values["cache-limit"], free_disk=values["free-disk"])
+        engine.options = replace(engine.options, cache=cache)
+        if values["paused"] != engine.health.paused:
+            (engine.pause if values["paused"] else engine.resume)()
+
+    async def answer(self, question: Json) -> Json:
+        """`config`: show all, or set the option `name` to `value`."""
+        if question.get("name") is not None:
+            name, option = text_of(question, "name"), OPTIONS.get(text_of(question, "name"))
+            if option is None:
+                raise UsageError(f"there is no option of that name; there are {', '.join(OPTIONS)}")
+            value = option.parse(text_of(question, "value"))
+            if name == "device-name":
+                self._settings.set("device_name", value)
+            else:
+                self._settings.set(_KEPT, {**self._settings.get(_KEPT, {}), name: value})
+            self.apply()
+        return {"values": self.values(), "texts": {name: option.text for name, option in OPTIONS.items()}}

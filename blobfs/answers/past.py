@@ -1,0 +1,304 @@
+"""Earlier versions and deleted files, as the server keeps them for its retention time, and copies that send nothing.
+
+A version is told by its number in the account's sequence, which never changes. Invariants: what is restored is a new
+revision on top of the present one, so nothing of the present is lost by it; nothing is written that was not
+authenticated; a file whose present state the server does not have yet is not replaced.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import trio
+
+from blobfs.answers.paths import find, find_parent, page, path_of, text_of
+from blobfs.errors import (
+    CorruptDocument,
+    DataMissing,
+    Exists,
+    InvalidArgument,
+    IsADirectory,
+    NotFound,
+    StaleHandle,
+    UsageError,
+)
+from blobfs.remote.client import RemoteClient, Sealed
+from blobfs.store.documents import Applied
+from blobfs.store.store import Store
+from blobfs.sync.leaves import Leaves
+from blobfs.values import crypto, framing
+from blobfs.values.documents import ROOT, DocId, Document, Json, Kind, Name, name_from_text, name_to_text
+from blobfs.values.extents import EXTENT, Attachment, BlobId, padme
+from blobfs.values.nodes import Inode, Node
+from blobfs.values.revisions import Revision
+
+_MOST: Final = 1000
+"""Versions of one document that are asked for."""
+
+
+class Past:
+    """Answers to `versions`, `restore`, `trash` and `cp`."""
+
+    def __init__(
+        self,
+        store: Store,
+        client: RemoteClient,
+        is_open: Callable[[Inode], bool],
+        notify: Callable[[Applied], None],
+    ) -> None:
+        """
+        Args:
+            notify: told of what was changed, so that the kernel forgets what it knew.
+        """
+        self._store, self._client, self._is_open, self._notify = store, client, is_open, notify
+        self._leaves = Leaves(client, store.keys)
+        self._reading: tuple[DocId, object, Document] | None = None
+        """The version that was read last: it is read extent by extent."""
+
+    # --- looking ----------------------------------------------------------------------------------------------
+
+    async def versions(self, question: Json) -> Json:
+        """The versions of a file or of a deleted document, newest first."""
+        doc_id = self._document(question)
+        revisions = await self._client.revisions(doc_id, _MOST)
+        opened = [(entry, self._open(entry)) for entry in revisions]
+        entries = [
+            {
+                "version": entry.seq,
+                "deleted": entry.deleted,
+                "mtime": document.mtime_ns / 1e9,
+                "size": None if document.attachment is None else document.attachment.size,
+                "names": [name_to_text(name.name) for name in document.names],
+                "current": number == 0,
+            }
+            for number, (entry, document) in enumerate(opened)
+        ]
+        return page(entries, question)
+
+    def _document(self, question: Json) -> DocId:
+        if isinstance(doc_id := question.get("doc_id"), str):
+            return DocId(doc_id)
+        return find(self._store, text_of(question, "path")).doc_id
+
+    def _open(self, entry: Sealed) -> Document:
+        try:
+            revision = Revision.parse(entry.revision)
+        except ValueError:
+            raise CorruptDocument("the server has a version that no device wrote; ask who runs it") from None
+        return crypto.open_document(self._store.keys, entry.doc_id, revision, entry.deleted, entry.payload)
+
+    async def _version(self, doc_id: DocId, number: object) -> Document:
+        """One version that is not a deletion. Raises NotFound: the server does not have it."""
+        for entry in await self._client.revisions(doc_id, _MOST):
+            if entry.seq == number and not entry.deleted:
+                return self._open(entry)
+        raise NotFound("the server does not have that version; `blobfs versions` lists those that it has")
+
+    async def read(self, question: Json) -> Json:
+        """One extent of a version, in base64: extent number `index`. With `total` bytes of the whole."""
+        doc_id, version = self._document(question), question.get("version")
+        if self._reading is None or self._reading[:2] != (doc_id, version):
+            self._reading = (doc_id, version, await self._version(doc_id, version))
+        document = self._reading[2]
+        attachment, index = document.attachment, question.get("index")
+        if attachment is None or not isinstance(index, int):
+            raise InvalidArgument("that version has no bytes")
+        blob_id = (await self._leaves.extents(attachment)).get(index)
+        data = b"" if blob_id is None else await self._extent(blob_id, attachment.blob_length(index))
+        return {"total": attachment.size, "hole": blob_id is None, "data": base64.b64encode(data).decode("ascii")}
+
+    async def _extent(self, blob_id: BlobId, length: int) -> bytes:
+        sealed = await self._client.get(blob_id, 0, framing.sealed_size(length))
+        return await trio.to_thread.run_sync(crypto.open_blob, self._store.keys, blob_id, length, sealed)
+
+    async def _flatten(self, attachment: Attachment) -> Attachment:
+        """The same bytes with every extent named by itself. Raises DataMissing: the server lacks some."""
+        ids = await self._leaves.extents(attachment)
+        if await self._client.missing(ids.values()):
+            raise DataMissing("the server does not have all bytes of that version any more; choose another one")
+        return replace(attachment, ids=tuple(ids.get(index) for index in range(attachment.extent_count)), depth=0)
+
+    # --- restoring --------------------------------------------------------------------------------------------
+
+    async def restore(self, question: Json) -> Json:
+        """A file gets the bytes of an earlier version, as a new revision; its names stay."""
+        node = find(self._store, text_of(question, "path"))
+        if node.kind is not Kind.FILE:
+            raise IsADirectory("only files have versions of their bytes; name a file")
+        document = await self._version(node.doc_id, question.get("version"))
+        attachment = None if document.attachment is None else await self._flatten(document.attachment)
+        applied = await trio.to_thread.run_sync(self._replace, node.inode, document, attachment)
+        self._notify(applied)
+        return {"size": 0 if attachment is None else attachment.size, "mtime": document.mtime_ns / 1e9}
+
+    def _replace(self, inode: Inode, document: Document, attachment: Attachment | None) -> Applied:
+        with self._store.transaction():
+            node = self._unopened(inode)
+            local, base = self._store.documents.local(node.doc_id), self._store.documents.base(node.doc_id)
+            if local is None or base is None or local.edit > local.synced:
+                raise UsageError("the file as it is now is not on the server yet; run `blobfs sync DIR --wait` first")
+            self._check_padding(base.document, attachment)
+            names = tuple(self._store.tree.names(inode))
+            self._store.attachments.adopt(inode, attachment)
+            self._store.documents.edit(
+                node.doc_id, time.time_ns(), mtime_ns=document.mtime_ns, content=document.content
+            )
+        return Applied(inode, node, names, names, content_changed=True)
+
+    def _unopened(self, inode: Inode) -> Node:
+        node = self._store.tree.get(inode)
+        if node.deleted:
+            raise StaleHandle("the file was deleted meanwhile; `blobfs trash` lists it")
+        if self._is_open(inode):
+            raise UsageError("a program has the file open; close it there, then try again")
+        return node
+
+    def _check_padding(self, base: Document | None, wanted: Attachment | None) -> None:
+        """A file's blobs are all padded or none, and sync tells which from its base; raises UsageError otherwise."""
+        if wanted is None or not wanted.size:
+            return
+        known = None if base is None else base.attachment
+        padded = bool(self._store.settings.get("padded", False)) if known is None or not known.ids else known.padded
+        if padded != wanted.padded and padme(wanted.size % EXTENT) != wanted.size % EXTENT:
+            raise UsageError("its bytes were sent with another padding than is set now; copy them with `cp` instead")
+
+    # --- deleted documents ------------------------------------------------------------------------------------
+
+    async def trash(self, question: Json) -> Json:
+        """Deleted files and folders, a page of them; the server tells which it still has when one is restored."""
+        return await trio.to_thread.run_sync(self._trash, question)
+
+    def _trash(self, question: Json) -> Json:
+        entries: list[Json] = []
+        for doc_id in self._store.survey.deleted():
+            base = self._store.documents.base(doc_id)
+            if base is not None and base.document.names:
+                entries.append(
+                    {
+                        "doc_id": doc_id,
+                        "path": self._former_path(base.document),
+                        "kind": base.document.kind.value,
+                        "mtime": base.document.mtime_ns / 1e9,
+                    }
+                )
+        return page(sorted(entries, key=lambda entry: (str(entry["path"]), str(entry["doc_id"]))), question)
+
+    def _former_path(self, document: Document) -> str:
+        """Where it was: under names that its folders have now, or had when they were deleted, too."""
+        parts, seen = list[bytes](), set[DocId]()
+        while document.names and document.doc_id not in seen:
+            seen.add(document.doc_id)
+            name = document.names[0]
+            parts.append(name.name)
+            if name.parent == ROOT:
+                break
+            local = self._store.documents.local(name.parent)
+            base = self._store.documents.base(name.parent)
+            if local is not None and not local.node.deleted:
+                document = local.document
+            elif base is not None:
+                document = base.document
+            else:
+                break
+        return name_to_text(b"/".join(reversed(parts)))
+
+    async def undelete(self, question: Json) -> Json:
+        """A deleted file or folder comes back where it was, with the folders that it was in, or under a name beside."""
+        doc_id = DocId(text_of(question, "doc_id"))
+        restored: list[str] = []
+        await self._undelete(doc_id, restored, set())
+        return {"restored": restored}
+
+    async def _undelete(self, doc_id: DocId, restored: list[str], seen: set[DocId]) -> None:
+        base = self._store.documents.base(doc_id)
+        if base is None or not base.deleted or doc_id in seen:
+            raise NotFound("there is no such document in the trash; `blobfs trash` lists what is")
+        seen.add(doc_id)
+        document = await self._last(doc_id)
+        parent = document.names[0].parent if document.names else ROOT
+        above = self._store.documents.base(parent)
+        if parent != ROOT and above is not None and above.deleted and not self._is_live(parent):
+            await self._undelete(parent, restored, seen)
+        if parent != ROOT and not self._is_live(parent):
+            parent = ROOT
+        name = document.names[0].name if document.names else doc_id.encode("ascii")
+        attachment = None if document.attachment is None else await self._flatten(document.attachment)
+        applied = await trio.to_thread.run_sync(self._revive, document, Name(parent, name), attachment)
+        self._notify(applied)
+        restored.append(path_of(self._store, applied.inode))
+
+    async def _last(self, doc_id: DocId) -> Document:
+        for entry in await self._client.revisions(doc_id, _MOST):
+            if not entry.deleted:
+                return self._open(entry)
+        raise NotFound("the server does not keep the deleted file any more; its retention time is over")
+
+    def _is_live(self, doc_id: DocId) -> bool:
+        local = self._store.documents.local(doc_id)
+        return local is not None and not local.node.deleted
+
+    def _revive(self, document: Document, name: Name, attachment: Attachment | None) -> Applied:
+        documents = self._store.documents
+        with self._store.transaction():
+            base = documents.base(document.doc_id)
+            if base is None or self._is_live(document.doc_id):
+                raise NotFound("the file is not in the trash any more")
+            self._check_padding(base.document, attachment)
+            number = 1
+            while documents.at(name.parent, free := _beside(name.name, number)) is not None:
+                number += 1
+            local = replace(document, names=(Name(name.parent, free),), attachment=None)
+            applied = documents.apply(
+                base.document, base.revision, base.deleted, time.time_ns(), local=local, keep_content=True
+            )
+            if document.kind is Kind.FILE:
+                self._store.attachments.adopt(applied.inode, attachment)
+        return applied
+
+    # --- copies -----------------------------------------------------------------------------------------------
+
+    async def copy(self, question: Json) -> Json:
+        """One file becomes another one of the same bytes, of which nothing is sent, nor fetched before it is read."""
+        source = find(self._store, text_of(question, "path"))
+        if source.kind is not Kind.FILE:
+            raise InvalidArgument("only files are copied without their bytes; copy anything else with `cp`")
+        local = self._store.documents.local(source.doc_id)
+        base = self._store.documents.base(source.doc_id)
+        if local is None or base is None or base.deleted or local.edit > local.synced or self._is_open(source.inode):
+            raise UsageError("the file as it is now is not on the server yet; run `blobfs sync DIR --wait` first")
+        attachment = None if local.document.attachment is None else await self._flatten(local.document.attachment)
+        applied = await trio.to_thread.run_sync(self._copy, local.document, attachment, text_of(question, "target"))
+        self._notify(applied)
+        return {"size": source.size}
+
+    def _copy(self, document: Document, attachment: Attachment | None, target: str) -> Applied:
+        with self._store.transaction():
+            self._check_padding(None, attachment)
+            parent, name = find_parent(self._store, target)
+            now_ns = time.time_ns()
+            try:
+                node = self._store.tree.create(
+                    parent, name, Kind.FILE, mode=document.mode, uid=document.uid, gid=document.gid, now_ns=now_ns
+                )
+            except Exists:
+                raise Exists("there is a file of that name already; choose another one, or remove it first") from None
+            self._store.attachments.adopt(node.inode, attachment)
+            self._store.documents.edit(
+                node.doc_id, now_ns, mtime_ns=document.mtime_ns, xattrs=document.xattrs, content=document.content
+            )
+        return Applied(node.inode, None, (), ((parent, name),), content_changed=True)
+
+
+def _beside(name: bytes, number: int) -> bytes:
+    """A name, or from number 2 on one like it: `stem (restored).ext`, `stem (restored 2).ext`."""
+    if number == 1:
+        return name
+    stem, dot, extension = name.rpartition(b".")
+    if not stem.strip(b".") or len(extension) > 20:
+        stem, dot, extension = name, b"", b""
+    tail = name_from_text(" (restored)" if number == 2 else f" (restored {number - 1})") + dot + extension
+    return stem[: 255 - len(tail)] + tail

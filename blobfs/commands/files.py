@@ -1,0 +1,201 @@
+"""`status PATH`, `conflicts`, `pin`, `unpin`, `evict`, `cp`: questions about files to the process that holds them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from blobfs.commands.places import Place, inside, place
+from blobfs.commands.screen import Bar, format_date, format_time
+from blobfs.errors import BlobfsError, InvalidArgument, IsADirectory, NotFound, RemoteUnavailable, UsageError
+from blobfs.status import format_bytes, has_colour, paint, printable
+from blobfs.values.documents import Json
+
+_POLL_S: Final = 0.2
+_PATIENCE_S: Final = 30
+"""Seconds without a byte, after which waiting for pinned files ends."""
+
+
+# --- status -------------------------------------------------------------------------------------------------------
+
+
+def show(found: Place, *, as_json: bool) -> str:
+    """The state of one file or folder."""
+    body = found.ask("file")
+    body["path"] = os.fspath(found.path)
+    return json.dumps(body, indent=2) if as_json else format_state(body, colour=has_colour(sys.stdout))
+
+
+def format_state(body: Json, *, colour: bool = False, now_s: float | None = None) -> str:
+    """Some lines about one file or folder."""
+    folder = body["kind"] == "directory"
+    state = paint(body["state"], "mounted" if body["synced"] else "offline", colour)
+    lines = [f"{printable(body['path'])}: {state}{_elsewhere(body)}"]
+    if folder:
+        lines.append(f"  holds    {body['files']} files in {body['folders']} folders, {format_bytes(body['size'])}")
+        lines.append(f"  here     {format_bytes(body['here'])}, {body['files_here']} files whole")
+    else:
+        lines.append(f"  size     {format_bytes(body['size'])}, {format_bytes(body['here'])} of it here")
+        if body["unsent"]:
+            lines.append(f"  unsent   {format_bytes(body['unsent'])}")
+        if body["open"]:
+            lines.append("  open     a program has it open")
+    if body["pinned"]:
+        lines.append(f"  pinned   {'itself' if body['pinned_itself'] else 'by a folder above'}")
+    if body["since"] is not None:
+        age_s = (now_s or time.time()) - body["since"]
+        lines.append(f"  waits    since {format_date(body['since'])}, {format_time(age_s)}")
+        lines.append(f"  why      {printable(body['reason'])}")
+        lines.append(f"  next     {printable(body['next'])}")
+    if folder and body["waiting"]:
+        lines.append(f"  waiting  {body['waiting']} documents, such as")
+        lines += [
+            f"           {printable(entry['path'] or '.')}: {printable(entry['reason'])}"
+            for entry in body["waiting_files"]
+        ]
+    return "\n".join(lines)
+
+
+def _elsewhere(body: Json) -> str:
+    return ", on the server" if body["synced"] and body["state"] != "server only" else ""
+
+
+def conflicts(options: argparse.Namespace) -> int:
+    """`conflicts`: a line for each copy."""
+    found = place(options.path)
+    entries = list(found.list("conflicts"))
+    if options.json:
+        print(json.dumps([entry | {"path": os.fspath(found.mount.mountpoint / entry["path"])} for entry in entries]))
+        return 0
+    for entry in entries:
+        path = printable(os.fspath(found.mount.mountpoint / entry["path"]))
+        print(f"{format_date(entry['mtime'])}  {format_bytes(entry['size']):>10}  {path}")
+    if not entries:
+        print("there are no conflict copies")
+    return 0
+
+
+# --- what stays here --------------------------------------------------------------------------------------------------
+
+
+def pin(options: argparse.Namespace) -> int:
+    """`pin`: files and folders stay here, and come."""
+    if options.list is not None:
+        found = place(options.list)
+        for entry in found.list("pins"):
+            path = os.fspath(found.mount.mountpoint / entry["path"])
+            print(printable(path) + ("/" if entry["kind"] == "directory" else ""))
+        return 0
+    places = [place(path) for path in _paths(options)]
+    wanted: list[int] = []
+    for found in places:
+        answer = found.ask("pin", match=options.match)
+        missing = f", {format_bytes(answer['missing'])} on the way" if answer["missing"] else ", all of it is here"
+        wanted.append(answer["missing"])
+        print(f"Pinned {printable(os.fspath(found.path))}: {_files(answer['files'])}{missing}.")
+    if options.wait:
+        for found, absent in zip(places, wanted, strict=True):
+            _wait_until_here(found, options.match, absent)
+    return 0
+
+
+def _wait_until_here(found: Place, pattern: str | None, missing: int) -> None:
+    """Raises RemoteUnavailable: nothing came for some time."""
+    moved = time.monotonic()
+    with Bar(f"fetching {printable(found.path.name)}", missing) as bar:
+        while missing:
+            time.sleep(_POLL_S)
+            before, missing = missing, found.ask("pin", match=pattern)["missing"]
+            bar.advance(before - missing)
+            if missing != before:
+                moved = time.monotonic()
+            elif time.monotonic() - moved > _PATIENCE_S:
+                reason = found.ask("status")["reason"] or "nothing came from the server for some time"
+                raise RemoteUnavailable(f"{reason}; what is pinned comes when the server sends it")
+
+
+def unpin(options: argparse.Namespace) -> int:
+    """`unpin`."""
+    for path in _paths(options):
+        found = place(path)
+        answer = found.ask("unpin", match=options.match)
+        still = "; a folder above it is pinned" if answer["still"] else ""
+        print(f"Unpinned {answer['unpinned']} of {printable(os.fspath(found.path))}{still}.")
+    return 0
+
+
+def evict(options: argparse.Namespace) -> int:
+    """`evict`: local bytes go that the server has confirmed."""
+    for path in _paths(options):
+        found = place(path)
+        answer = found.ask("evict", match=options.match)
+        kept = [f"{answer[what]} kept, being {text}" for what, text in _KEPT.items() if answer[what]]
+        told = f"{format_bytes(answer['freed'])} of {_files(answer['evicted'])}"
+        print("; ".join([f"Evicted {told} in {printable(os.fspath(found.path))}", *kept]) + ".")
+    return 0
+
+
+_KEPT: Final = {"pinned": "pinned", "dirty": "not on the server yet"}
+
+
+def _paths(options: argparse.Namespace) -> list[Path]:
+    if not options.paths:
+        raise UsageError("name a file or folder in a mount")
+    return list(options.paths)
+
+
+def _files(count: int) -> str:
+    return f"{count} file" if count == 1 else f"{count} files"
+
+
+# --- cp ---------------------------------------------------------------------------------------------------------------
+
+
+def copy(options: argparse.Namespace) -> int:
+    """`cp`: within a mount, without sending or fetching a byte."""
+    source, target = inside(options.source), options.target
+    if os.path.isdir(target):
+        target = Path(target) / source.path.name
+    aim = inside(target)
+    if aim.mount.store != source.mount.store:
+        raise UsageError("both have to be in the same mount; from one mount to another, use `cp`")
+    if not os.path.lexists(source.path):
+        raise NotFound(f"there is no {source.path}")
+    if source.path.is_dir() and not source.path.is_symlink():
+        if not options.recursive:
+            raise IsADirectory(f"{source.path} is a folder; give -r to copy all in it")
+        if source.path == aim.path or source.path in aim.path.parents:
+            raise InvalidArgument("a folder cannot be copied into itself")
+        return _copy_folder(source, aim)
+    return _copy_one(source, aim)
+
+
+def _copy_one(source: Place, aim: Place) -> int:
+    if source.path.is_symlink():
+        os.symlink(os.readlink(source.path), aim.path)
+    else:
+        source.ask("copy", target=aim.inner)
+    return 0
+
+
+def _copy_folder(source: Place, aim: Place) -> int:
+    os.mkdir(aim.path, source.path.stat().st_mode & 0o7777)
+    worst: BlobfsError | None = None
+    for entry in sorted(os.scandir(source.path), key=lambda entry: entry.name):
+        inner = Place(source.mount, f"{source.inner}/{entry.name}")
+        to = Place(aim.mount, f"{aim.inner}/{entry.name}")
+        act: Callable[[Place, Place], Any] = _copy_folder if entry.is_dir(follow_symlinks=False) else _copy_one
+        try:
+            act(inner, to)
+        except BlobfsError as error:
+            print(f"blobfs: {printable(os.fspath(inner.path))}: {printable(str(error))}", file=sys.stderr)
+            worst = error
+    if worst is not None:
+        raise worst
+    return 0

@@ -1,0 +1,125 @@
+"""`mount`, `status`, `sync`, `umount`, `lock`, `invite`, `passwd`: arguments to a Config, answers to lines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from blobfs import mounting
+from blobfs.commands import files
+from blobfs.commands.places import find_place, mounted
+from blobfs.commands.screen import watch
+from blobfs.config import Config, Mount, Source, choose_store, default_store, recall_all, recall_around, resolve
+from blobfs.control import ask
+from blobfs.errors import UsageError
+from blobfs.status import format_pending, format_status, from_json, has_colour
+
+
+def mount(options: argparse.Namespace) -> int:
+    """`mount`."""
+    point = resolve(options.dir)
+    config = Config(
+        mountpoint=point,
+        store=choose_store(point, options.store),
+        passphrase=_source(options, "passphrase"),
+        recovery=_source(options, "recovery"),
+        connect=options.connect,
+        background=options.background,
+        allow_other=options.allow_other,
+        handover=options.handover,
+    )
+    return mounting.mount(config)
+
+
+def status(options: argparse.Namespace) -> int:
+    """`status [PATH]`."""
+    found = find_place(options.dir) if options.dir is not None else None
+    show = _show_mounts if found is None or not found.inner else lambda options: files.show(found, as_json=options.json)
+    if options.watch:
+        return watch(lambda: show(options))
+    text = show(options)
+    print(text)
+    return 0
+
+
+def _show_mounts(options: argparse.Namespace) -> str:
+    if options.dir is not None:
+        path = resolve(options.dir)
+        mounts = [recall_around(path) or Mount(path, default_store(path))]
+    else:
+        mounts = list(recall_all())
+    found = [mounting.look(mount) for mount in mounts]
+    if options.json:
+        bodies = [status.to_json() for status in found]
+        return json.dumps(bodies[0] if options.dir is not None else bodies, indent=2)
+    told = [format_status(status, colour=has_colour(sys.stdout)) for status in found]
+    return "\n".join(told) or "nothing was mounted yet; begin with `blobfs mount DIR`"
+
+
+def sync(options: argparse.Namespace) -> int:
+    """`sync`."""
+    # The daemon keeps the time; the answer is given a little longer to arrive.
+    patience_s = None if options.timeout is None else options.timeout + 30
+    answer = ask(
+        mounted(options.dir).store,
+        "sync",
+        timeout_s=patience_s if options.wait else 30,
+        wait=options.wait,
+        limit_s=options.timeout,
+    )
+    print(format_pending(from_json(answer).pending))
+    return 0
+
+
+def recover(options: argparse.Namespace) -> int:
+    """`recover`."""
+    ask(mounted(options.dir).store, "recover")
+    print("what the server lost is sent again; `blobfs sync DIR --wait` returns when it has everything")
+    return 0
+
+
+def umount(options: argparse.Namespace) -> int:
+    """`umount`."""
+    return mounting.umount(resolve(options.dir), force=options.force)
+
+
+def invite(options: argparse.Namespace) -> int:
+    """`invite`."""
+    answer = ask(mounted(options.dir).store, "invite")
+    print(answer["invite"])
+    if answer["embedded"]:
+        print(
+            "blobfs: this server listens on this machine only; a device elsewhere needs a server of its own address, "
+            "see `blobfs-server --help`",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def passwd(options: argparse.Namespace) -> int:
+    """`passwd`."""
+    if (options.dir is None) == (options.store is None):
+        raise UsageError("name the mount point, or the store with --store; one of them")
+    store = resolve(options.store) if options.store is not None else mounted(options.dir).store
+    return mounting.passwd(
+        store,
+        passphrase=_source(options, "passphrase"),
+        recovery=_source(options, "recovery"),
+        new=_source(options, "new_passphrase"),
+    )
+
+
+def lock(options: argparse.Namespace) -> int:
+    """`lock`: every mount ends, or the one that was named."""
+    mounts = [mounted(options.dir)] if options.dir is not None else list(recall_all())
+    held = [mount for mount in mounts if mounting.look(mount).pid is not None]
+    for mount in held:
+        mounting.umount(mount.mountpoint, force=True)
+    if not held:
+        print("nothing was mounted")
+    return 0
+
+
+def _source(options: argparse.Namespace, name: str) -> Source:
+    return Source(getattr(options, f"{name}_file"), getattr(options, f"{name}_fd"))

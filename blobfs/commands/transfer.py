@@ -1,0 +1,183 @@
+"""`export` and `import`: whole trees out of a mount in plain, and into one, with all that ordinary files have.
+
+Works on files only, through the mount; bytes that are not here come as they are read. Invariants: nothing that is
+there already is overwritten; a copied file is whole or not there; one that fails is named and does not stop the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from blobfs.commands.places import mounted, place
+from blobfs.commands.screen import Bar
+from blobfs.errors import FileError, NotADirectory, NotMounted, UsageError
+from blobfs.mounting import look
+from blobfs.status import format_bytes, printable
+
+_PIECE: Final = 1 << 20
+_PART: Final = ".blobfs-part"
+"""Behind the name of a file that is not whole yet; an interrupted one is taken away by the next `--again`."""
+
+
+def export(options: argparse.Namespace) -> int:
+    """`export`."""
+    source, target = place(options.dir), Path(os.path.abspath(options.target))
+    _check_mounted(options.dir)
+    if source.mount.mountpoint in (target, *target.parents):
+        raise UsageError("the target lies in the mount; name a directory outside of it")
+    return _run("exporting", source.path, target, again=options.again)
+
+
+def load(options: argparse.Namespace) -> int:
+    """`import`."""
+    source, target = Path(os.path.abspath(options.source)), place(options.dir)
+    _check_mounted(options.dir)
+    if not source.is_dir():
+        raise NotADirectory(f"{source} is no directory; name the one that holds the files")
+    if source in (target.path, *target.path.parents) or target.mount.mountpoint in (source, *source.parents):
+        raise UsageError("source and target lie in each other; inside a mount use `blobfs cp`")
+    return _run("importing", source, target.path, again=options.again)
+
+
+def _check_mounted(path: Path) -> None:
+    if look(mounted(path)).pid is None:
+        raise NotMounted(f"{path} is not mounted; mount it with `blobfs mount`")
+
+
+def _run(what: str, source: Path, target: Path, *, again: bool) -> int:
+    if not again and target.is_dir() and any(target.iterdir()):
+        raise UsageError(f"{target} is not empty; give --again to go on with an earlier copy, or name another place")
+    copying = _Copying(again=again)
+    total = copying.measure(source)
+    with Bar(what, total) as copying.bar:
+        if source.is_dir() and not source.is_symlink():
+            copying.folder(source, target)
+        else:
+            target.mkdir(parents=True, exist_ok=True)
+            copying.one(source, target / source.name)
+    same = f", {copying.equal} were there already" if copying.equal else ""
+    print(f"{copying.files} files, {format_bytes(copying.size)}{same}.")
+    if copying.failed:
+        raise FileError(f"{copying.failed} files could not be copied; see above, then run it with --again")
+    return 0
+
+
+class _Copying:
+    """One run."""
+
+    def __init__(self, *, again: bool) -> None:
+        self._again = again
+        self.bar = Bar("", 0)
+        self.files = self.size = self.equal = self.failed = 0
+        self._links: dict[tuple[int, int], Path] = {}
+        """Where the first name of a file with several was copied to."""
+
+    def measure(self, source: Path) -> int:
+        """Bytes of all files, each once."""
+        seen, total = set[tuple[int, int]](), 0
+        for info in _infos(source):
+            if stat.S_ISREG(info.st_mode) and (info.st_dev, info.st_ino) not in seen:
+                total += info.st_size
+                if info.st_nlink > 1:
+                    seen.add((info.st_dev, info.st_ino))
+        return total
+
+    def folder(self, source: Path, target: Path) -> None:
+        """A directory and all in it; its own times come last, since what is put into it changes them."""
+        target.mkdir(parents=True, exist_ok=True)
+        with os.scandir(source) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                self._guarded(self.folder, Path(entry.path), target / entry.name)
+            else:
+                self._guarded(self.one, Path(entry.path), target / entry.name)
+        shutil.copystat(source, target)
+
+    def _guarded(self, act: Callable[[Path, Path], None], source: Path, target: Path) -> None:
+        try:
+            act(source, target)
+        except OSError as error:
+            self.failed += 1
+            self.bar.clear()
+            print(f"blobfs: {printable(os.fspath(source))}: {error.strerror or error}", file=sys.stderr)
+
+    def one(self, source: Path, target: Path) -> None:
+        """Anything but a directory. Raises OSError."""
+        info = source.lstat()
+        known = self._links.get((info.st_dev, info.st_ino)) if info.st_nlink > 1 else None
+        if self._is_there(info, target):
+            self.equal += 1
+            self.bar.skip(info.st_size if known is None and stat.S_ISREG(info.st_mode) else 0)
+        elif stat.S_ISLNK(info.st_mode):
+            os.symlink(os.readlink(source), target)
+            shutil.copystat(source, target, follow_symlinks=False)
+        elif known is not None:
+            os.link(known, target)
+        elif stat.S_ISREG(info.st_mode):
+            self._file(source, target)
+        else:
+            raise OSError(errno.ENOTSUP, "only files, folders and links are copied")
+        if info.st_nlink > 1:
+            self._links.setdefault((info.st_dev, info.st_ino), target)
+
+    def _is_there(self, info: os.stat_result, target: Path) -> bool:
+        try:
+            there = target.lstat()
+        except FileNotFoundError:
+            return False
+        if not self._again:
+            raise FileExistsError(errno.EEXIST, "there is a file of that name already")
+        same = (there.st_mode, there.st_mtime_ns) == (info.st_mode, info.st_mtime_ns) and (
+            not stat.S_ISREG(info.st_mode) or there.st_size == info.st_size
+        )
+        if same or (stat.S_ISLNK(info.st_mode) and stat.S_ISLNK(there.st_mode)):
+            return True
+        raise FileExistsError(errno.EEXIST, "another file of that name is there, and is left alone")
+
+    def _file(self, source: Path, target: Path) -> None:
+        # A name has 255 bytes at most, and a character up to four.
+        part = target.with_name(target.name[:60] + _PART)
+        part.unlink(missing_ok=True)
+        try:
+            with open(source, "rb", buffering=0) as reader, open(part, "xb", buffering=0) as writer:
+                self._bytes(reader.fileno(), writer.fileno())
+            shutil.copystat(source, part)
+            os.rename(part, target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        self.files += 1
+
+    def _bytes(self, source: int, target: int) -> None:
+        """Copy, leaving holes where there are none but zeros."""
+        at = 0
+        while piece := os.read(source, _PIECE):
+            if piece.count(0) == len(piece):
+                os.lseek(target, len(piece), os.SEEK_CUR)
+            else:
+                os.write(target, piece)
+            at += len(piece)
+            self.size += len(piece)
+            self.bar.advance(len(piece))
+        os.ftruncate(target, at)
+
+
+def _infos(top: Path) -> Iterator[os.stat_result]:
+    if not top.is_dir() or top.is_symlink():
+        yield top.lstat()
+        return
+    for folder, directories, files in os.walk(top):
+        for name in (*directories, *files):
+            try:
+                yield os.lstat(os.path.join(folder, name))
+            except OSError:
+                continue  # it went meanwhile, or cannot be read: copying will say so

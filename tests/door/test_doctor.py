@@ -1,0 +1,92 @@
+"""`doctor`: what it finds, what it says to do, and what it does not tell."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blobfs.commands.scrub import Scrubber
+from tests.door.conftest import AccountServer, Desk, end
+
+
+def findings(desk: Desk, *more: object) -> tuple[int, dict[str, Any]]:
+    done = desk.run("doctor", desk.mount, "--json", *more)
+    return done.returncode, {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
+
+
+def test_a_healthy_mount_and_what_becomes_of_it(desk: Desk, server: AccountServer) -> None:
+    desk.up("--connect", server.command("user", "add", "alice")["invite"])
+    (desk.mount / "secret plans").write_bytes(os.urandom(100_000))
+    assert desk.run("sync", desk.mount, "--wait", "--timeout", "60").returncode == 0
+    code, found = findings(desk, "--deep")
+    assert (code, [name for name, finding in found.items() if finding["ok"] is not True]) == (0, [])
+
+    bundle = desk.home / "bundle.tgz"
+    code, _ = findings(desk, "--bundle", bundle)
+    assert (code, bundle.stat().st_mode & 0o777) == (0, 0o600)
+    with tarfile.open(bundle) as archive:
+        text = b"".join(archive.extractfile(name).read() for name in archive.getnames()).decode()  # type: ignore[union-attr]
+    assert "mounted" in text
+    for private in ("secret plans", str(desk.home), "alice", server.url, "127.0.0.1"):
+        assert private not in text
+    assert desk.run("doctor", desk.mount, "--bundle", bundle).returncode != 0  # it overwrites nothing
+
+    server.stop()
+    code, found = findings(desk)
+    assert (code, found["server"]["ok"], bool(found["server"]["advice"])) == (0, None, True)
+
+    desk.store.chmod(0o755)
+    code, found = findings(desk)
+    assert (code, found["store"]["ok"]) == (23, False)
+    assert "chmod 700" in found["store"]["advice"]
+    desk.store.chmod(0o700)
+
+    end(desk.status()["pid"])
+    code, found = findings(desk, "--passphrase-file", desk.passphrase)
+    assert (code, found["mount point"]["ok"], found["databases"]["ok"]) == (0, True, True)
+    desk.mount.rmdir()  # nothing is mounted there any more
+
+    (desk.store / "documents.db").write_bytes(b"not a database" * 1000)
+    code, found = findings(desk, "--passphrase-file", desk.passphrase)
+    assert (code, found["databases"]["ok"]) == (23, False)
+
+
+def test_without_a_mount_the_machine_is_checked(desk: Desk) -> None:
+    done = desk.run("doctor")
+    assert (done.returncode, "FUSE" in done.stdout) == (0, True)
+    assert desk.run("doctor", desk.home / "never").returncode == 17
+
+
+@pytest.mark.parametrize(
+    ("line", "private"),
+    [
+        ("cannot open /srv/data/Tax 2025.pdf", "2025"),
+        ("connecting to https://cloud.example.org:8443/x failed", "example"),
+        ("peer 192.168.17.4:9000 went away", "192.168"),
+        ("it is called 'my diary' here", "diary"),
+        ("document my-own-id stays here for now", "my-own-id"),
+        ("invite blobfs1:eyJ0b2tlbiI6IngifQ", "eyJ0"),
+        ("Authorization: Token YWxpY2U6c2VjcmV0c2VjcmV0c2VjcmV0", "YWxpY2U6"),
+        ('  "text": "the store /home/alice/x is not there",', "alice"),
+    ],
+)
+def test_a_bundle_does_not_tell_who_or_what(line: str, private: str) -> None:
+    assert private in line
+    assert private not in Scrubber().scrub(line)
+
+
+def test_sentences_and_equal_things_stay_recognisable() -> None:
+    scrubber = Scrubber()
+    line = scrubber.scrub("the server lacks blob " + "ab" * 32)
+    assert line.startswith("the server lacks blob <id ")
+    assert line == scrubber.scrub("the server lacks blob " + "ab" * 32)
+    assert line != Scrubber().scrub("the server lacks blob " + "ab" * 32)
+    scrubber.hide(str(Path("/some/mount")), "MOUNT")
+    assert scrubber.scrub("/some/mount is in use") == "<MOUNT> is in use"
+    trace = '  File "/home/alice/venv/lib/blobfs/fs/filesystem.py", line 12, in read\n'
+    assert scrubber.scrub(trace) == "  File <blobfs/fs/filesystem.py>, line 12, in read\n"

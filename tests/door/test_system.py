@@ -1,0 +1,100 @@
+"""A mount that starts with the machine: systemd's unit and its handshake, mount(8)'s helper."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from blobfs.commands.system import _quote, from_mount
+from blobfs.errors import UsageError
+from tests.door.conftest import PATIENCE_S, ROOT, Desk
+
+
+@pytest.fixture
+def made(desk: Desk) -> Desk:
+    """A desk whose store had its first run."""
+    desk.up()
+    assert desk.run("umount", desk.mount).returncode == 0
+    return desk
+
+
+def test_a_first_run_is_none_of_a_services(desk: Desk) -> None:
+    done = desk.run("unit", desk.mount, "--store", desk.store)
+    assert (done.returncode, "on a terminal first" in done.stderr) == (6, True)
+
+
+def test_the_unit_is_one_that_systemd_takes(made: Desk) -> None:
+    desk = made
+    point = desk.home / "my 100% $private"
+    done = desk.run("unit", point, "--store", desk.store, "--passphrase-file", desk.passphrase)
+    assert done.returncode == 0, done.stderr
+    assert "my 100%% $$private" in done.stdout
+    unit = desk.home / "private.service"
+    unit.write_text(done.stdout)
+    verify = shutil.which("systemd-analyze")
+    if verify is not None:
+        checked = subprocess.run(
+            [verify, "verify", "--man=no", str(unit)], capture_output=True, text=True, env=desk.environment, check=False
+        )
+        assert [line for line in checked.stderr.splitlines() if "private.service" in line] == []
+
+
+def test_a_credential_of_systemd_stays_a_specifier(made: Desk) -> None:
+    done = made.run("unit", made.mount, "--passphrase-file", "%d/passphrase")
+    assert "--passphrase-file %d/passphrase\n" in done.stdout
+
+
+def test_a_service_manager_is_told_when_the_folder_is_mounted(desk: Desk) -> None:
+    path = desk.home / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(os.fspath(path))
+        manager.settimeout(PATIENCE_S)
+        desk.environment["NOTIFY_SOCKET"] = os.fspath(path)
+        process = desk.start(*desk.mount_arguments())
+        assert manager.recv(100) == b"READY=1"
+    assert os.path.ismount(desk.mount)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE_S) == 0
+    assert not os.path.ismount(desk.mount)
+
+
+def test_mount_calls_it_as_its_helper(made: Desk) -> None:
+    desk = made
+    helper = desk.home / "mount.blobfs"
+    helper.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+        "from blobfs.cli import main\nsys.exit(main())\n"
+    )
+    helper.chmod(0o755)
+    options = f"rw,noauto,x-systemd.automount,passphrase_file={desk.passphrase}"
+    argv = [str(helper), str(desk.store), str(desk.mount), "-o", options]
+    done = subprocess.run(argv, env=desk.environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    assert os.path.ismount(desk.mount)
+    subprocess.run(["umount", str(desk.mount)], check=True)
+    refused = subprocess.run([*argv[:-1], "ro"], env=desk.environment, capture_output=True, text=True, check=False)
+    assert (refused.returncode, "no mount option ro" in refused.stderr) == (2, True)
+
+
+def test_options_of_mount_become_those_of_blobfs(made: Desk) -> None:
+    store, mount = str(made.store), str(made.mount)
+    told = from_mount([store, mount, "-s", "-o", "defaults,allow_other"])
+    assert told == ["mount", mount, "--background", "--store", store, "--allow-other"]
+
+
+def test_nobody_becomes_a_user_who_is_not_there() -> None:
+    with pytest.raises(UsageError):
+        from_mount(["none", "/m", "-o", "runas=nobody-of-this-name"])
+
+
+@pytest.mark.parametrize(
+    ("word", "quoted"), [("a", "a"), ("a b", '"a b"'), ('a"b', '"a\\"b"'), ("50%", "50%%"), ("$HOME", "$$HOME")]
+)
+def test_words_of_a_unit_mean_themselves(word: str, quoted: str) -> None:
+    assert _quote(word) == quoted
