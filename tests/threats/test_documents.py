@@ -117,7 +117,8 @@ async def test_every_edit_of_a_sealed_document_is_refused_and_named_and_the_old_
         evil.attack = None
         status = two.engine.status()
         assert status.state is SyncState.CONNECTED
-        assert len(status.parked) == len(FORGERIES)
+        # Beside them it may say that the server owes what the other device has seen, which is true.
+        assert len([entry for entry in status.parked if entry.doc_id]) == len(FORGERIES)
         # What comes next as it should mends it.
         for name in names:
             one.write(name, b"third")

@@ -8,7 +8,8 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,14 @@ def left_invite_token(device: Device) -> bytes:
     return parse_invite(blobfs("invite", str(device.mount)).stdout).token.encode()
 
 
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A directory that every user of this machine may enter; those of pytest are closed."""
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        yield Path(place)
+
+
 AS_NOBODY = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
 READ_MEMORY = """
 import ctypes, os, subprocess, sys
@@ -103,13 +112,13 @@ print("refused" if "PermissionError" in done.stderr else "opened" if not done.re
 
 if os.geteuid() == 0:  # Only root can become somebody else.
 
-    def test_a_process_of_the_same_user_cannot_read_the_daemons_memory(tmp_path: Path) -> None:
-        code = tmp_path / "code"
+    def test_a_process_of_the_same_user_cannot_read_the_daemons_memory(open_place: Path) -> None:
+        code = open_place / "code"
         # Somebody else reads neither this repository nor the virtual environment, perhaps.
         (code / "blobfs").mkdir(parents=True)
-        for name in ("__init__.py", "process.py"):
-            (code / "blobfs" / name).write_bytes((ROOT / "blobfs" / name).read_bytes())
-        for path in (tmp_path, *tmp_path.parents[:2], code, code / "blobfs"):
+        (code / "blobfs" / "__init__.py").touch()
+        (code / "blobfs" / "process.py").write_bytes((ROOT / "blobfs" / "process.py").read_bytes())
+        for path in (code, code / "blobfs"):
             os.chmod(path, 0o755)
         done = subprocess.run(
             [*AS_NOBODY, _python(), "-S", "-c", READ_MEMORY, str(code), "hardened"],
@@ -120,15 +129,13 @@ if os.geteuid() == 0:  # Only root can become somebody else.
         )
         assert done.stdout.strip() == "refused", done.stderr
 
-    def test_another_users_process_gets_no_answer_from_the_control_socket(tmp_path: Path) -> None:
+    def test_another_users_process_gets_no_answer_from_the_control_socket(open_place: Path) -> None:
         asked: list[Json] = []
 
         async def answer(question: Json) -> Json:
             asked.append(question)
             return {}
 
-        for path in (tmp_path, *tmp_path.parents[:2]):
-            os.chmod(path, 0o755)
         code = (
             "import socket, sys\n"
             "with socket.socket(socket.AF_UNIX) as peer:\n"
@@ -142,9 +149,9 @@ if os.geteuid() == 0:  # Only root can become somebody else.
         )
 
         async def main() -> None:
-            async with control.serving(tmp_path, {"status": answer}):
-                os.chmod(tmp_path / SOCKET, 0o666)  # As if the directory and the mode had not kept it out.
-                argv = [*AS_NOBODY, _python(), "-S", "-c", code, str(tmp_path / SOCKET)]
+            async with control.serving(open_place, {"status": answer}):
+                os.chmod(open_place / SOCKET, 0o666)  # As if the directory and the mode had not kept it out.
+                argv = [*AS_NOBODY, _python(), "-S", "-c", code, str(open_place / SOCKET)]
                 with trio.fail_after(60):
                     done = await trio.run_process(argv, capture_stdout=True, cwd="/", check=False)
                 assert done.stdout.strip() == b"b''"
