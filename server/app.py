@@ -179,7 +179,7 @@ def _answer_error(request: Request, error: Exception) -> Response:
     if isinstance(error, errors.Unauthorized | errors.AccountMissing):
         headers["WWW-Authenticate"] = 'Token realm="blobfs"'
     if isinstance(error, errors.Unavailable | errors.TooManyRequests):
-        headers["Retry-After"] = "5"
+        headers["Retry-After"] = "5" if isinstance(error, errors.Unavailable) else "1"
     if isinstance(error, errors.DiskFull):
         LOG.warning("disk full", extra={"fields": {"request": request.scope.get("blobfs.request_id", "")}})
     for kind in type(error).__mro__:

@@ -57,9 +57,9 @@ class Settings:
     """Bytes of the disk that uploads leave free: without them the catalog could not even record a deletion."""
     idle_s: float = 60
     """How long a request may go without sending a byte of its body."""
-    requests_per_s: float = 200
+    requests_per_s: float = 500
     """Requests that one account may send to this process in the long run."""
-    burst: int = 4000
+    burst: int = 5000
     """Requests that an account which was quiet may send at once."""
     json_bytes: int = 128 << 20
     """Of JSON bodies that are held in memory at one time."""

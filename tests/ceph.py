@@ -108,6 +108,7 @@ class CephCluster:
         copies = min(osds, 3)
         places = {"directory": self.directory, "fsid": fsid, "mon": monitor, "port": gateway}
         self._conf.write_text(_CONF.format(**places, copies=copies, least=max(1, copies - 1)))
+        self._conf.chmod(0o644)  # whatever our umask is: the daemons are another user
         self._run("mkdir", "mon.a", "run", "log", "rgw", *(f"osd.{number}" for number in range(osds)))
         keyring = self.directory / "keyring"
         for name, caps in (("mon.", "mon"), ("client.admin", "mon osd mgr"), ("osd.0", "mon osd mgr")):

@@ -86,6 +86,15 @@ class PostgresqlCluster:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE template0".encode())
         return f"postgresql://postgres@/{name}?host={self.directory}"
 
+    def break_connections(self, url: str) -> int:
+        """End every session of the database at `url`, as a restart of PostgreSQL does; answers how many there were."""
+        name = url.partition("@/")[2].partition("?")[0]
+        query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = %s"
+        with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
+            row = connection.execute(query, [name]).fetchone()
+        assert row is not None
+        return int(row[0])
+
     def stop(self) -> None:
         """End it and remove what it wrote."""
         if self.process is not None:

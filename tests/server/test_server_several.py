@@ -149,6 +149,21 @@ def test_quota_holds_across_processes(site: Site) -> None:
     assert here.used() == (500_000, 0)
 
 
+def test_a_database_that_goes_away_and_comes_back_is_503_at_worst(site: Site, postgresql: PostgresqlCluster) -> None:
+    server = site.start("one")
+    account = server.account("me")
+    statuses = [account.put("before", b"x").status_code]
+    assert postgresql.break_connections(site.catalog_url) > 1
+    for number in range(20):
+        statuses.append(account.put(f"after{number}", b"x").status_code)
+    assert set(statuses) <= {201, 503}
+    assert statuses[-1] == 201
+    stored = statuses.count(201)
+    assert account.http.get("/blobs/me", params={"only_count": "true"}).json() == {"count": stored}
+    checked = server.run("check", "--json")
+    assert checked.returncode == 0, checked.stdout
+
+
 class Load:
     """Devices that create blobs and documents at one address until told to stop, and remember what was acknowledged."""
 
