@@ -339,6 +339,8 @@ class Ledger:
 
     def _recover(self) -> int:
         old = journals(self._directory)
+        for database in self._databases:
+            database.bound_log(False)  # what room a full disk has left is for what was acknowledged
         done = self._replay()
         if old:
             self.blobs.commit(self._sequence)
@@ -350,6 +352,8 @@ class Ledger:
         self._flush_journal()
         for path in old:
             path.unlink(missing_ok=True)
+        for database in self._databases:
+            database.bound_log(True)
         return done
 
     def _replay(self) -> int:
