@@ -240,6 +240,10 @@ class Database:
         """Whether a log that has grown to 32 MiB moves into the database, which takes room on the disk first."""
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {self._log_pages if is_bound else 0}").fetchall()
 
+    def shrink(self) -> None:
+        """Give the memory of the page cache back to the allocator."""
+        self._connection.execute("PRAGMA shrink_memory").fetchall()
+
     def applied(self) -> int:
         """Up to which journal record this database is complete."""
         return int(self.one("SELECT sequence FROM applied WHERE id = 1", ())[0])

@@ -275,6 +275,17 @@ class Ledger:
         if due:
             self.commit()
 
+    @property
+    def sequence(self) -> int:
+        """The number of the last transaction."""
+        return self._sequence
+
+    def shrink(self) -> None:
+        """Give up the memory of both caches; the next reads go to the disk."""
+        with self.lock:
+            for database in self._databases:
+                database.shrink()
+
     def commit(self) -> None:
         """Commit the batch and bring it to the disk; superseded journals go. For a worker thread.
 
