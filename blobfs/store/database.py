@@ -62,6 +62,7 @@ class Database:
             os.fspath(path), isolation_level=None, check_same_thread=False, cached_statements=512
         )
         self._configure(key, page_size, cache_kib)
+        self._log_pages = (32 << 20) // page_size
         self._migrate(ddl)
 
     def _configure(self, key: bytes, page_size: int, cache_kib: int) -> None:
@@ -82,7 +83,6 @@ class Database:
             "temp_store = MEMORY",
             "synchronous = NORMAL",
             f"cache_size = -{cache_kib}",
-            f"wal_autocheckpoint = {(32 << 20) // page_size}",
             "trusted_schema = OFF",
         ):
             try:
@@ -262,6 +262,14 @@ class Database:
                 self._tight = False
         except _FAILURES as error:
             raise self._failure(error) from error
+
+    def bound_log(self, is_bound: bool) -> None:
+        """Whether a log that has grown to 32 MiB moves into the database, which takes room on the disk first."""
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {self._log_pages if is_bound else 0}").fetchall()
+
+    def shrink(self) -> None:
+        """Give the memory of the page cache back to the allocator."""
+        self._connection.execute("PRAGMA shrink_memory").fetchall()
 
     def applied(self) -> int:
         """Up to which journal record this database is complete."""

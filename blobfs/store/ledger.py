@@ -280,6 +280,17 @@ class Ledger:
         if due:
             self.commit()
 
+    @property
+    def sequence(self) -> int:
+        """The number of the last transaction."""
+        return self._sequence
+
+    def shrink(self) -> None:
+        """Give up the memory of both caches; the next reads go to the disk."""
+        with self.lock:
+            for database in self._databases:
+                database.shrink()
+
     def commit(self) -> None:
         """Commit the batch and bring it to the disk; superseded journals go. For a worker thread.
 
@@ -344,6 +355,8 @@ class Ledger:
 
     def _recover(self) -> int:
         old = journals(self._directory)
+        for database in self._databases:
+            database.bound_log(False)  # what room a full disk has left is for what was acknowledged
         done = self._replay()
         if old:
             self.blobs.commit(self._sequence)
@@ -355,6 +368,8 @@ class Ledger:
         self._flush_journal()
         for path in old:
             path.unlink(missing_ok=True)
+        for database in self._databases:
+            database.bound_log(True)
         return done
 
     def _replay(self) -> int:

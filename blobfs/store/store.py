@@ -5,6 +5,7 @@ STORE/documents.db  blobs.db  journal-NNNNNNNNNN  secrets.json  lock
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import secrets
@@ -32,6 +33,10 @@ from blobfs.values.revisions import DeviceId
 
 _SWEEPS: Final = 8
 """Slices of discarded rows that one tick deletes."""
+_CALM: Final = 30
+"""Ticks without a transaction after which memory is given back, and again after as many."""
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+"""What glibc keeps of freed memory goes back only when it is asked; other C libraries do it by themselves."""
 
 
 class Store:
@@ -41,6 +46,8 @@ class Store:
         """Use `Store.create` or `Store.open`."""
         self.path = path
         self.keys = keys
+        self._seen, self._calm = 0, 0
+        """The transaction that the last tick saw as the newest, and for how many ticks it has been."""
         self._lock = _lock(path)
         try:
             self._ledger = Ledger(path, keys)
@@ -134,6 +141,8 @@ class Store:
     def tick(self) -> None:
         """Commit a batch that is due, and free some of what was discarded. For a worker thread, once a second.
 
+        When nothing was written for half a minute, the caches' memory goes back to the system.
+
         Raises:
             NoSpace: the disk is full; nothing is lost.
         """
@@ -141,6 +150,19 @@ class Store:
         for _ in range(_SWEEPS):
             if not self._content.sweep():
                 break
+        self._rest()
+
+    def _rest(self) -> None:
+        """Give memory back to the system when nothing has been written for a while."""
+        sequence = self._ledger.sequence
+        if sequence != self._seen:
+            self._seen, self._calm = sequence, 0
+            return
+        self._calm += 1
+        if self._calm % _CALM == 0:
+            self._ledger.shrink()
+            if _trim is not None:
+                _trim(0)
 
     def close(self) -> None:
         """Commit, bring everything to the disk, and give up the store."""

@@ -55,3 +55,15 @@ def test_a_file_deleted_elsewhere_disappears(mount: Mounted) -> None:
         assert os.pread(file.fileno(), 10, 4995) == b"x" * 5
     path.write_bytes(b"new")
     assert path.read_bytes() == b"new"
+
+
+def test_du_counts_bytes_once_they_were_fetched(mount: Mounted) -> None:
+    path = mount.path / "a"
+    path.write_bytes(os.urandom(600_000))
+    body = path.read_bytes()
+    mount.evict()
+    assert mount.stop() == 0
+    mount.start("--allow-other")
+    assert (path.stat().st_size, path.stat().st_blocks) == (600_000, 0)
+    assert path.read_bytes() == body
+    assert soon(lambda: path.stat().st_blocks * 512 >= 600_000)

@@ -1,0 +1,119 @@
+"""What programs meet in a mount whose store's disk gets full, told by assertions.
+
+Runs in a mount namespace of its own, with a small tmpfs at PATH for the store:
+unshare --mount python -m tests.mount.full_disk PATH
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.mount.conftest import Mounted
+from tests.store.full_disk import fill
+
+SOON_S = 30
+MIB = 1 << 20
+
+
+def body(name: str) -> bytes:
+    """What belongs into a file, by its name."""
+    draw = random.Random(name)
+    return draw.randbytes(draw.choice((3000, MIB, 2 * MIB, 5 * MIB)))
+
+
+class Trial:
+    """A mount on a disk of 96 MiB, and what it must hold."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.mount = Mounted(place)
+        self.there: list[str] = []
+        self.count = 0
+
+    def attempt(self) -> bool:
+        """Write one more file. A refusal is ENOSPC, and the file goes again."""
+        name = f"f{self.count}"
+        self.count += 1
+        path = self.mount.path / name
+        try:
+            with open(path, "wb", buffering=0) as file:
+                data = memoryview(body(name))
+                while data:
+                    data = data[file.write(data[: 128 << 10]) :]
+                os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            if path.exists():
+                path.unlink()
+            return False
+        self.there.append(name)
+        return True
+
+    def compare(self) -> None:
+        """All that was acknowledged is there, byte for byte, and nothing else."""
+        assert sorted(os.listdir(self.mount.path)) == sorted(self.there)
+        for name in self.there:
+            assert (self.mount.path / name).read_bytes() == body(name), name
+
+    def goes_on(self) -> None:
+        """Soon files can be written again."""
+        end = time.monotonic() + SOON_S
+        while not self.attempt():
+            assert time.monotonic() < end, "nothing can be written although there is room"
+        self.compare()
+
+    def remove(self, number: int) -> None:
+        """Delete files."""
+        for _ in range(number):
+            (self.mount.path / self.there.pop()).unlink()
+
+    def run(self) -> None:
+        """Full by its own writing, made room by deleting; full by others; killed while full."""
+        others = self.place / "others"
+        others.write_bytes(bytes(40 * MIB))
+        while self.attempt():
+            pass
+        assert len(self.there) > 5
+        self.compare()
+        disk = os.statvfs(self.mount.path)
+        assert disk.f_bavail * disk.f_frsize < 16 * MIB
+        self.remove(len(self.there) // 2)
+        self.goes_on()
+        ballast = fill(self.place)
+        while self.attempt():
+            pass
+        self.compare()
+        self.remove(1)
+        self.compare()
+        self.mount.stop(signal.SIGKILL)
+        ballast.unlink()
+        others.unlink()
+        self.mount.start("--allow-other")
+        self.goes_on()
+        assert self.mount.stop() == 0
+        self.mount.start("--allow-other")
+        self.compare()
+
+
+def main() -> None:
+    """Mount, and run it."""
+    place = Path(sys.argv[1])
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(place)], check=True)
+    trial = Trial(place)
+    try:
+        trial.mount.start("--allow-other")
+        trial.run()
+    finally:
+        trial.mount.clean()
+
+
+if __name__ == "__main__":
+    main()

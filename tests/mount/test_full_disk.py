@@ -1,0 +1,15 @@
+"""A disk that gets full is ENOSPC to programs, loses nothing that was acknowledged, and the mount goes on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.mount.conftest import ROOT
+
+
+def test_a_full_disk_refuses_keeps_and_goes_on_when_files_are_deleted(tmp_path: Path) -> None:
+    command = ["unshare", "--mount", sys.executable, "-m", "tests.mount.full_disk", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
