@@ -14,7 +14,7 @@ from blobfs.store.content import ContentStore, Extent
 from blobfs.store.ledger import Ledger
 from blobfs.store.tree import EDITED, Tree
 from blobfs.values.documents import Kind
-from blobfs.values.extents import EXTENT, MAX_SIZE, Attachment, BlobId
+from blobfs.values.extents import EXTENT, MAX_SIZE, Attachment, BlobId, extent_length
 from blobfs.values.nodes import Content, Inode, Node
 
 _SCANNED: Final = 1000
@@ -192,17 +192,26 @@ class Attachments:
         with self._ledger.transaction():
             self._content.thaw(content)
 
-    def settle(self, inode: Inode, edit: int, sealed: Mapping[int, tuple[BlobId, int]]) -> bool:
+    def settle(
+        self, inode: Inode, edit: int, sealed: Mapping[int, tuple[BlobId, int]], *, frozen_size: int | None = None
+    ) -> bool:
         """These extents are on the server: id and plaintext length of each.
 
-        Returns False, with nothing done, when the node was edited since edit number `edit`.
+        Returns False when the node was edited since edit number `edit`. Then nothing was done; but of a content that
+        was frozen then, with `frozen_size` bytes, those extents are clean that are still the same.
         """
         with self._ledger.transaction():
-            row = self._row(inode, "edit", "content")
-            if row is None or row[0] != edit or row[1] is None:
+            row = self._row(inode, "edit", "content", "size")
+            if row is None or row[1] is None:
                 return False
-            self._content.settle(Content(row[1]), sealed)
-            return True
+            if row[0] == edit:
+                self._content.settle(Content(row[1]), sealed)
+                return True
+            if frozen_size is not None:
+                lengths = {index: (extent_length(frozen_size, index), extent_length(row[2], index)) for index in sealed}
+                lasting = {index: sealed[index] for index, (then, now) in lengths.items() if then == now}
+                self._content.settle_unchanged(Content(row[1]), lasting)
+            return False
 
     def keep(self, content: Content, index: int, blob_id: BlobId, first_row: int, plaintext: bytes) -> None:
         """Store fetched, authenticated bytes of an extent, from the start of its row `first_row` on.

@@ -29,6 +29,7 @@ _ROW: Final = "SELECT payload FROM rows WHERE position = ?"
 _ROWS: Final = "SELECT position, payload FROM rows WHERE position BETWEEN ? AND ?"
 _EXTENT: Final = "SELECT blob_id, length, present, dirty FROM extents WHERE content = ? AND extent = ?"
 _PUT_EXTENT: Final = "INSERT OR REPLACE INTO extents VALUES (?, ?, ?, ?, ?, ?, ?)"
+_ANY_ROW: Final = "SELECT 1 FROM rows WHERE position BETWEEN ? AND ? LIMIT 1"
 _STORED: Final = "SELECT COALESCE(SUM(length(payload)), 0) FROM rows WHERE position BETWEEN ? AND ?"
 _ANY_EXTENT: Final = "SELECT 1 FROM extents WHERE content = ? LIMIT 1"
 _LAST_ROW: Final = (
@@ -321,6 +322,13 @@ class ContentStore:
             piece = found.get(row, b"")[start : start + wanted]
             pieces.append(piece if len(piece) == wanted else piece.ljust(wanted, b"\0"))
         return b"".join(pieces)
+
+    def settle_unchanged(self, content: Content, sealed: Mapping[int, tuple[BlobId, int]]) -> None:
+        """As `settle`, for those extents of a frozen content of which no row has changed since."""
+        copy = self._frozen.get(content)
+        if copy is not None:
+            changed = {index for index in sealed if self._db.one(_ANY_ROW, _rows_of(copy, index)) is not None}
+            self.settle(content, {index: blob for index, blob in sealed.items() if index not in changed})
 
     def thaw(self, content: Content) -> None:
         """The frozen moment is not needed any more; without one, nothing happens."""

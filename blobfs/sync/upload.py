@@ -257,10 +257,22 @@ class Upload:
         """Send a group: bytes, then documents. How many documents the server took."""
         mark = self._feed.applied
         if len(group) > 1 or sum(length for _, length in parcel.dirty_extents(self._store, group[0])) <= parcel.SMALL:
-            found = await self._send_small_bytes(group)
-        else:
-            sent = await self._send_large_bytes(group[0])
-            found = [] if sent is None else [sent]
+            return await self._send_documents(await self._send_small_bytes(group), mark)
+        frozen = await self._freeze(group[0])
+        if frozen is None:
+            # Its bytes went meanwhile; what is left to tell of it is for the next round.
+            self._again_s = _AGAIN_S
+            return 0
+        fresh, wanted = frozen
+        try:
+            await self._send_large_bytes(fresh, wanted)
+            # What nobody changed since the freeze is settled with it, so the freeze lasts until it is recorded.
+            return await self._send_documents([fresh], mark)
+        finally:
+            assert fresh.content is not None
+            self._store.attachments.thaw(fresh.content)
+
+    async def _send_documents(self, found: Sequence[Outgoing], mark: int) -> int:
         references = [await self._references(outgoing) for outgoing in found]
         changes = await trio.to_thread.run_sync(self._seal_changes, found, references)
         return await self._push(found, changes, mark)
@@ -305,39 +317,27 @@ class Upload:
     def _is_padded(self) -> bool:
         return bool(self._store.settings.get("padded", False))
 
-    async def _send_large_bytes(self, outgoing: Outgoing) -> Outgoing | None:
-        """Send a large file as it is at one moment, whoever writes to it meanwhile."""
-        call = partial(parcel.freeze, self._store, outgoing.changed)
+    async def _freeze(self, outgoing: Outgoing) -> tuple[Outgoing, list[tuple[int, int]]] | None:
         while True:
             try:
-                frozen = await trio.to_thread.run_sync(call)
-                break
+                return await trio.to_thread.run_sync(parcel.freeze, self._store, outgoing.changed)
             except BytesAbsent as absent:
                 await self._fetch(Content(absent.content), absent.offset, absent.length)
-        if frozen is None:
-            # Its bytes went meanwhile; what is left to tell of it is for the next round.
-            self._again_s = _AGAIN_S
-            return None
-        fresh, wanted = frozen
-        try:
-            # Before anything is sent: it would be for nothing.
-            require_room(len(wanted))
-            padded = parcel.is_padded(fresh, self._is_padded)
 
-            async def read(part: Sequence[tuple[int, int]]) -> list[Plain]:
-                return await trio.to_thread.run_sync(
-                    partial(parcel.read_plain, self._store, fresh, part, padded=padded)
-                )
+    async def _send_large_bytes(self, fresh: Outgoing, wanted: Sequence[tuple[int, int]]) -> None:
+        """Send a large file as it was when it was frozen, whoever writes to it meanwhile."""
+        # Before anything is sent: it would be for nothing.
+        require_room(len(wanted))
+        padded = parcel.is_padded(fresh, self._is_padded)
 
-            await self.sender.stream(wanted, read, fresh.doc_id, sum(length for _, length in wanted))
-            await trio.to_thread.run_sync(
-                partial(parcel.name_attachment, self._store, fresh, padded=padded, anew=self._is_lost(fresh))
-            )
-            await self.sender.send(fresh.indices)
-        finally:
-            assert fresh.content is not None
-            self._store.attachments.thaw(fresh.content)
-        return fresh
+        async def read(part: Sequence[tuple[int, int]]) -> list[Plain]:
+            return await trio.to_thread.run_sync(partial(parcel.read_plain, self._store, fresh, part, padded=padded))
+
+        await self.sender.stream(wanted, read, fresh.doc_id, sum(length for _, length in wanted))
+        await trio.to_thread.run_sync(
+            partial(parcel.name_attachment, self._store, fresh, padded=padded, anew=self._is_lost(fresh))
+        )
+        await self.sender.send(fresh.indices)
 
     # --- documents --------------------------------------------------------------------------------------
 
@@ -460,7 +460,8 @@ class Upload:
                 edit, document = outgoing.changed.edit, outgoing.document
                 assert document is not None
                 if outgoing.sealed:
-                    attachments.settle(outgoing.local.node.inode, edit, outgoing.sealed)
+                    node = outgoing.local.node
+                    attachments.settle(node.inode, edit, outgoing.sealed, frozen_size=node.size)
                 revision = self.sender.revision(outgoing, self._store.device)
                 documents.record_synced(outgoing.doc_id, edit, revision, document, change.deleted)
             if done:

@@ -121,3 +121,22 @@ def test_a_dirty_extent_that_is_not_all_here_is_fetched_first(store: Store) -> N
     with pytest.raises(BytesAbsent) as caught:
         store.attachments.freeze(content)
     assert (caught.value.offset, caught.value.length) == (ROW, EXTENT - ROW)
+
+
+def test_what_did_not_change_since_the_freeze_is_clean_once_it_is_sent(store: Store) -> None:
+    data = os.urandom(SIZE)
+    inode, content = _file(store, data)
+    local = store.documents.local(store.tree.get(inode).doc_id)
+    assert local is not None
+    store.attachments.freeze(content)
+    # The second extent gets other bytes, and the last one another length.
+    store.attachments.write(inode, [(EXTENT + 9, b"other")], SIZE, 2, 2)
+    store.attachments.resize(inode, SIZE + 5, 3)
+    sealed = {index: (BlobId(f"{index:064x}"), extent_length(SIZE, index)) for index in range(extent_count(SIZE))}
+    assert not store.attachments.settle(inode, local.edit, sealed, frozen_size=SIZE)
+    store.attachments.thaw(content)
+    dirty = [extent.dirty for extent in store.attachments.extents(content).values()]
+    assert dirty == [False, True, True]
+    assert not store.attachments.settle(inode, local.edit, sealed, frozen_size=SIZE)
+    assert [extent.dirty for extent in store.attachments.extents(content).values()] == dirty
+    assert store.check() == []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 
 import trio
 
 from blobfs.values.documents import Kind
 from blobfs.values.extents import EXTENT
-from tests.sync.kit import Account, converge, trio_test, until
+from tests.sync.kit import TIMEOUT_S, Account, converge, trio_test, until
 
 
 @trio_test
@@ -168,3 +169,32 @@ async def test_many_small_files_share_requests(account: Account) -> None:
         assert len(two.paths()) == 601
         assert await two.read("many/599") == b"file 599"
         assert one.engine.rounds < 20
+
+
+@trio_test
+async def test_a_large_file_that_is_never_quiet_is_not_sent_whole_again(account: Account) -> None:
+    data = os.urandom(6 * EXTENT)
+    async with account.device("one") as one, account.device("two") as two:
+        await converge(one, two)
+        one.write("image", data)
+        inode = one.node("image").inode
+
+        def dirty() -> list[int]:
+            content = one.node("image").content
+            assert content is not None
+            return [index for index, extent in one.store.attachments.extents(content).items() if extent.dirty]
+
+        def touch() -> None:
+            now_ns = time.time_ns()
+            one.store.attachments.write(inode, [(EXTENT, now_ns.to_bytes(8, "big"))], len(data), now_ns, now_ns)
+
+        with trio.fail_after(TIMEOUT_S):
+            while len(dirty()) > 1:
+                touch()
+                await trio.sleep(0.002)
+        touch()
+        assert dirty() == [1]
+        await converge(one, two)
+        end = await two.read("image", 2 * EXTENT, 4 * EXTENT)
+        assert end == data[2 * EXTENT :]
+        assert await two.read("image", 0, EXTENT + 8) == await one.read("image", 0, EXTENT + 8)
