@@ -22,6 +22,7 @@ from blobfs.errors import UsageError
 SUBTYPE: Final = "blobfs"
 DEVICE: Final = Path("/dev/fuse")
 _MNT_DETACH: Final = 2
+_CAP_DAC_OVERRIDE: Final = 1
 _UNMOUNT_S: Final = 10
 """fusermount3 -z only detaches, which takes no time; more means that it hangs."""
 READ_AHEAD: Final = 1 << 20
@@ -38,11 +39,26 @@ class MountOptions:
     """The first column of `df`."""
 
     def arguments(self) -> set[str]:
-        """As libfuse takes them. The kernel checks permissions by the modes shown, as on any disk."""
-        arguments = {"default_permissions", "nosuid", "nodev", f"subtype={SUBTYPE}", f"fsname={escape(self.fsname)}"}
+        """As libfuse takes them. The kernel checks permissions by the modes shown, as on any disk.
+
+        Where nobody but root can enter, it is not asked to: root may do everything, and the check costs a request for
+        the attributes of the directory after each change in it.
+        """
+        arguments = {"nosuid", "nodev", f"subtype={SUBTYPE}", f"fsname={escape(self.fsname)}"}
         if self.allow_other:
             arguments.add("allow_other")
+        if self.allow_other or not overrides_modes():
+            arguments.add("default_permissions")
         return arguments
+
+
+def overrides_modes() -> bool:
+    """Whether this process, and so whoever shares its user, is root with the right to pass over modes."""
+    if os.getuid():
+        return False
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    return bool(effective >> _CAP_DAC_OVERRIDE & 1)
 
 
 def escape(text: str) -> str:

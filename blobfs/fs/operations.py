@@ -289,6 +289,12 @@ class Operations(pyfuse3.Operations):
         """Attributes, with what is still buffered."""
         return self._attributes(self._fs.getattr(inode))
 
+    @prompt
+    def access(self, inode: Inode, mode: int, ctx: RequestContext) -> bool:
+        """Asked for root alone, who may do anything but execute what nobody may."""
+        node = self._fs.getattr(inode)
+        return not mode & os.X_OK or node.kind is Kind.DIRECTORY or bool(node.mode & 0o111)
+
     @patient
     async def setattr(
         self, inode: Inode, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext

@@ -121,3 +121,23 @@ def test_a_busy_mount_ends_on_sigterm_all_the_same(mount: Mounted) -> None:
         writer.communicate()
     mount.start()
     assert (mount.path / "a").read_bytes() in (b"", b"x" * 5000)
+
+
+def test_root_alone_may_do_all_but_execute_what_nobody_may(tmp_path: Path) -> None:
+    mounted = Mounted(tmp_path)
+    try:
+        mounted.start()
+        script = mounted.path / "script"
+        script.write_bytes(b"#!/bin/sh\nexit 7\n")
+        script.chmod(0o000)
+        assert script.read_bytes().startswith(b"#!")
+        assert os.access(script, os.R_OK | os.W_OK)
+        assert not os.access(script, os.X_OK)
+        with pytest.raises(PermissionError):
+            subprocess.run([script], check=False)
+        script.chmod(0o100)
+        assert os.access(script, os.X_OK)
+        assert os.access(mounted.path, os.R_OK | os.W_OK | os.X_OK)
+        assert subprocess.run([script], check=False).returncode == 7
+    finally:
+        mounted.clean()
