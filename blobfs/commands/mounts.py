@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 from blobfs import mounting
 from blobfs.commands import files
 from blobfs.commands.places import find_place, mounted
-from blobfs.commands.screen import watch
+from blobfs.commands.screen import Bar, watch
 from blobfs.config import Config, Mount, Source, choose_store, default_store, recall_all, recall_around, resolve
 from blobfs.control import ask
-from blobfs.errors import UsageError
+from blobfs.errors import BlobfsError, UsageError
 from blobfs.status import format_pending, format_status, from_json, has_colour
+
+_LOOK_S: Final = 0.5
+"""Between two looks at what waits."""
 
 
 def mount(options: argparse.Namespace) -> int:
@@ -61,15 +69,42 @@ def sync(options: argparse.Namespace) -> int:
     """`sync`."""
     # The daemon keeps the time; the answer is given a little longer to arrive.
     patience_s = None if options.timeout is None else options.timeout + 30
-    answer = ask(
-        mounted(options.dir).store,
-        "sync",
-        timeout_s=patience_s if options.wait else 30,
-        wait=options.wait,
-        limit_s=options.timeout,
-    )
+    store = mounted(options.dir).store
+    with _progress(store) if options.wait and sys.stderr.isatty() else contextlib.nullcontext():
+        answer = ask(
+            store,
+            "sync",
+            timeout_s=patience_s if options.wait else 30,
+            wait=options.wait,
+            limit_s=options.timeout,
+        )
     print(format_pending(from_json(answer).pending))
     return 0
+
+
+@contextlib.contextmanager
+def _progress(store: Path) -> Iterator[None]:
+    """A bar of what still waits, while the block runs."""
+    ended = threading.Event()
+
+    def draw() -> None:
+        most = 0
+        with contextlib.suppress(BlobfsError), Bar("sending", 0) as bar:
+            while not ended.wait(_LOOK_S):
+                status = from_json(ask(store, "status"))
+                # What is on its way counts as far as it is done: a large file is one document to the very end.
+                done = sum(int(entry["done"]) for entry in status.transfers or () if entry["what"] == "upload")
+                left = max(0, (status.pending.bytes or 0) - done)
+                most = max(most, left)
+                bar.reach(most - left, most)
+
+    drawing = threading.Thread(target=draw, name="progress")
+    drawing.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        drawing.join()
 
 
 def recover(options: argparse.Namespace) -> int:

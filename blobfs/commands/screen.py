@@ -73,6 +73,11 @@ class Bar:
                 self._stream.write("\r\x1b[2K" + self.line(now - self._start)[: self._width() - 1])
                 self._stream.flush()
 
+    def reach(self, done: int, total: int) -> None:
+        """So much is done by now, of a total that may have grown."""
+        self._total = total
+        self.advance(done - self.done)
+
     def line(self, passed_s: float) -> str:
         """As it is drawn, `passed_s` seconds after the start."""
         share = min(1.0, self.done / self._total) if self._total else 1.0

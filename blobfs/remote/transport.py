@@ -255,7 +255,8 @@ class _Body(httpx.AsyncByteStream):
         if self._at >= len(self._body):
             raise StopAsyncIteration
         limited = self._throttle.bytes_per_s is not None
-        piece = self._body[self._at : self._at + _CHUNK] if limited else self._body
+        # A limit may come or go between two pieces. Sliced to its very end, a body is not copied.
+        piece = self._body[self._at : self._at + _CHUNK] if limited else self._body[self._at :]
         self._at += len(piece)
         await self._throttle.take(len(piece))
         return piece

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from blobfs.commands.screen import Bar, format_time
 from tests.door.conftest import Desk, sync, tell
+from tests.door.test_terminal import Terminal
 from tests.e2e.devices import tree
 
 
@@ -102,6 +103,23 @@ def test_a_bar_draws_nothing_where_it_could_not_be_taken_back() -> None:
 
 def test_durations_have_two_units() -> None:
     assert [format_time(seconds) for seconds in (-1, 59, 61, 3660)] == ["0 s", "59 s", "1 min 1 s", "1 h 1 min"]
+
+
+def test_waiting_for_the_server_shows_how_long_it_takes(account: Desk, folder: Path) -> None:
+    tell(account, "config", account.mount, "upload-limit", "500K")
+    terminal = None
+    try:
+        (folder / "file").write_bytes(os.urandom(3 << 20))
+        terminal = Terminal(account, "sync", account.mount, "--wait", "--timeout", "60")
+        terminal.expect("sending [")
+        terminal.expect("/s")
+        tell(account, "config", account.mount, "upload-limit", "off")
+        code, rest = terminal.end()
+        assert code == 0, rest
+    finally:
+        tell(account, "config", account.mount, "upload-limit", "off")
+        if terminal is not None:
+            terminal.close()
 
 
 # --- completion and manual ------------------------------------------------------------------------------------------
