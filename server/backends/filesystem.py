@@ -1,4 +1,4 @@
-"""Blobs as files: `ROOT/user/namespace/b/blo/blob_i/blob_id`, as they come. The default backend.
+"""Blobs as files: `ROOT/user/namespace/bl/blob_id`, as they come. The default backend.
 
 Owns everything below ROOT. Must not know what the bytes are. Invariant: a file under its final name is complete and was
 on stable storage before it got that name. Ids cannot start with a dot, so `ROOT/.staged` is no user's directory.
@@ -114,8 +114,9 @@ class FilesystemBlobsBackend:
 
     def _path(self, key: BlobKey) -> str:
         name = key.blob_id
-        # Fixed depth: the first five levels are always directories and the last always a file, so no two keys clash.
-        return "/".join((self._root, key.user, key.namespace, name[:1], name[:3], name[:6], name))
+        # Fixed depth: the first three levels are always directories and the last always a file, so no two keys clash.
+        # One level of two characters: docs/OPERATIONS.md has the figures of deeper ones.
+        return "/".join((self._root, key.user, key.namespace, name[:2], name))
 
     def stage(self) -> StagedFile:
         return StagedFile(os.path.join(self._staging, secrets.token_hex(16)))
@@ -205,7 +206,7 @@ class FilesystemBlobsBackend:
             if user.name == ".staged":
                 continue
             for namespace in _directories(user.path):
-                for path in _files(namespace.path, depth=3):
+                for path in _files(namespace.path, depth=1):
                     key = BlobKey(user.name, namespace.name, path.name)
                     if path.path != self._path(key):
                         continue  # somebody else's file: no blob is ever looked for there

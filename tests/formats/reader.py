@@ -114,7 +114,7 @@ class Blobs:
 
     def read(self, blob_id: str, length: int) -> bytes:
         """The plaintext of a blob, of `length` bytes, padding included."""
-        return self.open(blob_id, length, (self.root / blob_id[0] / blob_id[:3] / blob_id[:6] / blob_id).read_bytes())
+        return self.open(blob_id, length, (self.root / blob_id[:2] / blob_id).read_bytes())
 
     def open(self, blob_id: str, length: int, stored: bytes) -> bytes:
         preamble = b"BLFS" + bytes((1, 1, 1, 16)) + length.to_bytes(8, "big")

@@ -37,7 +37,7 @@ class Account:
 
     def put(self, plaintext: bytes) -> BlobId:
         blob_id = crypto.blob_id(self.keys, plaintext)
-        place = self.blobs / blob_id[0] / blob_id[:3] / blob_id[:6] / blob_id
+        place = self.blobs / blob_id[:2] / blob_id
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(b"".join(crypto.seal_blob(self.keys, blob_id, plaintext)))
         return blob_id

@@ -59,8 +59,8 @@ def test_check_finds_each_kind_of_damage_and_repair_leaves_it_clean(tmp_path: Pa
         paths["gone000"].unlink()
         paths["cut0000"].write_bytes(b"01234")
         paths["flip000"].write_bytes(b"0123456780")
-        (root / "s/str/stray0").mkdir(parents=True)
-        (root / "s/str/stray0/stray00").write_bytes(b"x")
+        (root / "st").mkdir(parents=True)
+        (root / "st/stray00").write_bytes(b"x")
         assert account.get("gone000").status_code == 503
         assert account.get("cut0000").status_code == 503
         found = json.loads(server.run("check", "--json").stdout)

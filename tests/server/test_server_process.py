@@ -235,7 +235,7 @@ def test_sigkill_during_many_uploads_leaves_a_clean_catalog_and_all_that_was_ack
         assert files_below(data / "blobs" / ".staged") == []
         for name, content in acknowledged.items():
             user, blob_id = name.split("/")
-            path = data / "blobs" / user / "default" / blob_id[:1] / blob_id[:3] / blob_id[:6] / blob_id
+            path = data / "blobs" / user / "default" / blob_id[:2] / blob_id
             assert path.read_bytes() == content
         assert len(acknowledged) > 100
         assert all(row["user"] for row in json.loads(restarted.run("usage", "--json").stdout))
