@@ -161,7 +161,8 @@ class FilesystemBlobsBackend:
             return
         except FileNotFoundError:
             self._make(os.path.dirname(directory), changed)
-            with contextlib.suppress(FileExistsError):
+            # Made by somebody else meanwhile, or pruned again: the caller tries once more.
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
                 os.mkdir(directory, 0o700)
         changed.add(os.path.dirname(directory))
 
