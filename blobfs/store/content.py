@@ -255,7 +255,7 @@ class ContentStore:
 
     def free(self, content: Content) -> None:
         """The content is no longer needed and small: it goes now."""
-        if content in self._unresolved:
+        if content in self._unresolved or content in self._frozen:
             self.discard(content)
             return
         self._ledger.mark_loss()

@@ -68,6 +68,18 @@ def test_what_is_overwritten_cut_and_grown_reads_as_it_was(store: Store) -> None
     assert store.tree.get(inode).stored == store.attachments.stored()
 
 
+def test_a_small_file_that_is_deleted_reads_as_it_was(store: Store) -> None:
+    data = os.urandom(5000)
+    inode, content = _file(store, data)
+    store.attachments.freeze(content)
+    store.tree.unlink(ROOT_INODE, b"f", 3)
+    store.tree.purge(inode)
+    assert _frozen(store, content, len(data)) == data
+    store.attachments.thaw(content)
+    _sweep(store)
+    assert store.check() == []
+
+
 def test_a_file_that_is_emptied_or_deleted_reads_as_it_was(store: Store) -> None:
     data = os.urandom(SIZE)
     inode, content = _file(store, data)
