@@ -44,7 +44,7 @@ class Attachments:
         mtime_ns: int,
         ctime_ns: int,
     ) -> Node:
-        """Put `pieces` (offset and bytes; disjoint, ending within `size`) into a file, which then has `size` bytes.
+        """Put `pieces` (offset and bytes; ascending, disjoint, within `size`) into a file, which then has `size` bytes.
 
         On return all of it survives SIGKILL.
 
@@ -56,14 +56,15 @@ class Attachments:
         with self._ledger.transaction():
             node = self._tree.get(inode)
             content = self._content_of(node)
-            stored = node.stored
+            stored, end = node.stored, node.size
             if size != node.size:
                 stored -= self._content.resize(content, node.size, size)
             for offset, data in pieces:
                 if offset < 0 or offset + len(data) > size:
                     raise InvalidArgument("bytes beyond the size of the file")
                 if len(data):
-                    stored += self._content.write(content, offset, data, node.size)
+                    stored += self._content.write(content, offset, data, end)
+                    end = max(end, offset + len(data))
             return self._record(node, content, size, stored, mtime_ns, ctime_ns)
 
     def resize(self, inode: Inode, size: int, now_ns: int) -> Node:

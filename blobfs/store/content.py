@@ -144,6 +144,8 @@ class ContentStore:
     def write(self, content: Content, offset: int, data: bytes | bytearray | memoryview, old_size: int) -> int:
         """Put bytes into rows and make their extents dirty; how many bytes more are stored.
 
+        There is no row and no extent that begins at or after `old_size`.
+
         Raises:
             BytesAbsent: a row that keeps bytes of the old size beside the new ones is not here; nothing was changed.
         """
@@ -159,31 +161,36 @@ class ContentStore:
         stored = 0
         for row, start, length in pieces:
             done = row * ROW + start - offset
-            stored += self._write_row(_position(content, row), start, bytes(view[done : done + length]))
+            piece = bytes(view[done : done + length])
+            stored += self._write_row(_position(content, row), start, piece, is_new=row * ROW >= old_size)
             extent, bit = divmod(row, ROWS_PER_EXTENT)
             written[extent] = written.get(extent, 0) | 1 << bit
         for extent, rows in written.items():
-            self._soil(content, extent, rows)
+            self._soil(content, extent, rows, is_new=extent * EXTENT >= old_size)
         return stored
 
-    def _write_row(self, position: int, start: int, data: bytes) -> int:
-        found = self._db.one("SELECT length(payload) FROM rows WHERE position = ?", (position,))
+    def _write_row(self, position: int, start: int, data: bytes, *, is_new: bool) -> int:
+        found = None if is_new else self._db.one("SELECT length(payload) FROM rows WHERE position = ?", (position,))
         former = 0 if found is None else int(found[0])
-        if start + len(data) <= former and len(data) < former:
+        end = start + len(data)
+        if end <= former and len(data) < former:
             self._db.patch(position, start, data)
             return 0
         if start:
             old = self._db.one(_ROW, (position,))[0] if former else b""
             data = old[:start].ljust(start, b"\0") + data
+            if former:
+                # Who appends once will do so again: into zeros behind the end, without the whole row again.
+                data = data.ljust(min(2 * end, ROW), b"\0")
         self._put_row(position, data)
         return len(data) - former
 
     def _put_row(self, position: int, payload: bytes) -> None:
         self._db.run("INSERT OR REPLACE INTO rows VALUES (?, ?)", (position, payload), len(payload))
 
-    def _soil(self, content: Content, extent: int, rows: int) -> None:
+    def _soil(self, content: Content, extent: int, rows: int, *, is_new: bool = False) -> None:
         """These rows of an extent were written: it is dirty."""
-        known = self.extent(content, extent)
+        known = None if is_new else self.extent(content, extent)
         if known is None:
             self._db.run(_PUT_EXTENT, (content, extent, None, 0, ALL_ROWS, 1, 0))
         elif not known.dirty or known.present | rows != known.present:

@@ -83,7 +83,8 @@ BLOBS: Final = """
 CREATE TABLE applied (id INTEGER PRIMARY KEY CHECK (id = 1), sequence INTEGER NOT NULL, store BLOB NOT NULL);
 INSERT INTO applied VALUES (1, 0, x'');
 
--- Plaintext in rows of at most 128 KiB; what a row's payload lacks at its end is zeros.
+-- Plaintext in rows of at most 128 KiB; what a row's payload lacks at its end is zeros. A row that was appended to can
+-- have zeros behind the end of the file, for what comes next.
 CREATE TABLE rows (
     position INTEGER PRIMARY KEY,    -- content << 27 | index of the row
     payload BLOB NOT NULL
