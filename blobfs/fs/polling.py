@@ -34,7 +34,8 @@ class _Turnstile:
 
     async def __aexit__(self, *_: object) -> None:
         self._is_held = False
-        self._waiters.unpark()
+        if self._waiters:
+            self._waiters.unpark()
 
 
 class _Waiting:
