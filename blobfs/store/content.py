@@ -243,6 +243,15 @@ class ContentStore:
         if content in self._unresolved or self._ledger.one(self._db, _ANY_EXTENT, content) is not None:
             self._db.run("INSERT OR IGNORE INTO discarded VALUES (?)", (content,))
 
+    def free(self, content: Content) -> None:
+        """The content is no longer needed and small: it goes now."""
+        if content in self._unresolved:
+            self.discard(content)
+            return
+        self._ledger.mark_loss()
+        self._db.run("DELETE FROM rows WHERE position BETWEEN ? AND ?", _range(content))
+        self._db.run("DELETE FROM extents WHERE content = ?", (content,))
+
     def sweep(self) -> bool:
         """Delete one slice of what was discarded; whether there may be more."""
         with self._ledger.transaction():

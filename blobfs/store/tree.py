@@ -27,6 +27,7 @@ from blobfs.store.content import ContentStore
 from blobfs.store.database import IntegrityError
 from blobfs.store.ledger import Ledger
 from blobfs.values.documents import MAX_LINKS, MAX_NAME, DocId, Kind
+from blobfs.values.extents import ROW
 from blobfs.values.nodes import ROOT_INODE, Entry, Inode, Node
 
 COLUMNS: Final = (
@@ -48,6 +49,10 @@ _ENTRIES: Final = (
     f"SELECT names.id, names.name, {COLUMNS} "  # noqa: S608
     "FROM names JOIN documents ON documents.inode = names.inode "
     "WHERE names.parent = ? AND names.id > ? ORDER BY names.id LIMIT ?"
+)
+_DEAD: Final = (
+    "SELECT content, stored, EXISTS (SELECT 1 FROM bases WHERE bases.doc_id = documents.doc_id AND NOT bases.deleted), "
+    "EXISTS (SELECT 1 FROM xattrs WHERE xattrs.inode = documents.inode) FROM documents WHERE inode = ? AND deleted"
 )
 _INSERT: Final = "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, ?, ?, ?, ?, 0, '{}', ?, 0, ?, ?)"
 
@@ -180,7 +185,8 @@ class Tree:
                 raise TooManyLinks("the file has too many names")
             self.add_name(parent, name, inode)
             self._touch(parent, now_ns)
-            return self._edit(inode, now_ns, "nlink = nlink + 1, ctime_ns = ?", now_ns)
+            self._edit(inode, now_ns, "nlink = nlink + 1, ctime_ns = ?", now_ns)
+            return self.get(inode)
 
     # --- removing ---------------------------------------------------------------------------------------
 
@@ -222,8 +228,8 @@ class Tree:
 
     def _lose_name(self, node: Node, now_ns: int) -> Node:
         left = 0 if node.kind is Kind.DIRECTORY else node.nlink - 1
-        sql = "nlink = ?, deleted = ?, ctime_ns = ?"
-        return self._edit(node.inode, now_ns, sql, left, int(left == 0), now_ns)
+        self._edit(node.inode, now_ns, "nlink = ?, deleted = ?, ctime_ns = ?", left, int(left == 0), now_ns)
+        return node._replace(nlink=left, deleted=left == 0, ctime_ns=now_ns)
 
     def purge(self, inode: Inode) -> None:
         """Nobody holds a deleted node any more: its bytes go. Its row stays while the server has to be told.
@@ -231,18 +237,20 @@ class Tree:
         Live nodes are left alone.
         """
         with self._ledger.transaction():
-            row = self._ledger.one(self._db, _NODE, inode)
-            if row is None or not row[-1]:
+            row = self._ledger.one(self._db, _DEAD, inode)
+            if row is None:
                 return
-            node = node_of(row)
-            if node.content is not None:
-                self._content.discard(node.content)
-            base = self._ledger.one(self._db, "SELECT deleted FROM bases WHERE doc_id = ?", node.doc_id)
-            self._db.run("DELETE FROM xattrs WHERE inode = ?", (inode,))
-            if base is None or base[0]:
-                self._db.run("DELETE FROM documents WHERE inode = ?", (inode,))
-            else:
+            content, stored, known, has_xattrs = row
+            if content is not None and stored <= ROW:
+                self._content.free(content)
+            elif content is not None:
+                self._content.discard(content)
+            if has_xattrs:
+                self._db.run("DELETE FROM xattrs WHERE inode = ?", (inode,))
+            if known:
                 self._db.run("UPDATE documents SET content = NULL, stored = 0 WHERE inode = ?", (inode,))
+            else:
+                self._db.run("DELETE FROM documents WHERE inode = ?", (inode,))
 
     def orphans(self) -> list[Inode]:
         """Deleted nodes that nobody can hold after a start, for `purge`."""
@@ -364,16 +372,18 @@ class Tree:
         given = {column: value for column, value in changes.items() if value is not None}
         columns = "".join(f"{column} = ?, " for column in given)
         with self._ledger.transaction():
-            return self._edit(inode, now_ns, f"{columns}ctime_ns = ?", *given.values(), now_ns)
+            self._edit(inode, now_ns, f"{columns}ctime_ns = ?", *given.values(), now_ns)
+            return self.get(inode)
 
-    def _edit(self, inode: Inode, now_ns: int, columns: str, *values: Any) -> Node:
-        """Change columns of a document's own state: an edit that the server has to learn of."""
-        self._db.run(
-            f"UPDATE documents SET {columns}, {EDITED} WHERE inode = ?",  # noqa: S608
+    def _edit(self, inode: Inode, now_ns: int, columns: str, *values: Any) -> None:
+        """Change columns of a document's own state: an edit that the server has to learn of. Raises NotFound."""
+        count = self._db.run(
+            f"UPDATE documents SET {columns}, {EDITED} WHERE inode = ? AND kind != ''",  # noqa: S608
             (*values, now_ns, now_ns, inode),
         )
+        if not count:
+            raise NotFound("no such inode")
         self._ledger.mark_changed()
-        return self.get(inode)
 
     # --- extended attributes ------------------------------------------------------------------------------
 

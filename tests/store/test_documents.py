@@ -446,7 +446,7 @@ def test_listeners_hear_of_edits_only(store: Store) -> None:
 
 
 def test_contents_are_not_used_twice(bench: Bench, store: Store) -> None:
-    node = make(store, b"f", data=b"abc")
+    node = make(store, b"f", data=b"abc" * ROW)  # large enough to be freed later
     store.tree.purge(store.tree.unlink(ROOT_INODE, b"f", 60).inode)
     store = bench.crash(store)
     other = make(store, b"g")
