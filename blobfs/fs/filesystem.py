@@ -456,7 +456,10 @@ class FileSystem:
         """What `fsync` waits for: on return the file, or without one everything stored, survives power loss."""
         if inode is not None:
             await self.flush(inode)
-        await trio.to_thread.run_sync(self._store.sync)
+        if self._store.syncs_quickly():
+            self._store.sync()
+        else:
+            await trio.to_thread.run_sync(self._store.sync)
 
     async def flush_all(self) -> None:
         """Every buffer into the store, and the space of deleted files free. Files that fail are logged and kept."""

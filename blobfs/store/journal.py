@@ -59,6 +59,7 @@ class Journal:
         self.size = 0
         self._linked = False
         self._is_flushed = False
+        self._flushed = 0
         self._end = 0
         """Of the file: what lies between `size` and this is zeros, which end a reading as a cut record does."""
         salt = secrets.token_bytes(_SALT)
@@ -117,10 +118,17 @@ class Journal:
         os.ftruncate(self._fd, self.size)
         self._end = self.size
 
+    @property
+    def unflushed(self) -> int:
+        """Bytes of records that have not been flushed."""
+        return self.size - self._flushed
+
     def flush(self) -> None:
         """On return every record survives power loss."""
         self._is_flushed = True
+        size = self.size
         os.fdatasync(self._fd)
+        self._flushed = size
         if not self._linked:
             sync_directory(self.path.parent)
             self._linked = True

@@ -36,6 +36,10 @@ HEAVY: Final = 256 << 10
 """Bytes of payload from which a transaction commits blobs.db in place of copying them into the journal."""
 BATCH_BYTES: Final = 16 << 20
 """Of journal, after which a batch is committed."""
+QUICK_S: Final = 300e-6
+"""A flush that takes no longer costs less than to have a thread do it."""
+QUICK_BYTES: Final = 64 << 10
+"""Of records that were not flushed, up to which a flush can be quick."""
 BATCH_AGE_S: Final = 5.0
 """After which `tick` commits a batch."""
 
@@ -64,6 +68,8 @@ class Ledger:
         self._since = 0.0
         self._limit = BATCH_BYTES
         self._unflushed = False
+        self._flush_s = 1.0
+        """How long the last flush of the journal alone took."""
         self._retired: list[Journal] = []
         self._journal: Journal
         self._sequence = 0
@@ -299,6 +305,7 @@ class Ledger:
         Raises:
             NoSpace: the disk fails; nothing is lost unless the power goes.
         """
+        started = time.perf_counter()
         # One at a time: a second caller must not return while the first is still at it.
         with self._flushing:
             with self.lock:
@@ -314,9 +321,16 @@ class Ledger:
                     self._retired, self._unflushed = retired + self._retired, True
                 raise refusal(journal.path, error) from error
             self._safe = safe
+            if not logs:
+                self._flush_s = time.perf_counter() - started
             for old in retired:
                 old.close()
                 old.path.unlink(missing_ok=True)
+
+    def flushes_quickly(self) -> bool:
+        """Whether `flush` has some records to bring to the disk and nothing else, and the disk is quick at that."""
+        is_little = not self._unflushed and not self._retired and self._journal.unflushed <= QUICK_BYTES
+        return is_little and self._flush_s <= QUICK_S and not self._flushing.locked()
 
     def close(self) -> None:
         """Commit, bring everything to the disk, and close; an orderly end leaves no journal behind.

@@ -124,8 +124,15 @@ class Store:
         return check(self._ledger)
 
     def sync(self) -> None:
-        """On return everything acknowledged before survives power loss. For a worker thread. Raises NoSpace."""
+        """On return everything acknowledged before survives power loss. Raises NoSpace.
+
+        For a worker thread, unless `syncs_quickly`.
+        """
         self._ledger.flush()
+
+    def syncs_quickly(self) -> bool:
+        """Whether `sync` would most likely take less time than to have a thread do it."""
+        return self._ledger.flushes_quickly()
 
     def tick(self) -> None:
         """Commit a batch that is due, and free some of what was discarded. For a worker thread, once a second.
