@@ -19,8 +19,8 @@ from blobfs.errors import BlobfsError, RemoteUnavailable
 from blobfs.remote.client import RemoteClient
 from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
+from blobfs.sync.copies import is_conflict_name
 from blobfs.sync.engine import SyncEngine
-from blobfs.sync.merge import is_conflict_name
 from blobfs.sync.status import SyncState
 from blobfs.values.documents import Json, load
 from blobfs.values.nodes import ROOT_INODE

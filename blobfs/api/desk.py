@@ -17,12 +17,12 @@ from typing import Any, Final, NamedTuple
 import trio
 
 from blobfs.api import places
-from blobfs.api.conflicts import copies_begin, is_copy_of
 from blobfs.api.loop import Loop
 from blobfs.errors import DocumentNotFound, NotFound, RemoteUnavailable, RevisionConflict, StaleHandle
 from blobfs.store.documents import Applied, Local
 from blobfs.store.queries import Scalar
 from blobfs.store.store import Store
+from blobfs.sync.copies import copies_begin, is_copy_of
 from blobfs.sync.status import SyncState
 from blobfs.values import crypto
 from blobfs.values.documents import ROOT, DocId, Json, Kind

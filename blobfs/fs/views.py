@@ -28,7 +28,7 @@ from blobfs.errors import (
 from blobfs.fs.filesystem import FileSystem
 from blobfs.fs.stale import Stale
 from blobfs.store.store import Store
-from blobfs.sync.merge import is_conflict_name
+from blobfs.sync.copies import is_conflict_name
 from blobfs.values import documents
 from blobfs.values.documents import DocId, Json, Kind
 from blobfs.values.nodes import ROOT_INODE, Entry, Inode, Node

@@ -7,18 +7,14 @@ field that only one side changed has that side's value; nothing that either side
 
 from __future__ import annotations
 
-import datetime
 import enum
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from blobfs.values.documents import MAX_NAME, Document, Kind, Name
+from blobfs.values.documents import Document, Kind, Name
 
 Value = TypeVar("Value")
-
-_CONFLICT: Final = re.compile(rb" \(conflict [^/]+ (?:\d{4}-\d\d-\d\d \d{6}|undated)(?: \d+)?\)(?:\.[^.]*)?\Z")
 
 
 class Side(enum.StrEnum):
@@ -147,50 +143,3 @@ def _merge_names(
     # A name that both sides moved is one move, and the server's came first.
     moved = min(len(before - mine - other), len(added_there))
     return tuple(sorted((before & mine & other) | added_there | set(added_here[moved:])))
-
-
-# --- conflict names ---------------------------------------------------------------------------------------
-
-
-def conflict_name(name: bytes, device: str, mtime_ns: int, is_taken: Callable[[bytes], bool]) -> bytes:
-    """`stem (conflict DEVICE DATE).ext`, numbered from 2 where that is taken, cut to what a name may have.
-
-    The same for everybody who knows the document: the date is that of the bytes, in UTC.
-    """
-    stem, dot, extension = name.rpartition(b".")
-    if not stem.strip(b".") or len(extension) > 20:
-        stem, dot, extension = name, b"", b""
-    date = _date(mtime_ns)
-    number = 1
-    while True:
-        counted = f" {number}" if number > 1 else ""
-        tail = f" (conflict {_printable(device)} {date}{counted})".encode() + dot + extension
-        found = _cut(stem, MAX_NAME - len(tail)) + tail
-        if not is_taken(found):
-            return found
-        number += 1
-
-
-def is_conflict_name(name: bytes) -> bool:
-    """Whether a name is of the kind that `conflict_name` gives."""
-    return _CONFLICT.search(name) is not None
-
-
-def _date(mtime_ns: int) -> str:
-    try:
-        return datetime.datetime.fromtimestamp(mtime_ns // 10**9, datetime.UTC).strftime("%Y-%m-%d %H%M%S")
-    except (ValueError, OverflowError, OSError):
-        return "undated"
-
-
-def _printable(device: str) -> str:
-    return "".join(letter if letter.isprintable() and letter != "/" else "-" for letter in device)[:32] or "device"
-
-
-def _cut(stem: bytes, length: int) -> bytes:
-    """At most `length` bytes, never ending within a UTF-8 sequence."""
-    if len(stem) <= length:
-        return stem
-    while length > 0 and stem[length] & 0xC0 == 0x80:
-        length -= 1
-    return stem[:length]

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from blobfs.errors import IntegrityError, Rollback
-from blobfs.sync.merge import Merged, Side, State, conflict_name, merge
+from blobfs.sync.copies import conflict_name
+from blobfs.sync.merge import Merged, Side, State, merge
 from blobfs.values.documents import ROOT, DocId, Document, Kind, Name
 from blobfs.values.revisions import DeviceId, Revision
 

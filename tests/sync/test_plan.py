@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blobfs.errors import IntegrityError, Rollback
-from blobfs.sync.merge import State, conflict_name
+from blobfs.sync.copies import conflict_name
+from blobfs.sync.merge import State
 from blobfs.sync.plan import Remote, plan
 from blobfs.values.documents import ROOT, DocId, Kind, Name
 from blobfs.values.extents import Attachment
