@@ -6,7 +6,6 @@ descriptor that was made for it.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import logging
 import logging.handlers
@@ -51,8 +50,6 @@ def spoken_command() -> str:
     found = shutil.which("blobfs")
     if not beside.exists() or (found is not None and Path(found).resolve() == beside.resolve()):
         return "blobfs"
-    with contextlib.suppress(ValueError, OSError):
-        return str(beside.relative_to(Path.cwd()))
     return str(beside)
 
 
