@@ -6,6 +6,7 @@ descriptor that was made for it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import logging.handlers
