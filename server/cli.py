@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; answers the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     is_command = bool(arguments) and arguments[0] in COMMANDS
+    os.umask(0o077)  # What a server writes is its own.
     parsed = _command_parser().parse_args(arguments) if is_command else _server_parser().parse_args(arguments)
     try:
         if not is_command:

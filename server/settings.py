@@ -90,7 +90,6 @@ def prepare_data(data: Path) -> None:
     Raises:
         DataUnusable: it cannot be made so.
     """
-    os.umask(0o077)
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = data.stat()

@@ -86,12 +86,14 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     texts = [str(argument) for argument in arguments]
     if not texts or texts[0] not in COMMANDS:
         return subprocess.run(command(*texts), cwd=ROOT, text=True, capture_output=True, timeout=60, check=False)
-    out, err = io.StringIO(), io.StringIO()
+    out, err, umask = io.StringIO(), io.StringIO(), os.umask(0o022)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             code = main(texts)
         except SystemExit as end:
             code = int(end.code or 0)
+        finally:
+            os.umask(umask)
     return subprocess.CompletedProcess(texts, code, out.getvalue(), err.getvalue())
 
 

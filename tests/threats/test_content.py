@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from blobfs.errors import BlobfsError, CorruptBlob, DataMissing, IntegrityError, RemoteUnavailable
+from blobfs.sync.siblings import SMALL
 from blobfs.sync.status import SyncState
 from blobfs.values.extents import EXTENT, FRAME
 from tests.sync.kit import FAST, Account, Device, converge, trio_test
@@ -96,10 +97,12 @@ async def test_blobs_of_other_files_extents_and_versions_are_refused_in_every_pa
     account: Account, evil: Evil
 ) -> None:
     async with account.device("one") as one, account.device("two", url=evil.url) as two:
-        first, second = os.urandom(1000), os.urandom(1000)
+        # Too large to come together with their neighbours, by a request that this attack lets through.
+        size = SMALL + 1000
+        first, second = os.urandom(size), os.urandom(size)
         one.write("v", first)
-        one.write("a", os.urandom(1000))
-        one.write("b", os.urandom(1000))
+        one.write("a", os.urandom(size))
+        one.write("b", os.urandom(size))
         await one.settle()
         old = {name: _only_id(one, name) for name in ("v",)}
         one.write("v", second)

@@ -118,7 +118,7 @@ if os.geteuid() == 0:  # Only root can become somebody else.
         (code / "blobfs").mkdir(parents=True)
         (code / "blobfs" / "__init__.py").touch()
         (code / "blobfs" / "process.py").write_bytes((ROOT / "blobfs" / "process.py").read_bytes())
-        for path in (code, code / "blobfs"):
+        for path in (code, *code.rglob("*")):
             os.chmod(path, 0o755)
         done = subprocess.run(
             [*AS_NOBODY, _python(), "-S", "-c", READ_MEMORY, str(code), "hardened"],
