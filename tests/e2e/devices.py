@@ -156,3 +156,9 @@ def tree(root: Path) -> dict[str, tuple[object, ...]]:
                 state = ("file", info.st_mode, info.st_size, info.st_mtime_ns, path.read_bytes())
             found[str(path.relative_to(root))] = state
     return found
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """The bytes of every regular file below `root`."""
+    files = (path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
