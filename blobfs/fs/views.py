@@ -27,13 +27,13 @@ from blobfs.errors import (
 )
 from blobfs.fs.filesystem import FileSystem
 from blobfs.fs.stale import Stale
+from blobfs.store.hidden import NAME
 from blobfs.store.store import Store
 from blobfs.sync.copies import is_conflict_name
 from blobfs.values import documents
 from blobfs.values.documents import DocId, Json, Kind
 from blobfs.values.nodes import ROOT_INODE, Entry, Inode, Node
 
-NAME: Final = b".blobfs"
 STATE: Final = b"user.blobfs.state"
 DOC_ID: Final = b"user.blobfs.doc_id"
 
@@ -108,6 +108,8 @@ class ViewedFileSystem(FileSystem):
 
     def entries(self, inode: Inode, after: int, limit: int) -> list[Entry]:
         """As FileSystem; documents in the order of their inodes, which are the cookies."""
+        if inode == ROOT_INODE:
+            return self._shown(after, limit)
         if inode < FIRST:
             return super().entries(inode, after, limit)
         if inode == TOP:
@@ -117,6 +119,12 @@ class ViewedFileSystem(FileSystem):
         if inode == BY_ID:
             return [Entry(node.inode, node.doc_id.encode(), self._link_node(node)) for node in nodes]
         return [Entry(node.inode, node.doc_id.encode() + _SUFFIX, self._text_node(node)) for node in nodes]
+
+    def _shown(self, after: int, limit: int) -> list[Entry]:
+        entries = super().entries(ROOT_INODE, after, limit)
+        shown = [entry for entry in entries if entry.name != NAME]
+        # An empty answer would end the listing; behind the one hidden name there may be others.
+        return shown if shown or not entries else super().entries(ROOT_INODE, entries[-1].cookie, limit)
 
     def entry_sent(self, inode: Inode) -> None:
         """As FileSystem."""
