@@ -91,7 +91,6 @@ class Shelf:
         revision = Revision.of({store.device: local.edit})
         store.documents.record_synced(changed.doc_id, changed.edit, revision, local.document, node.deleted)
 
-
     async def _read(self, content: Content, index: int, length: int) -> bytes:
         """A dirty extent, of which rows may have been evicted before others of it were written."""
         try:
