@@ -133,7 +133,10 @@ class FileSystem(Names):
             if file is not None:
                 await self._writeback.landed(file)
 
-        return self.seen(await self._presence.perform(change, first=wait))
+        def perform() -> Node:
+            return change() if size is None else self._store.freeing(change)
+
+        return self.seen(await self._presence.perform(perform, first=wait))
 
     def _resize(self, inode: Inode, file: OpenFile | None, size: int, now_ns: int) -> Node:
         if file is None or not file.is_dirty:
@@ -158,7 +161,7 @@ class FileSystem(Names):
 
     def space(self) -> tuple[Space, int]:
         """What `df` shows, and the number of files. Never waits for the server."""
-        return within(disk_of(self._store.path), self.allowance()), self._tree.count()
+        return within(disk_of(self._store.path, self._store.withheld()), self.allowance()), self._tree.count()
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:

@@ -25,10 +25,10 @@ class Allowance(NamedTuple):
     """None: no limit. May be less than `used`."""
 
 
-def disk_of(path: Path) -> Space:
-    """The disk that `path` is on."""
+def disk_of(path: Path, withheld: int = 0) -> Space:
+    """The disk that `path` is on; `withheld` bytes that are free there are for nobody."""
     disk = os.statvfs(path)
-    return Space(disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize)
+    return Space(disk.f_blocks * disk.f_frsize, max(0, disk.f_bavail * disk.f_frsize - withheld))
 
 
 def within(disk: Space, allowance: Allowance | None) -> Space:
