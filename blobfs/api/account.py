@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 from blobfs.api.attaching import Attaching
 from blobfs.api.changes import Changes, Listeners
 from blobfs.api.desk import Desk, Put
-from blobfs.api.document import Change, Document, text_of
+from blobfs.api.document import Document, text_of
 from blobfs.api.staging import Source, Staged
 from blobfs.errors import UsageError
 from blobfs.store.queries import Scalar
@@ -156,7 +156,7 @@ class Account:
                     yield document
 
     def put_doc(self, document: Document) -> None:
-        """Store what was changed in a document, and in its attachment, in one transaction.
+        """Store what was changed in a document, and in its attachments, in one transaction.
 
         Raises:
             RevisionConflict: somebody changed it since it was read; nothing was stored, and nothing lost: get it again
@@ -170,14 +170,15 @@ class Account:
         puts = [_as_put(document) for document in documents]
         views = self.desk.put(puts, [(document.doc_id, document.view.seen) for document in delete])
         for document, view in zip(documents, views, strict=True):
-            if isinstance(document.change, Staged):
-                self.attaching.staging.release(document.change)
+            for change in document.changes.values():
+                if isinstance(change, Staged):
+                    self.attaching.staging.release(change)
             document.refresh(view)
         for document in delete:
-            self.attaching.change(document, Change.NOTHING)
+            self.attaching.forget(document)
 
     def delete_doc(self, document: Document) -> None:
-        """Delete a document and its attachment, on all devices.
+        """Delete a document and its attachments, on all devices.
 
         Raises:
             RevisionConflict: somebody changed it since it was read. DocumentNotFound: it was deleted already.
@@ -189,7 +190,7 @@ class Account:
         """See `Document.is_dirty`."""
         text = text_of(document.doc_id, document.content)
         view = self.desk.get(document.doc_id)
-        return document.change is not Change.NOTHING or view is None or text != view.text
+        return bool(document.changes) or view is None or text != view.text
 
     # --- indexes --------------------------------------------------------------------------------------------------
 
@@ -298,10 +299,8 @@ class Account:
 
 
 def _as_put(document: Document) -> Put:
-    text, change = text_of(document.doc_id, document.content), document.change
-    attached: tuple[Any, ...] | None = None
-    if isinstance(change, Staged):
-        attached = change.attached
-    elif change is Change.DETACH:
-        attached = (None, 0, 0)
-    return Put(document.doc_id, document.view.seen, text, attached)
+    attached = {
+        name: change.attached if isinstance(change, Staged) else (None, 0, 0)
+        for name, change in document.changes.items()
+    }
+    return Put(document.doc_id, document.view.seen, text_of(document.doc_id, document.content), attached)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 
 from blobfs.errors import DocumentExists, Exists, InvalidDocument, NotADirectory, NotFound
+from blobfs.store.hidden import NAME
 from blobfs.store.store import Store
 from blobfs.values.documents import DocId, Json, Kind, Name, is_name
 from blobfs.values.nodes import ROOT_INODE, Inode, Node
@@ -20,6 +21,8 @@ def split(path: str) -> list[bytes]:
     names = [os.fsencode(part) for part in path.strip("/").split("/")]
     if not all(is_name(name) for name in names):
         raise InvalidDocument("a path is names joined by `/`, each of 1 to 255 bytes and neither `.` nor `..`")
+    if names[0] == NAME:
+        raise InvalidDocument(f"`{NAME.decode()}` is where blobfs keeps what is not shown; choose another path")
     return names
 
 

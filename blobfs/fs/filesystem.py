@@ -81,6 +81,7 @@ class FileSystem(Names):
         """What the account may hold, as the server said last; None while it has not."""
         super().__init__(store)
         self._attachments = store.attachments
+        self._attachments.on_stored = self._note_stored
         self._presence = Presence(store.attachments, fetch, fetch_deadline_s)
         self._writeback = WriteBack(store, self._presence)
         self._prefetch = prefetch
@@ -257,7 +258,6 @@ class FileSystem(Names):
             data = self._attachments.read(node.content, offset, length)
         except BytesAbsent:
             data = await self._presence.read(node.content, offset, length)
-            self._tell(Stale(((inode, False),), ()))  # it takes more blocks now
             if file is not None:
                 file.is_partial = True
         if file is not None and file.is_partial:  # worth it only where something had to be fetched already
@@ -356,6 +356,11 @@ class FileSystem(Names):
     def _tell(self, stale: Stale) -> None:
         if self.on_stale is not None:
             self.on_stale(stale)
+
+    def _note_stored(self, inode: Inode) -> None:
+        """Its bytes came, or went: it takes more or fewer blocks now. From any thread."""
+        if inode in self._references.lookups:
+            self._tell(Stale(((inode, False),), ()))
 
     def invalidated(self, applied: Applied) -> Stale:
         """What the kernel must forget after a remote change."""
