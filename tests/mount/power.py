@@ -92,7 +92,8 @@ class Trial:
             _sync(top)
             safe = self._position()
             for versions in self.history.values():
-                versions[-1] = versions[-1]._replace(safe=versions[-1].safe or safe)
+                if versions[-1].safe is None:
+                    versions[-1] = versions[-1]._replace(safe=safe)
 
     def _position(self) -> int:
         return self.log.stat().st_size
