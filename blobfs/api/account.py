@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 from blobfs.api.attaching import Attaching
 from blobfs.api.changes import Changes, Listeners
-from blobfs.api.desk import Desk, Put
+from blobfs.api.desk import Desk, Listed, Put
 from blobfs.api.document import Document, text_of
 from blobfs.api.staging import Source, Staged
 from blobfs.errors import UsageError
@@ -141,6 +141,26 @@ class Account:
         """The document of a file or directory in the mount; None when there is none. Raises InvalidDocument."""
         view = self.desk.at(path)
         return None if view is None else Document(self, view)
+
+    def list_folder(self, path: str = "") -> list[Listed]:
+        """What is in a folder of the mount, by name; without a path, in its top directory.
+
+        Raises:
+            NotFound, NotADirectory, InvalidDocument: there is no such folder.
+        """
+        return self.desk.entries(path)
+
+    def make_folder(self, path: str) -> None:
+        """See that there is a folder, and all that lead to it. Raises NotADirectory, InvalidDocument, NoSpace."""
+        self.desk.make_folder(path)
+
+    def move(self, path: str, new_path: str) -> None:
+        """Give a file or folder of the mount another place, in a folder that is there.
+
+        Raises:
+            NotFound. Exists: the place is taken. InvalidArgument: a folder into itself. NotADirectory, InvalidDocument.
+        """
+        self.desk.move(path, new_path)
 
     def get_doc(self, doc_id: str) -> Document | None:
         """The document of this id; None when there is none, or it was deleted."""

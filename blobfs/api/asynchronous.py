@@ -17,6 +17,7 @@ from anyio import to_thread
 
 from blobfs.api.account import Account, AccountStatus, PastRevision
 from blobfs.api.changes import Changes
+from blobfs.api.desk import Listed
 from blobfs.api.document import MAIN, AttachmentState, Document, text_of
 from blobfs.api.loop import WAITER, Waiter
 from blobfs.api.staging import AsyncSource, Filler, Staged, Staging
@@ -207,6 +208,18 @@ class AsyncAccount:
         """See `Account.get_doc_at`."""
         document = await in_thread(self.plain.get_doc_at, path)
         return None if document is None else AsyncDocument(document)
+
+    async def list_folder(self, path: str = "") -> list[Listed]:
+        """See `Account.list_folder`."""
+        return await in_thread(self.plain.list_folder, path)
+
+    async def make_folder(self, path: str) -> None:
+        """See `Account.make_folder`."""
+        await in_thread(self.plain.make_folder, path)
+
+    async def move(self, path: str, new_path: str) -> None:
+        """See `Account.move`."""
+        await in_thread(self.plain.move, path, new_path)
 
     async def get_doc(self, doc_id: str) -> AsyncDocument | None:
         """See `Account.get_doc`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 import time
 from collections import Counter
@@ -71,6 +72,17 @@ class View(NamedTuple):
         return next((entry for entry in self.named if entry.name == name), None)
 
 
+class Listed(NamedTuple):
+    """A file or folder in a folder."""
+
+    name: str
+    doc_id: str
+    kind: str
+    """`file`, `directory`, `symlink` or what else a filesystem has."""
+    size: int
+    mtime_ns: int
+
+
 class Put(NamedTuple):
     """A document as it is to be."""
 
@@ -122,9 +134,7 @@ class Desk:
             if attached is not None:
                 self._attach(nodes[-1], attached)
             view = self._view(self._live(doc_id))
-            applied = [
-                Applied(node.inode, None, (), tuple(self._store.tree.names(node.inode)), False) for node in nodes
-            ]
+            applied = self._made(nodes)
         for change in applied:
             self._written(change)
         return view
@@ -139,6 +149,32 @@ class Desk:
         with self._store.transaction():
             node = places.find(self._store, names)
             return None if node is None else self._view(self._live(node.doc_id))
+
+    def entries(self, path: str) -> list[Listed]:
+        """What is in a folder of the mount, by name; `""` is the top. Raises NotFound, NotADirectory."""
+        with self._store.transaction():
+            return [
+                Listed(os.fsdecode(name), node.doc_id, node.kind.value, node.size, node.mtime_ns)
+                for _, name, node in places.entries(self._store, places.split(path) if path else [])
+            ]
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder and all that lead to it; one that is there is left. Raises NotADirectory, InvalidDocument."""
+        with self._store.transaction():
+            _, made = places.folder(self._store, places.split(path))
+            applied = self._made(made)
+        for change in applied:
+            self._written(change)
+
+    def _made(self, nodes: Sequence[Node]) -> list[Applied]:
+        return [Applied(node.inode, None, (), tuple(self._store.tree.names(node.inode)), False) for node in nodes]
+
+    def move(self, path: str, new_path: str) -> None:
+        """Move a file or folder to a free place. Raises NotFound, Exists, NotADirectory, InvalidArgument."""
+        with self._store.transaction():
+            applied = places.move(self._store, places.split(path), places.split(new_path))
+        for change in applied:
+            self._written(change)
 
     def paths(self, doc_id: str) -> list[str]:
         """Every place of a document. Raises DocumentNotFound."""

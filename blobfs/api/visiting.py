@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 from blobfs.api import wire
 from blobfs.api.account import Account
 from blobfs.api.changes import Listeners
-from blobfs.api.desk import Desk, Named, Past, View
+from blobfs.api.desk import Desk, Listed, Named, Past, View
 from blobfs.api.loop import WAITER
 from blobfs.control import address
 from blobfs.errors import RemoteUnavailable, StoreInUse
@@ -35,6 +35,7 @@ RESULTS: Final[dict[str, Callable[[Any], Any]]] = {
     "get": lambda result: None if result is None else _view(result),
     "at": lambda result: None if result is None else _view(result),
     "put": lambda result: [_view(view) for view in result],
+    "entries": lambda result: [Listed(*entry) for entry in result],
     "revisions": lambda result: [Past(*past) for past in result],
     "keys": lambda result: [tuple(key) for key in result],
     "indexes": lambda result: {name: tuple(paths) for name, paths in result.items()},
