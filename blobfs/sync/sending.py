@@ -35,7 +35,7 @@ _MARGIN: Final = 32 << 10
 _WINDOW: Final = 2
 """Extents read and hashed together, and asked for with one request."""
 _WINDOWS: Final = 3
-"""Windows under way, of all files: one is hashed or asked for, two sent. Their extents are 24 MiB, and as much sealed."""
+"""Windows under way, of all files: one is hashed or asked for, two are sent: 24 MiB of extents, and as much sealed."""
 
 
 class Sender:
