@@ -42,6 +42,7 @@ CLIENT: Final = {
             "grammar",
             "mounting",
             "mountpoint",
+            "page",
             "process",
             "status",
             "unlock",
@@ -65,6 +66,7 @@ FORBIDDEN_ARROWS: Final = {("fs", "remote")}
 SOLE_IMPORTERS: Final = {
     "pyfuse3": ("blobfs.fs.operations",),
     "httpx": ("blobfs.remote.transport",),
+    "h11": ("blobfs.page.wire", "blobfs.page.browsing"),
 }
 ALONE: Final = ("blobfs.errors", "blobfs.protocol", "blobfs.bootstrap", "blobfs.setup")
 """Import the standard library and themselves, nothing else."""
