@@ -83,7 +83,7 @@ class Browsing:
     async def _attend(self, peer: trio.socket.SocketType, site: Site, places: trio.CapacityLimiter) -> None:
         try:
             if not await trio.to_thread.run_sync(is_own, peer.getpeername(), peer.getsockname()):
-                log.warning("a connection to the page was dropped: another user's")
+                log.warning("a connection to the page was dropped: another user's, or gone again")
                 return
             await attend(trio.SocketStream(peer), site.handle)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, OSError):
