@@ -72,7 +72,12 @@ class Browsing:
         places = trio.CapacityLimiter(MAX_PEERS)
         with contextlib.suppress(trio.ClosedResourceError):
             while True:
-                peer, _ = await listener.accept()
+                try:
+                    peer, _ = await listener.accept()
+                except OSError as error:
+                    log.warning("the page could not take a connection: %s", error.strerror)
+                    await trio.sleep(GRACE_S)
+                    continue
                 if places.available_tokens < 1:
                     log.warning("a connection to the page was dropped: one too many")
                     peer.close()
@@ -90,6 +95,9 @@ class Browsing:
             log.info("a connection to the page ended before its answer")
         except (BlobfsError, h11.LocalProtocolError) as error:
             log.warning("a preview broke off: %s", error)
+        except Exception:
+            # Whatever it was, it must not end the mount.
+            log.exception("a connection to the page failed")
         finally:
             places.release_on_behalf_of(peer)
             peer.close()

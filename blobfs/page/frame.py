@@ -98,7 +98,7 @@ def state_line(status: Json) -> str:
     state = "Connected" if status["state"] == "mounted" else str(status["state"]).capitalize()
     moving = f", {len(status['transfers'])} on the way" if status["transfers"] else ""
     aside = f", {len(status['parked'])} put aside" if status["parked"] else ""
-    return f"{state}: {waits}{moving}{aside}" + (f". {status['reason']}" if status["reason"] else "")
+    return f"{state} · {waits}{moving}{aside}" + (f" · {status['reason']}" if status["reason"] else "")
 
 
 def badge(entry: Json) -> Html:

@@ -6,8 +6,10 @@ and the page's own style and script; what changes something comes by a form of t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from importlib import resources
 from typing import Any, Final
@@ -30,9 +32,13 @@ _ASSETS: Final = {
     "page.css": "text/css; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
     "page.svg": "image/svg+xml",
+    "page.file.svg": "image/svg+xml",
+    "page.picture.svg": "image/svg+xml",
 }
 _LIVE: Final = "x-live"
 """The header of what the page's script asks for by itself."""
+_INNER: Final = re.compile(r"/[a-z]+/[!-~]*")
+"""An address within the site."""
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -202,12 +208,27 @@ class Site:
             await self._ask("restore", path=path, version=_number(form))
             return "That version is the newest one now.", _at(path)
         if action == "undelete":
-            restored = (await self._ask("undelete", doc_id=form.get("doc_id")))["restored"]
-            return f"{name_of(restored[-1])} is back.", _at(restored[-1].rpartition("/")[0])
+            restored = await self._undelete(form.get("doc_id", ""))
+            return f"{name_of(restored[0])} is back.", _at(restored[0].rpartition("/")[0])
         if action == "resolve":
             stays = await self._ask("resolve", path=path, keep=form.get("keep"))
             return "The conflict is resolved.", _at(stays["path"])
         raise UsageError("there is no such action")
+
+    async def _undelete(self, doc_id: str) -> list[str]:
+        """The paths of what came back: what was asked for first, and of a folder all that the trash has of it."""
+        entries, first = list[Json](), 0
+        while isinstance(first, int):
+            answer = await self._ask("trash", **{"from": first})
+            entries, first = entries + answer["entries"], answer["next"]
+        restored = (await self._ask("undelete", doc_id=doc_id))["restored"][-1:]
+        folder = next((entry["path"] for entry in entries if entry["doc_id"] == doc_id), None)
+        for entry in entries:
+            if folder is not None and entry["path"].startswith(f"{folder}/"):
+                # One that came with another, or that the server keeps no more, stops none of the others.
+                with contextlib.suppress(NotFound):
+                    restored += (await self._ask("undelete", doc_id=entry["doc_id"]))["restored"]
+        return restored
 
 
 def _at(path: str) -> str:
@@ -217,7 +238,8 @@ def _at(path: str) -> str:
 def _here(request: Request, origin: str) -> str:
     """The page that a form was on, by what the browser says; never another site's."""
     page = request.headers.get("referer", "")
-    return page.removeprefix(origin) if page.startswith(origin + "/") else "/files/"
+    inner = page.removeprefix(origin)
+    return inner if page.startswith(origin) and _INNER.fullmatch(inner) else "/files/"
 
 
 def _number(form: Mapping[str, str]) -> int:

@@ -46,13 +46,12 @@ def _row(path: str, entry: Json) -> Html:
 
 def _icon(path: str, entry: Json) -> Html:
     if entry["kind"] == "directory":
-        return tag("span", "\N{FILE FOLDER}", class_="icon", aria_hidden="true")
+        return tag("span", class_="icon folder")
     light = entry.get("local") and entry.get("size", 0) <= THUMBNAIL
     if light and entry["size"] and path.lower().endswith(_PICTURES):
         source = address("raw", path, small=1)
-        return tag("img", src=source, alt="", loading="lazy", decoding="async", class_="icon", width=40, height=40)
-    kind = "\N{FRAME WITH PICTURE}" if path.lower().endswith(_PICTURES) else "\N{PAGE FACING UP}"
-    return tag("span", kind, class_="icon", aria_hidden="true")
+        return tag("img", src=source, alt="", loading="lazy", decoding="async", class_="icon", width=32, height=32)
+    return tag("span", class_="icon picture" if path.lower().endswith(_PICTURES) else "icon")
 
 
 def _keeping(frame: Frame, path: str, about: Json, noun: str) -> list[Child]:

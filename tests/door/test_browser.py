@@ -109,7 +109,7 @@ def test_what_changes_shows_by_itself_and_names_are_found_from_the_keyboard(
     try:
         (folder / "needle.txt").write_text("x")
         shown(window, "needle.txt")
-        shown(window, "Paused: ")
+        shown(window, "Paused · ")
         assert window.find_element(By.CSS_SELECTOR, "td .badge").text == "waiting"
     finally:
         tell(account, "config", account.mount, "paused", "off")
