@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -262,6 +263,37 @@ def test_a_version_is_restored_and_a_deleted_file_comes_back(account: Desk, visi
     assert "letter.txt" in visitor.shown("trash")
     assert visitor.act("undelete", doc_id=entry["doc_id"]) == "letter.txt is back."
     assert file.read_text() == "first"
+
+
+def test_a_folder_comes_back_from_the_trash_with_what_was_in_it(account: Desk, visitor: Visitor, folder: Path) -> None:
+    for name in ("a/b", "c"):
+        (folder / "deep" / name).mkdir(parents=True)
+        (folder / "deep" / name / "file").write_text(name)
+    sync(account)
+    shutil.rmtree(folder / "deep")
+    sync(account)
+    wanted = inner(account, folder / "deep")
+    (entry,) = [entry for entry in told(account, "trash", account.mount) if entry["path"] == wanted]
+    assert visitor.act("undelete", doc_id=entry["doc_id"]) == "deep is back."
+    assert [(folder / "deep" / name / "file").read_text() for name in ("a/b", "c")] == ["a/b", "c"]
+    assert "did not work" in visitor.act("undelete", doc_id=entry["doc_id"])
+
+
+def test_what_did_not_work_leads_back_to_the_page_and_nowhere_else(visitor: Visitor) -> None:
+    form = visitor.form()
+    for referer, back in (
+        ("{origin}/trash/", "/trash/"),
+        ("{origin}//evil.example/", "/files/"),
+        ("{origin}.evil.example/trash/", "/files/"),
+        ("{origin}/trash/\u00e9", "/files/"),
+        ("https://evil.example/trash/", "/files/"),
+    ):
+        headers = {
+            "Origin": visitor.origin.encode(),
+            "Referer": referer.format(origin=visitor.origin).encode("latin-1"),
+        }
+        answer = visitor.client.post("/do/nothing", data={"form": form}, headers=headers)
+        assert (answer.status_code, answer.headers["location"]) == (303, back)
 
 
 @pytest.mark.parametrize(
