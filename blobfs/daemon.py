@@ -14,7 +14,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -40,6 +40,9 @@ from blobfs.sync.engine import SyncEngine, SyncOptions
 from blobfs.sync.status import SyncState
 from blobfs.values.documents import Json
 from blobfs.values.keys import Keys
+
+if TYPE_CHECKING:
+    from blobfs.page.browsing import Browsing
 
 TICK_S: Final = 1
 FETCH_DEADLINE_S: Final = 60
@@ -191,8 +194,12 @@ class Daemon:
             top.start_soon(self._show)
             try:
                 with self._mount:
-                    async with control.serving(self._config.store, self._commands()), self._reception.serving():
-                        await self._hold_mount()
+                    async with trio.open_nursery() as pages:
+                        commands = self._commands()
+                        commands["browse"] = self._browse(pages, dict(commands))
+                        async with control.serving(self._config.store, commands), self._reception.serving():
+                            await self._hold_mount()
+                        pages.cancel_scope.cancel()
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + FLUSH_DEADLINE_S):
                     await self._fs.flush_all()
@@ -327,6 +334,22 @@ class Daemon:
     async def _answer_publish(self, question: Json) -> Json:
         self._publish_now.set()
         return {}
+
+    def _browse(self, pages: trio.Nursery, answers: dict[str, control.Command]) -> control.Command:
+        """What opens the page; until somebody asks for it, there is nothing of it, not even its code."""
+        opened: list[Browsing] = []
+
+        async def answer(question: Json) -> Json:
+            from blobfs.page.browsing import Browsing
+            from blobfs.page.previews import Previews
+            from blobfs.page.site import Site
+
+            if not opened:
+                name, previews = self._config.mountpoint.name, Previews(self._store, self._fs)
+                opened.append(Browsing(pages, lambda guard: Site(name, answers, previews, guard)))
+            return await opened[0].link()
+
+        return answer
 
     # --- the state ------------------------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ CLIENT: Final = {
             "grammar",
             "mounting",
             "mountpoint",
+            "page",
             "process",
             "status",
             "unlock",
@@ -66,6 +67,7 @@ SOLE_IMPORTERS: Final = {
     "pyfuse3": ("blobfs.fs.operations",),
     "httpx": ("blobfs.remote.transport",),
     "fsspec": ("blobfs.api.urls",),
+    "h11": ("blobfs.page.wire", "blobfs.page.browsing"),
 }
 ALONE: Final = ("blobfs.errors", "blobfs.protocol", "blobfs.bootstrap", "blobfs.setup")
 """Import the standard library and themselves, nothing else."""
