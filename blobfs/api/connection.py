@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from blobfs.account import load_remote, move_remote, publish_secrets
+from blobfs.account import connect, load_remote, move_remote, publish_secrets
 from blobfs.api.loop import Loop, plain
 from blobfs.config import SECRETS, SERVER, SERVER_LOG
 from blobfs.embedded import EmbeddedServer
@@ -75,7 +75,7 @@ class Connection(Loop):
     async def _main(self) -> None:
         async with self._embedded():
             remote = self._remote
-            async with RemoteClient(remote.url, remote.user, remote.token) as client:
+            async with connect(remote) as client:
                 engine = SyncEngine(self._store, client, options=OPTIONS)
                 self.wire(engine)
                 async with trio.open_nursery() as nursery:

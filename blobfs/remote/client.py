@@ -96,10 +96,17 @@ class RemoteClient:
     """One account on one server, for this device. An async context manager; raises `RemoteError` kinds only."""
 
     def __init__(
-        self, url: str, user: str, token: str, *, limits: Limits | None = None, ca_file: str | None = None
+        self,
+        url: str,
+        user: str,
+        token: str,
+        *,
+        limits: Limits | None = None,
+        ca_file: str | None = None,
+        pin: str | None = None,
     ) -> None:
         """Raises UsageError: an address or an invite that cannot be used."""
-        self.transport = Transport(url, user, token, limits=limits or Limits(), ca_file=ca_file)
+        self.transport = Transport(url, user, token, limits=limits or Limits(), ca_file=ca_file, pin=pin)
         self.url = self.transport.url
         self._user = user
 
