@@ -17,6 +17,7 @@ import trio
 from blobfs.account import connect, load_remote, move_remote, publish_secrets
 from blobfs.api.loop import Loop, plain
 from blobfs.config import SECRETS, SERVER, SERVER_LOG
+from blobfs.devices import Devices
 from blobfs.embedded import EmbeddedServer
 from blobfs.errors import BlobfsError, RemoteError
 from blobfs.remote.client import RemoteClient
@@ -82,6 +83,7 @@ class Connection(Loop):
                     await nursery.start(engine.run)
                     nursery.start_soon(self._tick)
                     nursery.start_soon(self._publish, client)
+                    nursery.start_soon(Devices(self._store, engine, client).run)
                     self.begin(nursery, engine, client)
                     self._started.set_result(None)
                     await trio.sleep_forever()
