@@ -58,7 +58,7 @@ class Status:
     last_contact: float | None
     """When the server last answered, in seconds since the epoch."""
     version: str
-    notices: Sequence[str] | None = ()
+    notices: Sequence[str] | None = None
     """What a person should hear of the account's other devices, a sentence each."""
 
     def to_json(self) -> dict[str, Any]:
