@@ -162,13 +162,14 @@ class Devices:
             await self._engine.first_look()
             if self._engine.is_well:
                 try:
-                    await self._keep()
+                    await self.keep()
                 except BlobfsError as error:
                     # Whatever it is, the engine meets the same and shows it.
                     log.info("the card of this device is not up to date: %s", error)
             await trio.sleep(LOOK_S)
 
-    async def _keep(self) -> None:
+    async def keep(self) -> None:
+        """Bring token and card up to date, once. Raises RemoteError and StoreError kinds."""
         if self._own is None:
             await self._settle_token()
         await trio.to_thread.run_sync(self.update)
@@ -191,6 +192,9 @@ class Devices:
         if own is None:
             return
         left = [token.token_id for token in tokens if token.label == device and not token.is_own]
+        # A server that was restored from a backup lets in whom it had forgotten to know: the cards remember.
+        revoked = {(card.device, card.token) for card in self.register.cards.all() if card.revoked}
+        left += [token.token_id for token in tokens if (token.label, token.token_id) in revoked]
         for token_id in {*left, *filter(None, [settings.get(_SPENT)])} - {own.token_id}:
             await revoke_token(self._client, token_id)
         settings.set(_SPENT, None)

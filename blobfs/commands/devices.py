@@ -27,7 +27,7 @@ def invite(options: argparse.Namespace) -> int:
     answer = ask(store, "invite", timeout_s=_ASK_S, lifetime_s=int(options.days * _DAY_S), pin=options.pin)
     print(answer["invite"])
     if sys.stdout.isatty():
-        print(_qr_code(answer["invite"], os.get_terminal_size(sys.stdout.fileno()).columns))
+        print(draw_code(answer["invite"], os.get_terminal_size(sys.stdout.fileno()).columns))
     for line in _remarks(answer):
         print(f"blobfs: {line}", file=sys.stderr)
     return 0
@@ -45,7 +45,8 @@ def _remarks(answer: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _qr_code(text: str, columns: int) -> str:
+def draw_code(text: str, columns: int) -> str:
+    """`text` as a QR code for a window so wide; 0: as wide as it needs. Or a line that says how wide it has to be."""
     import segno  # for this alone
 
     code = segno.make(text, error="l", micro=False)

@@ -84,8 +84,8 @@ STATUSES: Final[dict[int, type[RemoteError]]] = {
 """For answers without a known code: of a proxy, or of a server that is none of ours. From 500 on: unavailable."""
 
 ADVICE: Final[dict[type[RemoteError], str]] = {
-    AccessDenied: "the server refuses this device's token: the device was revoked, or its access has expired; what is "
-    "here stays readable, and to sync again it needs a new invite, from another device or the server's operator",
+    AccessDenied: "the server refuses this device's token: the device was revoked, or its access expired; what is here "
+    "stays readable, and a new invite connects it again",
     WrongServer: "the server does not have the key that this device's invite names: it was set up anew, or somebody "
     "else answers in its place; nothing was sent; ask its operator, and connect with a new invite or --pin if it is so",
     QuotaExceeded: "the account on the server is full; delete something there or ask for more room",
