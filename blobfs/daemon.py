@@ -20,11 +20,13 @@ import trio
 
 import blobfs
 from blobfs import control, mountpoint
-from blobfs.account import invite_text, load_remote, move_remote, publish_secrets
+from blobfs.account import connect, load_remote, move_remote, publish_secrets
+from blobfs.answers.devices import DeviceAnswers
 from blobfs.answers.options import Options
 from blobfs.answers.table import commands
 from blobfs.api.reception import Reception
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
+from blobfs.devices import Devices
 from blobfs.embedded import EmbeddedServer
 from blobfs.errors import BlobfsError, ServerFailed, SyncTimeout
 from blobfs.fs.filesystem import Owner
@@ -32,7 +34,6 @@ from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
 from blobfs.fs.space import Allowance
 from blobfs.fs.views import ViewedFileSystem
-from blobfs.remote.client import RemoteClient
 from blobfs.status import MOUNTED, LiveLine, Pending, Status, format_pending, write_pending
 from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
@@ -117,9 +118,7 @@ class Daemon:
                 nursery.start_soon(self._end_on_signal, signals)
                 async with self._embedded():
                     try:
-                        async with RemoteClient(
-                            self._remote.url, self._remote.user, self._remote.token
-                        ) as self._client:
+                        async with connect(self._remote) as self._client:
                             self._build()
                             await self._serve()
                     finally:
@@ -149,6 +148,7 @@ class Daemon:
         )
         self._options = Options(self._store.settings, self._engine)
         self._options.apply()
+        self._devices = Devices(self._store, self._engine, self._client)
         self._fs.failure = self._engine.failure
         self._fs.allowance = self._allowance
         self._reception = Reception(self._store, self._engine, self._client, self._fs.notify)
@@ -191,6 +191,7 @@ class Daemon:
             top.start_soon(self._sync, syncing, synced)
             top.start_soon(self._tick)
             top.start_soon(self._publish)
+            top.start_soon(self._devices.run)
             top.start_soon(self._show)
             try:
                 with self._mount:
@@ -278,7 +279,7 @@ class Daemon:
             "sync": self._answer_sync,
             "recover": self._answer_recover,
             "umount": self._answer_umount,
-            "invite": self._answer_invite,
+            **DeviceAnswers(self._store, self._engine, self._client, self._devices).commands(),
             "publish": self._answer_publish,
             **commands(self._store, self._engine, self._client, self._fs, self._options, self._config.secrets),
         }
@@ -327,10 +328,6 @@ class Daemon:
             await trio.to_thread.run_sync(mountpoint.unmount, self._config.mountpoint)
         return {"pid": os.getpid()}
 
-    async def _answer_invite(self, question: Json) -> Json:
-        heads = await trio.to_thread.run_sync(self._store.documents.heads)
-        return {"invite": invite_text(self._remote, heads), "embedded": self._remote.is_embedded}
-
     async def _answer_publish(self, question: Json) -> Json:
         self._publish_now.set()
         return {}
@@ -376,4 +373,5 @@ class Daemon:
             last_contact=told["last_contact"],
             version=blobfs.__version__,
             usage=None if usage is None else asdict(usage),
+            notices=self._devices.notices(),
         )

@@ -37,6 +37,7 @@ CLIENT: Final = {
             "config",
             "control",
             "daemon",
+            "devices",
             "embedded",
             "firstrun",
             "grammar",

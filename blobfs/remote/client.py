@@ -106,12 +106,19 @@ class RemoteClient:
     """One account on one server, for this device. An async context manager; raises `RemoteError` kinds only."""
 
     def __init__(
-        self, url: str, user: str, token: str, *, limits: Limits | None = None, ca_file: str | None = None
+        self,
+        url: str,
+        user: str,
+        token: str,
+        *,
+        limits: Limits | None = None,
+        ca_file: str | None = None,
+        pin: str | None = None,
     ) -> None:
         """Raises UsageError: an address or an invite that cannot be used."""
-        self.transport = Transport(url, user, token, limits=limits or Limits(), ca_file=ca_file)
+        self.transport = Transport(url, user, token, limits=limits or Limits(), ca_file=ca_file, pin=pin)
         self.url = self.transport.url
-        self._user = user
+        self.user = user
 
     async def __aenter__(self) -> Self:
         await self.transport.__aenter__()
@@ -123,7 +130,7 @@ class RemoteClient:
         await self.transport.__aexit__(kind, error, trace)
 
     def _path(self, route: str, **ids: str) -> str:
-        return route.format(user=self._user, **ids)
+        return route.format(user=self.user, **ids)
 
     # --- the server and the account -------------------------------------------------------------------------
 

@@ -153,6 +153,11 @@ class SyncEngine:
         """Something may have to be sent. From the loop's thread."""
         self._wake.set()
 
+    @property
+    def is_well(self) -> bool:
+        """Whether all that the server had at the start is applied here, and nothing has been wrong since."""
+        return self._caught_up.is_set() and self.health.worst is None and not self.health.paused
+
     async def first_look(self) -> None:
         """Return when all that the server had at the start is applied here, or when it is known not to answer."""
         while not self._caught_up.is_set() and DOWN not in self.health.errors:
