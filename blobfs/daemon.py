@@ -127,7 +127,7 @@ class Daemon:
         if not self._is_open:
             return
         self._is_open = False
-        self.pending = Pending(*self._store.documents.pending())
+        self.pending = Pending(*self._store.documents.pending(self._store.blobs.staying()))
         self._store.close()
         with contextlib.suppress(OSError):
             write_pending(self._config.store / PENDING, self.pending)

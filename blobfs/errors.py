@@ -286,11 +286,11 @@ class QuotaExceeded(RemoteError):
 
 
 class BlobNotFound(RemoteError):
-    """No blob of this id."""
+    """No blob of this id, on the server or among those of a program."""
 
 
 class BlobExists(RemoteError):
-    """A blob of this id is there already."""
+    """A blob of this id is there already, on the server or among those of a program."""
 
 
 class BlobTooLarge(RemoteError):
@@ -302,7 +302,7 @@ class BlobReferred(RemoteError):
 
 
 class InvalidFlags(RemoteError):
-    """A flag that the server does not know."""
+    """A flag that nobody knows."""
 
 
 class PreconditionFailed(RemoteError):

@@ -2,6 +2,8 @@
 
 from blobfs.api.account import Account, AccountStatus, PastRevision
 from blobfs.api.asynchronous import AsyncAccount, AsyncChanges, AsyncDocument
+from blobfs.api.blobs import BlobInfo, BlobList, Blobs, BlobStatus, Priority
+from blobfs.api.blobs_async import AsyncBlobs
 from blobfs.api.changes import Changes
 from blobfs.api.document import AttachmentState, Document
 from blobfs.api.opening import Opening, create_account, open_account
@@ -10,13 +12,19 @@ __all__ = [
     "Account",
     "AccountStatus",
     "AsyncAccount",
+    "AsyncBlobs",
     "AsyncChanges",
     "AsyncDocument",
     "AttachmentState",
+    "BlobInfo",
+    "BlobList",
+    "BlobStatus",
+    "Blobs",
     "Changes",
     "Document",
     "Opening",
     "PastRevision",
+    "Priority",
     "create_account",
     "open_account",
 ]

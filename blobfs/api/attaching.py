@@ -71,7 +71,11 @@ class Attaching:
             return self._reader(view.inode, change.content, change.size, lambda: self.staging.holds(change))
         if view.content is None or change is Change.DETACH:
             return None
-        return self._reader(view.inode, view.content, view.size, lambda: False)
+        return self.reader(view.inode, view.content, view.size)
+
+    def reader(self, inode: int, content: int, size: int) -> io.BufferedReader:
+        """The bytes that a node has, as a file."""
+        return self._reader(inode, content, size, lambda: False)
 
     def _reader(self, inode: int, content: int, size: int, is_staged: Callable[[], bool]) -> io.BufferedReader:
         def read(offset: int, length: int) -> bytes:
@@ -103,9 +107,13 @@ class Attaching:
         """See `Document.download_attachment`."""
         view = self.view(document)
         if document.change is Change.NOTHING and view.content is not None:
-            # One version from the first byte to the last: a newer one waits while this one is open.
-            with self._reader(view.inode, view.content, view.size, lambda: False):
-                for offset in range(0, view.size, AHEAD):
-                    self._desk.fetch(view.content, offset, min(AHEAD, view.size - offset))
-                    self._desk.check(view.inode, view.content, view.size)
+            self.bring(view.inode, view.content, view.size)
         return self.state(document)
+
+    def bring(self, inode: int, content: int, size: int) -> None:
+        """On return all bytes that a node has are here. Raises StaleHandle, and as `Document.download_attachment`."""
+        # One version from the first byte to the last: a newer one waits while this one is open.
+        with self.reader(inode, content, size):
+            for offset in range(0, size, AHEAD):
+                self._desk.fetch(content, offset, min(AHEAD, size - offset))
+                self._desk.check(inode, content, size)

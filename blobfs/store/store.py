@@ -16,6 +16,7 @@ from typing import Final
 
 from blobfs.errors import NotFound, StoreInUse, StoreMissing, UsageError
 from blobfs.store.attachments import Attachments
+from blobfs.store.blobs import Blobs
 from blobfs.store.content import ContentStore
 from blobfs.store.database import refusal
 from blobfs.store.documents import DocumentStore
@@ -65,6 +66,7 @@ class Store:
             self.pins = Pins(self._ledger)
             self.survey = Survey(self._ledger)
             self.hidden = Hidden(self._ledger, self.tree)
+            self.blobs = Blobs(self._ledger, self.tree, self.attachments, self.documents, self.hidden, self.settings)
             self._content = content
             self.device = DeviceId(self.settings.get("device", ""))
             self.transaction = self._ledger.transaction
