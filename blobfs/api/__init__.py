@@ -5,6 +5,7 @@ from blobfs.api.asynchronous import AsyncAccount, AsyncChanges, AsyncDocument
 from blobfs.api.blobs import BlobInfo, BlobList, Blobs, BlobStatus, Priority
 from blobfs.api.blobs_async import AsyncBlobs
 from blobfs.api.changes import Changes
+from blobfs.api.desk import Listed
 from blobfs.api.document import AttachmentState, Document
 from blobfs.api.opening import Opening, create_account, open_account
 
@@ -22,6 +23,7 @@ __all__ = [
     "Blobs",
     "Changes",
     "Document",
+    "Listed",
     "Opening",
     "PastRevision",
     "Priority",

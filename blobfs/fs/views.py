@@ -2,6 +2,7 @@
 
     .blobfs/documents/DOC_ID.json    a document's JSON, as text; written back at close, if it is a JSON object
     .blobfs/by-id/DOC_ID             a symlink to the file that the document is
+    .blobfs/attachments/DOC_ID/NAME  its further attachments: files of the tree that are in no other listing
 
 Knows the store's documents and FileSystem, whose calls it answers for inodes of its own; no FUSE. Invariant: an inode
 below `FIRST` is never answered here, and one from there on never reaches the tree. `.blobfs` is in no listing.
@@ -34,6 +35,7 @@ from blobfs.values import documents
 from blobfs.values.documents import DocId, Json, Kind
 from blobfs.values.nodes import ROOT_INODE, Entry, Inode, Node
 
+ATTACHMENTS: Final = b"attachments"
 STATE: Final = b"user.blobfs.state"
 DOC_ID: Final = b"user.blobfs.doc_id"
 
@@ -70,7 +72,7 @@ class ViewedFileSystem(FileSystem):
         super().__init__(store, **options)
         self.failure: Callable[[DocId], str | None] = lambda doc_id: None
         """Why a document cannot be brought to or from the server; None when nothing is wrong."""
-        self._documents = store.documents
+        self._documents, self._hidden = store.documents, store.hidden
         self._drafts: dict[Inode, Draft] = {}
 
     # --- names --------------------------------------------------------------------------------------------
@@ -83,6 +85,8 @@ class ViewedFileSystem(FileSystem):
             return super().lookup(parent, name)
         if parent == TOP and name in _DIRECTORIES:
             return self._directory(_DIRECTORIES[name])
+        if parent == TOP and name == ATTACHMENTS and (found := self._hidden.find()) is not None:
+            return super().lookup(found.inode, name)
         if parent == DOCUMENTS and name.endswith(_SUFFIX):
             return self._text_node(self._find(name.removesuffix(_SUFFIX), has_root=False))
         if parent == BY_ID:
@@ -113,8 +117,10 @@ class ViewedFileSystem(FileSystem):
         if inode < FIRST:
             return super().entries(inode, after, limit)
         if inode == TOP:
-            named = enumerate(_DIRECTORIES.items(), 1)
-            return [Entry(cookie, name, self._directory(view)) for cookie, (name, view) in named if cookie > after]
+            found = [(name, self._directory(view)) for name, view in _DIRECTORIES.items()]
+            if (attachments := self._hidden.find(ATTACHMENTS)) is not None:
+                found.append((ATTACHMENTS, attachments))
+            return [Entry(cookie, name, node) for cookie, (name, node) in enumerate(found, 1) if cookie > after]
         nodes = [self._tree.get(found) for found in self._documents.inodes(Inode(max(after, ROOT_INODE)), limit)]
         if inode == BY_ID:
             return [Entry(node.inode, node.doc_id.encode(), self._link_node(node)) for node in nodes]

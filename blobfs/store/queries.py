@@ -65,6 +65,16 @@ class Queries:
         )
         return [(name, DocId(doc_id)) for name, doc_id in rows]
 
+    def named_by_deleted(self, parent: Inode) -> list[DocId]:
+        """Names in a directory that are the ids of documents which are deleted, here or on the server."""
+        rows = self._ledger.all(
+            self._db,
+            "SELECT doc_id FROM names JOIN bases ON bases.doc_id = CAST(names.name AS TEXT) WHERE names.parent = ? "
+            "AND bases.deleted AND doc_id NOT IN (SELECT doc_id FROM documents WHERE NOT deleted)",
+            parent,
+        )
+        return [DocId(row[0]) for row in rows]
+
     # --- news -----------------------------------------------------------------------------------------------------
 
     def watch(self) -> None:
