@@ -48,6 +48,8 @@ DOCUMENTS: Final = "/documents/{user}"
 REVISIONS: Final = "/documents/{user}/{doc_id}/revisions"
 EVENTS: Final = "/events/{user}"
 SECRETS: Final = "/secrets/{user}"
+TOKENS: Final = "/tokens/{user}"
+TOKEN: Final = "/tokens/{user}/{token_id}"  # noqa: S105 - a route
 INCOMING: Final = "/incoming/{user}/{item_id}"
 
 # --- headers ----------------------------------------------------------------------------------------
@@ -230,6 +232,39 @@ class UploadResultJson(TypedDict):
     """An `UploadStatus`."""
 
 
+class TokenJson(TypedDict):
+    """A token of the account, without its text; `GET /tokens/{user}` answers `{"tokens": [...]}`, oldest first."""
+
+    id: int
+    label: str
+    """The device id of the device that it belongs to, or `INVITE_LABEL`; what the server's keeper wrote, for others."""
+    scopes: list[str]
+    created_s: int
+    """Seconds since the epoch, as the other times."""
+    expires_s: int | None
+    seen_s: int | None
+    """When it was last used; None: never."""
+    is_own: bool
+    """It is the one that asks."""
+
+
+class NewTokenJson(TypedDict):
+    """The body of `POST /tokens/{user}`."""
+
+    label: str
+    """An id, as in the grammar of names."""
+    lifetime_s: int | None
+    """Seconds until it expires; None: never."""
+
+
+class MadeTokenJson(TypedDict):
+    """The answer to it."""
+
+    id: int
+    token: str
+    """Its text, this once."""
+
+
 class ErrorBody(TypedDict):
     """The member `error` of every error's JSON body."""
 
@@ -258,6 +293,13 @@ MAX_WAIT_S: Final = 55
 """Seconds that a long poll of the feed is held open, below the idle timeout of common proxies."""
 MAX_SECRETS: Final = 64 << 10
 """Bytes of the wrapped secret."""
+
+INVITE_LABEL: Final = "invite"
+"""Of a token that waits in an invite. The device that joins with it makes one of its own and deletes this one."""
+MAX_TOKENS: Final = 1000
+"""Tokens of one account."""
+MAX_LIFETIME_S: Final = 10 * 366 * 86400
+"""Seconds that a token with an end may live."""
 
 # --- stream framing ---------------------------------------------------------------------------------------
 #

@@ -13,7 +13,7 @@ from argparse import Namespace
 from dataclasses import asdict
 from typing import Any
 
-from blobfs.protocol import Invite, pack_invite
+from blobfs.protocol import INVITE_LABEL, Invite, pack_invite
 from server import auth, check, collect, move
 from server.auth import Scope
 from server.catalog import accounts
@@ -122,6 +122,7 @@ def _list_tokens(parsed: Namespace, _settings: Settings, catalog: Catalog) -> An
 def _revoke_token(parsed: Namespace, _settings: Settings, catalog: Catalog) -> Any:
     with catalog.writing() as connection:
         account = accounts.find_account(connection, parsed.name)
+        accounts.drop_invites(connection, account.user_id, INVITE_LABEL, made_by=parsed.token)
         accounts.revoke_token(connection, account.user_id, parsed.token)
     return {"user": parsed.name, "revoked": parsed.token}
 

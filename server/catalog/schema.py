@@ -64,6 +64,7 @@ TOKENS: Final = Table(
     Column("created_ns", BigInteger, nullable=False),
     Column("expires_ns", BigInteger),  # NULL: never
     Column("seen_ns", BigInteger),  # last used, as far as written down; NULL: never
+    Column("made_by", BigInteger),  # the token that asked for it; NULL: the server's keeper made it
     sqlite_autoincrement=True,
 )
 
@@ -163,7 +164,11 @@ def _add_seen(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE tokens ADD COLUMN seen_ns BIGINT")
 
 
-MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_add_owner, _add_seen)
+def _add_maker(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE tokens ADD COLUMN made_by BIGINT")
+
+
+MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_add_owner, _add_seen, _add_maker)
 """The first takes a catalog of version 1 to version 2, and so on. A new catalog gets the tables above at once."""
 
 VERSION: Final = 1 + len(MIGRATIONS)
