@@ -30,12 +30,15 @@ from blobfs.fs.filesystem import Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
 from blobfs.fs.views import ViewedFileSystem
+from blobfs.remote.box import Box
 from blobfs.remote.client import RemoteClient
 from blobfs.status import MOUNTED, LiveLine, Pending, Status, format_pending, write_pending
 from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine, SyncOptions
+from blobfs.sync.inbox import Inbox
 from blobfs.sync.status import SyncState
+from blobfs.values import drops
 from blobfs.values.documents import Json
 from blobfs.values.keys import Keys
 
@@ -142,6 +145,8 @@ class Daemon:
             owner=Owner(os.geteuid(), os.getegid(), os.geteuid() == 0),
             fetch_deadline_s=FETCH_DEADLINE_S,
         )
+        self._box = Box(self._client.transport, self._remote.user)
+        self._inbox = Inbox(self._store, self._box)
         self._options = Options(self._store.settings, self._engine)
         self._options.apply()
         self._fs.failure = self._engine.failure
@@ -181,6 +186,7 @@ class Daemon:
             top.start_soon(self._sync, syncing, synced)
             top.start_soon(self._tick)
             top.start_soon(self._publish)
+            top.start_soon(self._inbox.run, self._engine.ready, self._reception.applied)
             top.start_soon(self._show)
             try:
                 with self._mount:
@@ -266,6 +272,7 @@ class Daemon:
             "umount": self._answer_umount,
             "invite": self._answer_invite,
             "publish": self._answer_publish,
+            "drop-address": self._answer_drop_address,
             **commands(self._store, self._engine, self._client, self._fs, self._options, self._config.secrets),
         }
 
@@ -277,6 +284,7 @@ class Daemon:
         await self._fs.flush_all()
         heard = self._engine.health.changed
         self._engine.retry()
+        self._inbox.wake()
         if question.get("wait"):
             if self._engine.health.worst is not None:
                 # What was wrong may be mended by now: it counts only once it has been tried again.
@@ -316,6 +324,14 @@ class Daemon:
     async def _answer_invite(self, question: Json) -> Json:
         heads = await trio.to_thread.run_sync(self._store.documents.heads)
         return {"invite": invite_text(self._remote, heads), "embedded": self._remote.is_embedded}
+
+    async def _answer_drop_address(self, question: Json) -> Json:
+        """A new address for senders."""
+        days = question.get("days")
+        lifetime_s = days * 86400 if isinstance(days, int) else None
+        token, remote, keys = await self._box.admit("drop", lifetime_s), self._remote, self._store.keys
+        address = drops.Address(remote.url, remote.user, token, keys.account, drops.public_key(keys))
+        return {"address": drops.pack_address(address), "embedded": remote.is_embedded}
 
     async def _answer_publish(self, question: Json) -> Json:
         self._publish_now.set()

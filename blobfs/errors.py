@@ -22,6 +22,7 @@ BlobfsError
 ├── IntegrityError              somebody changed what only our devices may write
 │   ├── CorruptBlob
 │   ├── CorruptDocument
+│   ├── CorruptItem             (of the incoming box: anybody who may send can make one)
 │   ├── Rollback
 │   └── DataMissing
 ├── DoorError                   mounting, and talking to the daemon that did
@@ -218,6 +219,10 @@ class CorruptBlob(IntegrityError):
 
 class CorruptDocument(IntegrityError):
     """A sealed document failed authentication, or its plaintext breaks the format."""
+
+
+class CorruptItem(IntegrityError):
+    """What somebody left in the incoming box was not sealed for this account under this id, or was changed."""
 
 
 class Rollback(IntegrityError):

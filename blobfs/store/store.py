@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from blobfs.errors import NotFound, StoreInUse, StoreMissing, UsageError
+from blobfs.store.arrivals import Arrivals
 from blobfs.store.attachments import Attachments
 from blobfs.store.blobs import Blobs
 from blobfs.store.content import ContentStore
@@ -67,6 +68,9 @@ class Store:
             self.survey = Survey(self._ledger)
             self.hidden = Hidden(self._ledger, self.tree)
             self.blobs = Blobs(self._ledger, self.tree, self.attachments, self.documents, self.hidden, self.settings)
+            self.arrivals = Arrivals(
+                self._ledger, self.tree, self.attachments, self.documents, self.hidden, keys.account
+            )
             self._content = content
             self.device = DeviceId(self.settings.get("device", ""))
             self.transaction = self._ledger.transaction

@@ -66,6 +66,8 @@ class SyncOptions:
     """After which a read of bytes that do not come fails."""
     cache: CacheLimits = field(default_factory=CacheLimits)
     evict_every_s: float = 20.0
+    incoming: bool = True
+    """Whether what senders left becomes files."""
     reopen_s: float = 1.0
     """Between two looks whether a file that was open is closed, while a newer version of it waits."""
 
@@ -154,6 +156,12 @@ class SyncEngine:
         """Return when all that the server had at the start is applied here, or when it is known not to answer."""
         while not self._caught_up.is_set() and DOWN not in self.health.errors:
             await self._one_of(self._caught_up.wait, self.health.changed.wait)
+
+    async def ready(self) -> None:
+        """Return when all that the server had at the start is applied here, and what senders left may become files."""
+        await self._caught_up.wait()
+        while self.health.paused or not self.options.incoming:
+            await self.health.changed.wait()
 
     async def fetch(self, content: Content, offset: int, length: int) -> None:
         """On return these bytes are in the store, each one authenticated.
