@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
 from blobfs import protocol
@@ -63,8 +63,8 @@ class Box:
         """The bytes of an item in pieces, `MAX_BLOB` at most; nothing in them is authenticated. Raises BlobNotFound."""
         path = protocol.BLOB.format(user=self._user, blob_id=item_id)
         opened = self._transport.open(Lane.BULK, "GET", path, query=dict(_QUERY), deadline_s=1800)
-        async with opened as (_, _, chunks):
-            yield _bounded(chunks)
+        async with opened as (_, _, chunks), aclosing(_bounded(chunks)) as pieces:
+            yield pieces
 
     async def leave(self, item_id: str, item: bytes) -> None:
         """Leave an item there; one of this id that is there already is taken for it. As a sender."""
