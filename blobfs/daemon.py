@@ -34,11 +34,14 @@ from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
 from blobfs.fs.space import Allowance
 from blobfs.fs.views import ViewedFileSystem
+from blobfs.remote.box import Box
 from blobfs.status import MOUNTED, LiveLine, Pending, Status, format_pending, write_pending
 from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine, SyncOptions
+from blobfs.sync.inbox import Inbox
 from blobfs.sync.status import SyncState
+from blobfs.values import drops
 from blobfs.values.documents import Json
 from blobfs.values.keys import Keys
 
@@ -131,7 +134,7 @@ class Daemon:
         if not self._is_open:
             return
         self._is_open = False
-        self.pending = Pending(*self._store.documents.pending())
+        self.pending = Pending(*self._store.documents.pending(self._store.blobs.staying()))
         self._store.close()
         with contextlib.suppress(OSError):
             write_pending(self._config.store / PENDING, self.pending)
@@ -146,6 +149,8 @@ class Daemon:
             owner=Owner(os.geteuid(), os.getegid(), os.geteuid() == 0),
             fetch_deadline_s=FETCH_DEADLINE_S,
         )
+        self._box = Box(self._client.transport, self._remote.user)
+        self._inbox = Inbox(self._store, self._box)
         self._options = Options(self._store.settings, self._engine)
         self._options.apply()
         self._devices = Devices(self._store, self._engine, self._client)
@@ -192,6 +197,7 @@ class Daemon:
             top.start_soon(self._tick)
             top.start_soon(self._publish)
             top.start_soon(self._devices.run)
+            top.start_soon(self._inbox.run, self._engine.ready, self._reception.applied)
             top.start_soon(self._show)
             try:
                 with self._mount:
@@ -281,6 +287,7 @@ class Daemon:
             "umount": self._answer_umount,
             **DeviceAnswers(self._store, self._engine, self._client, self._devices).commands(),
             "publish": self._answer_publish,
+            "drop-address": self._answer_drop_address,
             **commands(self._store, self._engine, self._client, self._fs, self._options, self._config.secrets),
         }
 
@@ -292,6 +299,7 @@ class Daemon:
         await self._fs.flush_all()
         heard = self._engine.health.changed
         self._engine.retry()
+        self._inbox.wake()
         if question.get("wait"):
             if self._engine.health.worst is not None:
                 # What was wrong may be mended by now: it counts only once it has been tried again.
@@ -327,6 +335,14 @@ class Daemon:
         else:
             await trio.to_thread.run_sync(mountpoint.unmount, self._config.mountpoint)
         return {"pid": os.getpid()}
+
+    async def _answer_drop_address(self, question: Json) -> Json:
+        """A new address for senders."""
+        days = question.get("days")
+        lifetime_s = days * 86400 if isinstance(days, int) else None
+        token, remote, keys = await self._box.admit("drop", lifetime_s), self._remote, self._store.keys
+        address = drops.Address(remote.url, remote.user, token, keys.account, drops.public_key(keys))
+        return {"address": drops.pack_address(address), "embedded": remote.is_embedded}
 
     async def _answer_publish(self, question: Json) -> Json:
         self._publish_now.set()

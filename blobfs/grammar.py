@@ -226,6 +226,24 @@ def _add_account(commands: Commands) -> None:
     invite.add_argument(
         "--pin", action="store_true", help="let it name the server's key, so that no certificate can stand in for it"
     )
+    address = _add(
+        commands,
+        "drop-address",
+        "drops.address",
+        "print an address with which others can leave files for you, and do nothing else",
+        "blobfs drop-address ~/private > address.txt",
+    )
+    address.add_argument("dir", metavar="DIR", type=Path, help=ANYTHING)
+    address.add_argument("--days", metavar="N", type=_count, help="how long it is good; default: for ever")
+    drop = _add(
+        commands,
+        "drop",
+        "drops.drop",
+        "leave files for somebody, sealed so that only they can read them",
+        "blobfs drop report.pdf --to @address.txt",
+    )
+    drop.add_argument("files", metavar="FILE", type=Path, nargs="+", help="a file to leave")
+    drop.add_argument("--to", metavar="ADDRESS", required=True, help="of `drop-address`, or @FILE that holds one")
     passwd = _add(commands, "passwd", "mounts.passwd", "change the passphrase")
     passwd.add_argument("dir", metavar="DIR", type=Path, nargs="?", help="the mount point")
     passwd.add_argument("--store", type=Path, metavar="DIR", help="the store, instead of its mount point")

@@ -267,6 +267,8 @@ class NewTokenJson(TypedDict):
     """An id, as in the grammar of names."""
     lifetime_s: int | None
     """Seconds until it expires; None: never."""
+    scope: str
+    """`write`, for a device, or `incoming`, for somebody who may only leave things; absent: `write`."""
 
 
 class MadeTokenJson(TypedDict):

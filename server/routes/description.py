@@ -70,7 +70,8 @@ SCHEMAS: Final[Json] = {
         seen_s=_or_null(_COUNT), is_own=_TRUTH,
     ),
     "NewToken": _object(
-        label=ID, lifetime_s=_or_null({"type": "integer", "minimum": 1, "maximum": protocol.MAX_LIFETIME_S}),
+        label=ID, scope={"enum": ["write", "incoming"]},
+        lifetime_s=_or_null({"type": "integer", "minimum": 1, "maximum": protocol.MAX_LIFETIME_S}),
     ),
     "Summary": _object(
         users=_list_of(_object(
@@ -186,7 +187,10 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
         "put": _NEW_BLOB,
         "post": _operation(
             "Replace a blob's flags", {204: None}, 404, 406, 412, 413,
-            parameters=(_NAMESPACE, _query("expect", _TEXT)), body=_json(_list_of(_FLAG)),
+            parameters=(
+                _NAMESPACE, _query("expect", _TEXT), _query("older", {"type": "number", "minimum": 0}),
+            ),
+            body=_json(_list_of(_FLAG)),
         ),
         "delete": _operation("Delete a blob", {204: None}, 404, 409, parameters=(_NAMESPACE,)),
     },
