@@ -28,6 +28,8 @@ SOCKET: Final = "control"
 PENDING: Final = "pending.json"
 UNFINISHED: Final = "unfinished"
 """Names in a store's directory; the databases are the store room's own."""
+GUESS_S: Final = 0.7
+"""Processor seconds that a guess at a passphrase takes on the machine where it is set, unless a person says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class Config:
     """An invite, or `@FILE` that holds one."""
     background: bool = False
     allow_other: bool = False
+    guess_s: float = GUESS_S
+    """Processor seconds that a guess at a new passphrase is to take."""
     handover: int | None = None
     """Set in the process that `--background` starts: the descriptor over which it gets the keys and reports."""
 

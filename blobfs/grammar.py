@@ -80,6 +80,7 @@ def _add_mount(commands: Commands) -> None:
     mount.add_argument(
         "--allow-other", action="store_true", help="let other users of this machine in, as far as modes allow"
     )
+    _add_guess_time(mount)
     mount.add_argument("--handover", type=int, help=argparse.SUPPRESS)
 
 
@@ -203,6 +204,7 @@ def _add_account(commands: Commands) -> None:
     passwd.add_argument("--store", type=Path, metavar="DIR", help="the store, instead of its mount point")
     _add_sources(passwd)
     _add_source(passwd, "new-passphrase", "the new passphrase")
+    _add_guess_time(passwd)
     device = _add(commands, "device", "settings.device", "show this device's name, or give it another")
     device.add_argument("dir", metavar="DIR", type=Path, help=ANYTHING)
     device.add_argument("name", metavar="NAME", nargs="?", help="the new name, for conflict copies from now on")
@@ -247,6 +249,15 @@ def _add_json(made: argparse.ArgumentParser) -> None:
 def _add_sources(made: argparse.ArgumentParser) -> None:
     _add_source(made, "passphrase", "the passphrase")
     _add_source(made, "recovery", "the 24 recovery words, in place of the passphrase")
+
+
+def _add_guess_time(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--guess-time",
+        type=_seconds,
+        metavar="S",
+        help="how long a guess at a new passphrase is to take on this machine (default: 0.7; 0: the least allowed)",
+    )
 
 
 def _add_source(made: argparse.ArgumentParser, name: str, text: str) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from blobfs import __version__, mountpoint
+from blobfs.calibration import calibrate
 from blobfs.config import LOG, PENDING, Config, Mount, Source, recall
 from blobfs.control import ask
 from blobfs.errors import BlobfsError, NotMounted, StoreInUse, UsageError
@@ -264,14 +265,14 @@ def _has_ended(process: int | None, timeout_s: float) -> bool:
     return process is None or bool(select.select([process], [], [], timeout_s)[0])
 
 
-def passwd(store: Path, *, passphrase: Source, recovery: Source, new: Source) -> int:
+def passwd(store: Path, *, passphrase: Source, recovery: Source, new: Source, guess_s: float) -> int:
     """Change the passphrase of `store`, mounted or not."""
     harden()
     unlocked = unlock(store, passphrase, recovery)
     fresh, drawn = new_passphrase(new)
     if drawn is not None:
         raise UsageError("there is no terminal to ask for the new passphrase on; give --new-passphrase-file or -fd")
-    change_passphrase(store, unlocked, fresh)
+    change_passphrase(store, unlocked, fresh, calibrate(guess_s))
     with contextlib.suppress(NotMounted):
         # Unmounted, the next mount sends it.
         ask(store, "publish")

@@ -20,7 +20,7 @@ from blobfs.config import PASSPHRASE, SECRETS, Source
 from blobfs.errors import BlobfsError, UsageError, WrongPassphrase
 from blobfs.store.secrets import read_secrets, write_secrets
 from blobfs.values.documents import Json
-from blobfs.values.keys import AccountId, Keys, derive_keys, passphrase_bytes, unwrap, wrap
+from blobfs.values.keys import FLOOR, AccountId, Argon2Cost, Keys, derive_keys, passphrase_bytes, unwrap, wrap
 from blobfs.values.words import recovery_key, recovery_words
 
 MAX_TEXT: Final = 4096
@@ -173,19 +173,19 @@ def read_kept(path: Path) -> bytes:
 # --- making and changing -----------------------------------------------------------------------------------------
 
 
-def make_body(unlocked: Unlocked, passphrase: bytes) -> tuple[Json, str]:
+def make_body(unlocked: Unlocked, passphrase: bytes, cost: Argon2Cost = FLOOR) -> tuple[Json, str]:
     """A secrets file for `unlocked`, and the recovery words that open it too."""
     recovery = secrets.token_bytes(32)
-    return wrap(unlocked.account, unlocked.secret, passphrase, recovery), recovery_words(recovery)
+    return wrap(unlocked.account, unlocked.secret, passphrase, recovery, cost), recovery_words(recovery)
 
 
-def change_passphrase(store: Path, unlocked: Unlocked, passphrase: bytes) -> None:
+def change_passphrase(store: Path, unlocked: Unlocked, passphrase: bytes, cost: Argon2Cost = FLOOR) -> None:
     """Make `passphrase` the one that opens `store`; the recovery words stay, a kept random passphrase goes.
 
     On return neither generation of the secrets file opens with the old passphrase.
     """
     path = store / SECRETS
-    fresh, _ = make_body(unlocked, passphrase)
+    fresh, _ = make_body(unlocked, passphrase, cost)
     kept = [slot for slot in read_secrets(path)["slots"] if slot["kind"] != "passphrase"]
     body = fresh | {"slots": [slot for slot in fresh["slots"] if slot["kind"] == "passphrase"] + kept}
     if unwrap(body, passphrase=passphrase) != (unlocked.account, unlocked.secret):

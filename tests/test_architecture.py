@@ -32,6 +32,7 @@ CLIENT: Final = {
             "account",
             "answers",
             "api",
+            "calibration",
             "cli",
             "commands",
             "config",

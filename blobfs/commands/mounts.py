@@ -15,7 +15,7 @@ from blobfs import mounting
 from blobfs.commands import files
 from blobfs.commands.places import find_place, mounted
 from blobfs.commands.screen import Bar, watch
-from blobfs.config import Config, Mount, Source, choose_store, default_store, recall_all, recall_around, resolve
+from blobfs.config import GUESS_S, Config, Mount, Source, choose_store, default_store, recall_all, recall_around, resolve
 from blobfs.control import ask
 from blobfs.errors import BlobfsError, UsageError
 from blobfs.status import format_pending, format_status, from_json, has_colour
@@ -35,6 +35,7 @@ def mount(options: argparse.Namespace) -> int:
         connect=options.connect,
         background=options.background,
         allow_other=options.allow_other,
+        guess_s=_guess_s(options),
         handover=options.handover,
     )
     return mounting.mount(config)
@@ -142,6 +143,7 @@ def passwd(options: argparse.Namespace) -> int:
         passphrase=_source(options, "passphrase"),
         recovery=_source(options, "recovery"),
         new=_source(options, "new_passphrase"),
+        guess_s=_guess_s(options),
     )
 
 
@@ -154,6 +156,10 @@ def lock(options: argparse.Namespace) -> int:
     if not held:
         print("nothing was mounted")
     return 0
+
+
+def _guess_s(options: argparse.Namespace) -> float:
+    return GUESS_S if options.guess_time is None else float(options.guess_time)
 
 
 def _source(options: argparse.Namespace, name: str) -> Source:
