@@ -1,7 +1,7 @@
 """What a guess at a passphrase is to cost, found out on this machine when a passphrase is set.
 
-Owns the choice between the floor and the ceiling of `values/keys.py`; they are enforced there, whoever chose. Invariant:
-never below the floor, never more than a quarter of the memory that is free, never more memory than `MOST_KIB`.
+Owns the choice between the floor and the ceiling of `values/keys.py`; they are enforced there, whoever chose.
+Invariant: never below the floor; over it never more than a quarter of the memory that is free, nor than `MOST_KIB`.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ PENDING: Final = "pending.json"
 UNFINISHED: Final = "unfinished"
 """Names in a store's directory; the databases are the store room's own."""
 GUESS_S: Final = 0.7
-"""Processor seconds that a guess at a passphrase takes on the machine where it is set, unless a person says otherwise."""
+"""Processor seconds that a guess at a passphrase takes where it is set, unless a person says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

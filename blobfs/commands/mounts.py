@@ -15,7 +15,17 @@ from blobfs import mounting
 from blobfs.commands import files
 from blobfs.commands.places import find_place, mounted
 from blobfs.commands.screen import Bar, watch
-from blobfs.config import GUESS_S, Config, Mount, Source, choose_store, default_store, recall_all, recall_around, resolve
+from blobfs.config import (
+    GUESS_S,
+    Config,
+    Mount,
+    Source,
+    choose_store,
+    default_store,
+    recall_all,
+    recall_around,
+    resolve,
+)
 from blobfs.control import ask
 from blobfs.errors import BlobfsError, UsageError
 from blobfs.status import format_pending, format_status, from_json, has_colour
