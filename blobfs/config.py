@@ -55,6 +55,8 @@ class Config:
     """An invite, or `@FILE` that holds one."""
     background: bool = False
     allow_other: bool = False
+    lock_after: str | None = None
+    """What the option of that name is set to, before it is mounted."""
     guess_s: float = GUESS_S
     """Processor seconds that a guess at a new passphrase is to take."""
     handover: int | None = None

@@ -80,6 +80,9 @@ def _add_mount(commands: Commands) -> None:
     mount.add_argument(
         "--allow-other", action="store_true", help="let other users of this machine in, as far as modes allow"
     )
+    mount.add_argument(
+        "--lock-after", metavar="MINUTES", help="end the mount when nobody has used it for so long; `off`: never"
+    )
     _add_guess_time(mount)
     mount.add_argument("--handover", type=int, help=argparse.SUPPRESS)
 

@@ -165,6 +165,8 @@ def _start_in_background(config: Config, unlocked: Unlocked) -> int:
     arguments = [os.fspath(config.mountpoint), "--store", os.fspath(config.store), "--handover", str(theirs.fileno())]
     if config.allow_other:
         arguments.append("--allow-other")
+    if config.lock_after is not None:
+        arguments += ["--lock-after", config.lock_after]
     with ours:
         with theirs:
             child = subprocess.Popen(  # noqa: S603 - our own program and our own arguments

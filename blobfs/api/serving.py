@@ -24,6 +24,7 @@ from blobfs.api.desk import Desk, Put, View
 from blobfs.api.loop import WAITER, Waiter
 from blobfs.control import address
 from blobfs.errors import BlobfsError, UsageError
+from blobfs.fs.use import Use
 
 MAX_PEERS: Final = 200
 """Connections: a program has two, and one for each call of it that waits for the server."""
@@ -141,7 +142,7 @@ class Session:
 
 
 @contextlib.asynccontextmanager
-async def serving(store: Path, desk: Desk, listen: Listen) -> AsyncIterator[None]:
+async def serving(store: Path, desk: Desk, listen: Listen, use: Use) -> AsyncIterator[None]:
     """Answer programs while the block runs. The caller owns the store, so a socket left over is dead."""
     path = store / wire.SOCKET
     path.unlink(missing_ok=True)
@@ -152,7 +153,7 @@ async def serving(store: Path, desk: Desk, listen: Listen) -> AsyncIterator[None
         path.chmod(0o600)
         listener.listen(MAX_PEERS)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_accept, listener, desk, listen)
+            nursery.start_soon(_accept, listener, desk, listen, use)
             yield
             nursery.cancel_scope.cancel()
     finally:
@@ -160,7 +161,7 @@ async def serving(store: Path, desk: Desk, listen: Listen) -> AsyncIterator[None
         path.unlink(missing_ok=True)
 
 
-async def _accept(listener: trio.socket.SocketType, desk: Desk, listen: Listen) -> None:
+async def _accept(listener: trio.socket.SocketType, desk: Desk, listen: Listen, use: Use) -> None:
     # Threads of its own: programs that wait for the server must not take those of the mount.
     threads = trio.CapacityLimiter(MAX_PEERS)
     peers = 0
@@ -169,7 +170,7 @@ async def _accept(listener: trio.socket.SocketType, desk: Desk, listen: Listen) 
         nonlocal peers
         peers += 1
         try:
-            await _Peer(peer, desk, listen, threads).attend()
+            await _Peer(peer, desk, listen, threads, use).attend()
         finally:
             peers -= 1
 
@@ -187,8 +188,10 @@ async def _accept(listener: trio.socket.SocketType, desk: Desk, listen: Listen) 
 class _Peer:
     """One connection of a program."""
 
-    def __init__(self, stream: trio.SocketStream, desk: Desk, listen: Listen, threads: trio.CapacityLimiter) -> None:
-        self._stream, self._listen, self._threads = stream, listen, threads
+    def __init__(
+        self, stream: trio.SocketStream, desk: Desk, listen: Listen, threads: trio.CapacityLimiter, use: Use
+    ) -> None:
+        self._stream, self._listen, self._threads, self._use = stream, listen, threads, use
         self._session = Session(desk)
 
     async def attend(self) -> None:
@@ -198,7 +201,8 @@ class _Peer:
                 if question[0] == wire.LISTEN:
                     await self._report()
                     return
-                answer = await self._answer(*question)
+                with self._use:
+                    answer = await self._answer(*question)
                 if answer is None:
                     return
                 await self._stream.send_all(answer)
