@@ -55,6 +55,8 @@ class Config:
     """An invite, or `@FILE` that holds one."""
     background: bool = False
     allow_other: bool = False
+    words_check: bool = True
+    """Whether a person at a terminal is asked for some of the recovery words of a new account."""
     lock_after: str | None = None
     """What the option of that name is set to, before it is mounted."""
     guess_s: float = GUESS_S

@@ -83,6 +83,12 @@ def _add_mount(commands: Commands) -> None:
     mount.add_argument(
         "--lock-after", metavar="MINUTES", help="end the mount when nobody has used it for so long; `off`: never"
     )
+    mount.add_argument(
+        "--no-words-check",
+        dest="words_check",
+        action="store_false",
+        help="do not ask for some of a new account's recovery words",
+    )
     _add_guess_time(mount)
     mount.add_argument("--handover", type=int, help=argparse.SUPPRESS)
 

@@ -36,6 +36,7 @@ from blobfs.process import (
 from blobfs.status import LiveLine, Pending, Status, format_pending, from_json, not_mounted, read_pending
 from blobfs.unlock import Unlocked, change_passphrase, new_passphrase, unlock
 from blobfs.values.keys import AccountId
+from blobfs.wordcheck import show_words
 
 if TYPE_CHECKING:
     from blobfs.firstrun import Made
@@ -99,14 +100,7 @@ def _unlock(config: Config) -> Unlocked:
 def _print_made(config: Config, made: Made) -> None:
     print(f"New store in {config.store}.")
     if made.words is not None:
-        print(
-            "\nRecovery words. Write them down and keep them apart from this machine: with the words, or with the\n"
-            "passphrase, the account can be opened; without both, nobody can.\n"
-        )
-        numbered = [f"{place:2}. {word:<8}" for place, word in enumerate(made.words.split(), 1)]
-        for first in range(0, len(numbered), 6):
-            print("   " + "  ".join(numbered[first : first + 6]).rstrip())
-        print()
+        show_words(made.words, check=config.words_check)
     if made.kept is not None:
         print(
             f"The passphrase is a random one, kept in {made.kept}; set your own with "

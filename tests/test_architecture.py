@@ -48,6 +48,7 @@ CLIENT: Final = {
             "status",
             "suspend",
             "unlock",
+            "wordcheck",
         ),
     ),
     # Runs before anything is installed, so it imports nothing of ours and nothing from outside.

@@ -45,6 +45,7 @@ def mount(options: argparse.Namespace) -> int:
         connect=options.connect,
         background=options.background,
         allow_other=options.allow_other,
+        words_check=options.words_check,
         lock_after=options.lock_after,
         guess_s=_guess_s(options),
         handover=options.handover,
