@@ -34,13 +34,15 @@ GUESS_S: Final = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a secret text is read from: a file, or an open descriptor; never an argument or the environment."""
+    """Where a secret text is read from: a file, a descriptor or a keyring; never an argument or the environment."""
 
     file: Path | None = None
     fd: int | None = None
+    text: str | None = field(default=None, repr=False)
+    """What a keyring gave, or a person typed who wants it kept there."""
 
     def __bool__(self) -> bool:
-        return self.file is not None or self.fd is not None
+        return self.file is not None or self.fd is not None or self.text is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class Config:
     """An invite, or `@FILE` that holds one."""
     background: bool = False
     allow_other: bool = False
+    keyring: bool = False
+    """Whether the passphrase is looked for in the desktop's keyring, and kept there."""
     words_check: bool = True
     """Whether a person at a terminal is asked for some of the recovery words of a new account."""
     lock_after: str | None = None

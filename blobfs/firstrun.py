@@ -35,7 +35,7 @@ from blobfs.protocol import parse_invite
 from blobfs.store.secrets import write_secrets
 from blobfs.store.store import Store
 from blobfs.sync.story import expect_seen
-from blobfs.unlock import MAX_TEXT, Unlocked, keep_passphrase, make_body, new_passphrase, unlock_body
+from blobfs.unlock import MAX_TEXT, Unlocked, credential, keep_passphrase, make_body, new_passphrase, unlock_body
 from blobfs.values.documents import Json
 from blobfs.values.keys import FLOOR, new_account, unwrap
 
@@ -154,7 +154,7 @@ def read_invite(text: str) -> Remote:
 
 def _found(config: Config) -> tuple[_Account, bytes]:
     """A new account, and its passphrase."""
-    passphrase, drawn = new_passphrase(config.passphrase)
+    passphrase, drawn = new_passphrase(config.passphrase or credential())
     unlocked = Unlocked(*new_account())
     # What was drawn at random is beyond guessing at any cost.
     cost = calibrate(config.guess_s) if drawn is None else FLOOR

@@ -26,6 +26,8 @@ from blobfs.values.words import recovery_key, recovery_words
 MAX_TEXT: Final = 4096
 """Bytes of a passphrase or of recovery words with their spaces."""
 TRIES: Final = 3
+CREDENTIAL: Final = "blobfs.passphrase"
+"""As systemd names it: LoadCredential=blobfs.passphrase:FILE."""
 _NOBODY: Final = "there is no terminal to ask for the passphrase on; give --passphrase-file FILE or --passphrase-fd N"
 
 
@@ -53,7 +55,9 @@ def read_source(source: Source, what: str) -> str:
         UsageError: it cannot be read, is empty, too long or not UTF-8.
     """
     try:
-        if source.fd is not None:
+        if source.text is not None:
+            data = source.text.encode("utf-8", "surrogateescape")
+        elif source.fd is not None:
             with open(source.fd, "rb") as file:
                 data = file.read(MAX_TEXT + 1)
         else:
@@ -68,6 +72,13 @@ def read_source(source: Source, what: str) -> str:
     if not text or len(data) > MAX_TEXT:
         raise UsageError(f"the {what} is empty or longer than {MAX_TEXT} bytes; check the file or the descriptor")
     return text
+
+
+def credential() -> Source:
+    """The passphrase that systemd has for this service, if any: a file that only the service can read."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(directory) / CREDENTIAL if directory else None
+    return Source(file=path) if path is not None and path.is_file() else Source()
 
 
 def has_terminal() -> bool:
@@ -113,6 +124,7 @@ def unlock_body(body: Json, passphrase: Source, recovery: Source, kept: Path | N
     """`unlock` for a secrets file that is in memory; `kept` is where a random passphrase may lie."""
     if recovery:
         return _open(body, recovery=recovery_key(read_source(recovery, "recovery words")))
+    passphrase = passphrase or credential()
     if passphrase:
         return _open(body, passphrase=passphrase_bytes(read_source(passphrase, "passphrase")))
     if kept is not None and kept.exists():

@@ -117,3 +117,31 @@ def claim_sleep(bus: Bus) -> None:
         connection.send(new_signal(emitter, "PrepareForSleep", "b", (True,)))
         # What comes back comes after: the signal is with everybody by now.
         connection.send_and_get_reply(message_bus.ListNames())
+
+
+class Keyring:
+    """GNOME's keyring on a bus and in a home of its own, unlocked."""
+
+    def __init__(self, bus: Bus, home: Path) -> None:
+        self.home = home
+        home.mkdir(mode=0o700)
+        environment = os.environ | {"DBUS_SESSION_BUS_ADDRESS": bus.address, "HOME": str(home)}
+        environment |= {"XDG_DATA_HOME": str(home), "XDG_RUNTIME_DIR": str(home)}
+        self._process = subprocess.Popen(
+            ["gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets", f"--control-directory={home}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"the keyring's own")
+        self._process.stdin.close()
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline(), "the keyring does not start"
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait(PATIENCE_S)
+        assert self._process.stdout is not None
+        self._process.stdout.close()

@@ -41,6 +41,7 @@ CLIENT: Final = {
             "embedded",
             "firstrun",
             "grammar",
+            "keyring",
             "locking",
             "mounting",
             "mountpoint",

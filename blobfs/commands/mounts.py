@@ -45,6 +45,7 @@ def mount(options: argparse.Namespace) -> int:
         connect=options.connect,
         background=options.background,
         allow_other=options.allow_other,
+        keyring=options.keyring,
         words_check=options.words_check,
         lock_after=options.lock_after,
         guess_s=_guess_s(options),
@@ -156,6 +157,7 @@ def passwd(options: argparse.Namespace) -> int:
         recovery=_source(options, "recovery"),
         new=_source(options, "new_passphrase"),
         guess_s=_guess_s(options),
+        keyring=options.keyring,
     )
 
 
@@ -167,6 +169,8 @@ def lock(options: argparse.Namespace) -> int:
         mounting.umount(mount.mountpoint, force=True)
     if not held:
         print("nothing was mounted")
+    if options.forget:
+        mounting.forget(mounts)
     return 0
 
 
