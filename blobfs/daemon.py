@@ -22,7 +22,7 @@ import blobfs
 from blobfs import control, mountpoint
 from blobfs.account import connect, load_remote, move_remote, publish_secrets
 from blobfs.answers.devices import DeviceAnswers
-from blobfs.answers.options import Options
+from blobfs.answers.options import LOCK_AFTER, Options, parse_time
 from blobfs.answers.table import commands
 from blobfs.api.reception import Reception
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
@@ -33,7 +33,9 @@ from blobfs.fs.filesystem import Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
 from blobfs.fs.space import Allowance
+from blobfs.fs.use import Use
 from blobfs.fs.views import ViewedFileSystem
+from blobfs.locking import AutoLock
 from blobfs.remote.box import Box
 from blobfs.status import MOUNTED, LiveLine, Pending, Status, format_pending, write_pending
 from blobfs.store.secrets import read_secrets
@@ -108,6 +110,7 @@ class Daemon:
         self._is_open = True
         self._start, self._mount = trio.CancelScope(), trio.CancelScope()
         self._publish_now = trio.Event()
+        self._use = Use()
         self.was_ready = False
         self.pending = Pending(None, None)
         """What waits for the server; known once it has ended."""
@@ -152,11 +155,13 @@ class Daemon:
         self._box = Box(self._client.transport, self._remote.user)
         self._inbox = Inbox(self._store, self._box)
         self._options = Options(self._store.settings, self._engine)
+        if self._config.lock_after is not None:
+            self._options.set(LOCK_AFTER, parse_time(self._config.lock_after))
         self._options.apply()
         self._devices = Devices(self._store, self._engine, self._client)
         self._fs.failure = self._engine.failure
         self._fs.allowance = self._allowance
-        self._reception = Reception(self._store, self._engine, self._client, self._fs.notify)
+        self._reception = Reception(self._store, self._engine, self._client, self._fs.notify, self._use)
         self._engine.is_busy = lambda inode: self._fs.is_open(inode) or self._reception.is_open(inode)
         self._engine.on_applied = self._reception.applied
 
@@ -199,6 +204,7 @@ class Daemon:
             top.start_soon(self._devices.run)
             top.start_soon(self._inbox.run, self._engine.ready, self._reception.applied)
             top.start_soon(self._show)
+            top.start_soon(AutoLock(self._options, self._use, self._has_open_files, self._lock).run)
             try:
                 with self._mount:
                     async with trio.open_nursery() as pages:
@@ -221,7 +227,7 @@ class Daemon:
             with trio.move_on_after(FIRST_LOOK_S):
                 await self._engine.first_look()
         options = MountOptions(allow_other=self._config.allow_other)
-        await serve(self._fs, self._config.mountpoint, options, ready=self._ready)
+        await serve(self._fs, self._config.mountpoint, options, ready=self._ready, use=self._use)
 
     def _ready(self) -> None:
         try:
@@ -239,6 +245,16 @@ class Daemon:
             log.info("ending: %s", signal.Signals(number).name)
             self._start.cancel()
             self._mount.cancel()
+
+    def _has_open_files(self) -> bool:
+        return self._fs.has_open_files() or self._reception.has_open_files()
+
+    def _lock(self, reason: str) -> None:
+        """End as on a signal: buffers are stored, the kernel's caches go, and the process with its keys."""
+        log.info("locking: %s", reason)
+        if self._live is not None:
+            self._live.say(f"Locking: {reason}.")
+        self._mount.cancel()
 
     async def _sync(self, scope: trio.CancelScope, ended: trio.Event) -> None:
         try:
@@ -280,6 +296,7 @@ class Daemon:
     # --- what the control socket answers -------------------------------------------------------------------------
 
     def _commands(self) -> dict[str, control.Command]:
+        told = commands(self._store, self._engine, self._client, self._fs, self._options, self._config.secrets)
         return {
             "status": self._answer_status,
             "sync": self._answer_sync,
@@ -288,8 +305,15 @@ class Daemon:
             **DeviceAnswers(self._store, self._engine, self._client, self._devices).commands(),
             "publish": self._answer_publish,
             "drop-address": self._answer_drop_address,
-            **commands(self._store, self._engine, self._client, self._fs, self._options, self._config.secrets),
+            **{name: self._counted(command) for name, command in told.items()},
         }
+
+    def _counted(self, command: control.Command) -> control.Command:
+        async def answer(question: Json) -> Json:
+            with self._use:
+                return await command(question)
+
+        return answer
 
     async def _answer_status(self, question: Json) -> Json:
         return (await trio.to_thread.run_sync(self._status)).to_json()

@@ -77,6 +77,7 @@ def _add_mount(commands: Commands) -> None:
         help="where the encrypted store is; default: a place of its own, remembered",
     )
     _add_sources(mount)
+    _add_keyring(mount)
     mount.add_argument("--connect", metavar="INVITE", help="join the server of an invite, or of @FILE that holds one")
     mount.add_argument(
         "--pin", metavar="PIN", help="with --connect: the key of the server, as `blobfs-server` prints it"
@@ -88,6 +89,16 @@ def _add_mount(commands: Commands) -> None:
     mount.add_argument(
         "--allow-other", action="store_true", help="let other users of this machine in, as far as modes allow"
     )
+    mount.add_argument(
+        "--lock-after", metavar="MINUTES", help="end the mount when nobody has used it for so long; `off`: never"
+    )
+    mount.add_argument(
+        "--no-words-check",
+        dest="words_check",
+        action="store_false",
+        help="do not ask for some of a new account's recovery words",
+    )
+    _add_guess_time(mount)
     mount.add_argument("--handover", type=int, help=argparse.SUPPRESS)
 
 
@@ -153,6 +164,7 @@ def _add_ends(commands: Commands) -> None:
     )
     lock = _add(commands, "lock", "mounts.lock", "end mounts at once, open files or not, so that no key is in memory")
     lock.add_argument("dir", metavar="DIR", type=Path, nargs="?", help="the mount point; default: every mount")
+    lock.add_argument("--forget", action="store_true", help="remove the passphrase from the desktop's keyring, too")
 
 
 def _add_keeping(commands: Commands) -> None:
@@ -249,6 +261,8 @@ def _add_account(commands: Commands) -> None:
     passwd.add_argument("--store", type=Path, metavar="DIR", help="the store, instead of its mount point")
     _add_sources(passwd)
     _add_source(passwd, "new-passphrase", "the new passphrase")
+    _add_keyring(passwd)
+    _add_guess_time(passwd)
     device = _add(
         commands,
         "device",
@@ -290,7 +304,10 @@ def _add_shell(commands: Commands) -> None:
     )
     unit.add_argument("dir", metavar="DIR", type=Path, help="the mount point")
     unit.add_argument("--store", type=Path, metavar="DIR", help="the store; default: as `mount` finds it")
-    unit.add_argument("--passphrase-file", type=Path, metavar="F", help="a file that holds the passphrase")
+    given = unit.add_mutually_exclusive_group()
+    given.add_argument("--passphrase-file", type=Path, metavar="F", help="a file that holds the passphrase")
+    given.add_argument("--credential", type=Path, metavar="F", help="a file that `systemd-creds encrypt` made of it")
+    given.add_argument("--keyring", action="store_true", help="the passphrase is in the desktop's keyring")
     _add(commands, "man", "shell.man", "print the manual page", "blobfs man | man -l -")
 
 
@@ -304,6 +321,21 @@ def _add_json(made: argparse.ArgumentParser) -> None:
 def _add_sources(made: argparse.ArgumentParser) -> None:
     _add_source(made, "passphrase", "the passphrase")
     _add_source(made, "recovery", "the 24 recovery words, in place of the passphrase")
+
+
+def _add_keyring(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--keyring", action="store_true", help="take the passphrase from the desktop's keyring, and keep it there"
+    )
+
+
+def _add_guess_time(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--guess-time",
+        type=_seconds,
+        metavar="S",
+        help="how long a guess at a new passphrase is to take on this machine (default: 0.7; 0: the least allowed)",
+    )
 
 
 def _add_source(made: argparse.ArgumentParser, name: str, text: str) -> None:

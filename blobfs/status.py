@@ -122,6 +122,14 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
+def format_span(seconds: float) -> str:
+    """A time as it is set: in hours or minutes where it is whole ones."""
+    for unit, name in ((3600, "h"), (60, "min")):
+        if seconds >= unit and seconds % unit == 0:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:g} s"
+
+
 def format_bytes(count: int) -> str:
     """A number of bytes with its unit, in three or four digits."""
     size, unit = float(count), 0
