@@ -13,6 +13,7 @@ import math
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Final
 
 import trio
@@ -30,13 +31,14 @@ from blobfs.fs.filesystem import Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
 from blobfs.fs.views import ViewedFileSystem
+from blobfs.newer import keep_newer
 from blobfs.remote.client import RemoteClient
 from blobfs.status import MOUNTED, LiveLine, Pending, Status, format_pending, write_pending
 from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine, SyncOptions
 from blobfs.sync.status import SyncState
-from blobfs.values.documents import Json
+from blobfs.values.documents import Json, dump
 from blobfs.values.keys import Keys
 
 TICK_S: Final = 1
@@ -134,7 +136,13 @@ class Daemon:
         log.info("ended: %s", format_pending(self.pending))
 
     def _build(self) -> None:
-        self._engine = SyncEngine(self._store, self._client, options=SyncOptions())
+        self._engine = SyncEngine(
+            self._store,
+            self._client,
+            options=SyncOptions(),
+            secret=lambda: dump(read_secrets(self._config.secrets)),
+            keep_secret=partial(keep_newer, self._config.store),
+        )
         self._fs = ViewedFileSystem(
             self._store,
             fetch=self._engine.fetch,

@@ -34,6 +34,7 @@ BlobfsError
     ├── RemoteUnavailable       (retriable)
     ├── AccessDenied
     ├── WrongAccount
+    ├── KeysChanged
     ├── QuotaExceeded
     ├── BlobNotFound  BlobExists  BlobTooLarge  BlobReferred  InvalidFlags
     ├── PreconditionFailed
@@ -279,6 +280,10 @@ class AccessDenied(RemoteError):
 
 class WrongAccount(RemoteError):
     """The server's data belongs to another account than this store."""
+
+
+class KeysChanged(RemoteError):
+    """The account is in a newer epoch than this store has keys of."""
 
 
 class QuotaExceeded(RemoteError):

@@ -198,11 +198,15 @@ def _add_copies(commands: Commands) -> None:
 def _add_account(commands: Commands) -> None:
     invite = _add(commands, "invite", "mounts.invite", "print what another device needs to join, beside the passphrase")
     invite.add_argument("dir", metavar="DIR", type=Path, help=ANYTHING)
-    passwd = _add(commands, "passwd", "mounts.passwd", "change the passphrase")
+    passwd = _add(
+        commands, "passwd", "mounts.passwd", "change the passphrase, and the keys for all that is written from then on"
+    )
     passwd.add_argument("dir", metavar="DIR", type=Path, nargs="?", help="the mount point")
     passwd.add_argument("--store", type=Path, metavar="DIR", help="the store, instead of its mount point")
     _add_sources(passwd)
     _add_source(passwd, "new-passphrase", "the new passphrase")
+    keep = "leave the keys as they are: old copies of the secrets file go on to open everything"
+    passwd.add_argument("--keep-keys", action="store_true", help=keep)
     device = _add(commands, "device", "settings.device", "show this device's name, or give it another")
     device.add_argument("dir", metavar="DIR", type=Path, help=ANYTHING)
     device.add_argument("name", metavar="NAME", nargs="?", help="the new name, for conflict copies from now on")

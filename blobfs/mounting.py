@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -33,7 +34,9 @@ from blobfs.process import (
     tell_manager,
 )
 from blobfs.status import LiveLine, Pending, Status, format_pending, from_json, not_mounted, read_pending
-from blobfs.unlock import Unlocked, change_passphrase, new_passphrase, unlock
+from blobfs.unlock import Unlocked, change_passphrase, new_passphrase, opens_with, unlock
+from blobfs.values.documents import Json
+from blobfs.values.epochs import claimed_epoch
 from blobfs.values.keys import AccountId
 
 if TYPE_CHECKING:
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
 Announce = Callable[[Status], None]
 
 READY: Final = b"ready\n"
+_HANDOVER: Final = 16 << 10
+"""Bytes of the line that hands the secrets of all epochs over."""
 END_S: Final = 60
 """Seconds that `umount` waits for the process to end before it says that it still works."""
 
@@ -81,10 +86,11 @@ def _check_free(config: Config) -> None:
 
 
 def _unlock(config: Config) -> Unlocked:
-    from blobfs import firstrun
+    from blobfs import firstrun, rotation
 
     if not firstrun.is_new(config.store):
-        unlocked = unlock(config.store, config.passphrase, config.recovery)
+        unlocked = unlock(config.store, config.passphrase, config.recovery, partial(_fetch_newer, config))
+        rotation.renew(config.store, unlocked.keys())
         if config.connect is not None:
             firstrun.reconnect(config, unlocked)
         return unlocked
@@ -95,22 +101,44 @@ def _unlock(config: Config) -> Unlocked:
     return made.unlocked
 
 
+def _fetch_newer(config: Config) -> Json | None:
+    """The secrets file that the server of an invite has: the store's own server is known to whoever opens it."""
+    if config.connect is None:
+        return None
+    import trio
+
+    from blobfs.account import fetch_secrets
+    from blobfs.firstrun import read_invite
+
+    remote = read_invite(config.connect)
+    try:
+        body = trio.run(fetch_secrets, remote)
+        return body if body is not None and claimed_epoch(body) else None
+    except BlobfsError:
+        return None
+
+
 def _print_made(config: Config, made: Made) -> None:
     print(f"New store in {config.store}.")
     if made.words is not None:
-        print(
-            "\nRecovery words. Write them down and keep them apart from this machine: with the words, or with the\n"
-            "passphrase, the account can be opened; without both, nobody can.\n"
-        )
-        numbered = [f"{place:2}. {word:<8}" for place, word in enumerate(made.words.split(), 1)]
-        for first in range(0, len(numbered), 6):
-            print("   " + "  ".join(numbered[first : first + 6]).rstrip())
-        print()
+        _print_words(made.words)
     if made.kept is not None:
         print(
             f"The passphrase is a random one, kept in {made.kept}; set your own with "
-            f"`{spoken_command()} passwd --store {config.store}`."
+            f"`{spoken_command()} passwd --store {config.store}` while it is not mounted."
         )
+    sys.stdout.flush()
+
+
+def _print_words(words: str) -> None:
+    print(
+        "\nRecovery words. Write them down and keep them apart from this machine: with the words, or with the\n"
+        "passphrase, the account can be opened; without both, nobody can.\n"
+    )
+    numbered = [f"{place:2}. {word:<8}" for place, word in enumerate(words.split(), 1)]
+    for first in range(0, len(numbered), 6):
+        print("   " + "  ".join(numbered[first : first + 6]).rstrip())
+    print()
     sys.stdout.flush()
 
 
@@ -176,9 +204,7 @@ def _start_in_background(config: Config, unlocked: Unlocked) -> int:
             )
         try:
             with contextlib.suppress(BrokenPipeError):
-                ours.sendall(
-                    json.dumps({"account": unlocked.account, "secret": unlocked.secret.hex()}).encode() + b"\n"
-                )
+                ours.sendall(_pack(unlocked))
             if ours.recv(len(READY)) == READY:
                 # It lives on by itself, so there is nothing to wait for.
                 child.returncode = 0
@@ -190,14 +216,22 @@ def _start_in_background(config: Config, unlocked: Unlocked) -> int:
             raise
 
 
+def _pack(unlocked: Unlocked) -> bytes:
+    """A line with all secrets, at most `_HANDOVER` bytes."""
+    older = [secret.hex() for secret in unlocked.older]
+    return json.dumps({"account": unlocked.account, "secret": unlocked.secret.hex(), "older": older}).encode() + b"\n"
+
+
 def _run_handed_over(config: Config, descriptor: int) -> int:
     try:
         parent = socket.socket(fileno=descriptor)
     except OSError:
         raise UsageError("--handover is for blobfs itself; use --background") from None
     with parent, parent.makefile("rb") as stream:
-        body = json.loads(stream.readline(1024))
-        unlocked = Unlocked(AccountId(body["account"]), bytes.fromhex(body["secret"]))
+        body = json.loads(stream.readline(_HANDOVER))
+        unlocked = Unlocked(
+            AccountId(body["account"]), bytes.fromhex(body["secret"]), tuple(map(bytes.fromhex, body["older"]))
+        )
         log_to(config.store / LOG)
 
         def announce(status: Status) -> None:
@@ -264,19 +298,57 @@ def _has_ended(process: int | None, timeout_s: float) -> bool:
     return process is None or bool(select.select([process], [], [], timeout_s)[0])
 
 
-def passwd(store: Path, *, passphrase: Source, recovery: Source, new: Source) -> int:
-    """Change the passphrase of `store`, mounted or not."""
+def passwd(store: Path, *, passphrase: Source, recovery: Source, new: Source, keep_keys: bool) -> int:
+    """Change the passphrase of `store`, and its keys; with `keep_keys`, mounted or not, the passphrase alone.
+
+    Raises:
+        StoreInUse: it is mounted, so its databases cannot get new keys.
+    """
     harden()
+    if not keep_keys and _is_served(store):
+        raise StoreInUse(
+            "the keys change only while the store is not mounted; unmount it first, or change the passphrase alone "
+            "with --keep-keys"
+        )
     unlocked = unlock(store, passphrase, recovery)
     fresh, drawn = new_passphrase(new)
     if drawn is not None:
         raise UsageError("there is no terminal to ask for the new passphrase on; give --new-passphrase-file or -fd")
+    if keep_keys:
+        _change_passphrase_alone(store, unlocked, fresh)
+    else:
+        _begin_epoch(store, unlocked, fresh)
+    return 0
+
+
+def _is_served(store: Path) -> bool:
+    try:
+        ask(store, "status")
+    except NotMounted:
+        return False
+    return True
+
+
+def _change_passphrase_alone(store: Path, unlocked: Unlocked, fresh: bytes) -> None:
     change_passphrase(store, unlocked, fresh)
     with contextlib.suppress(NotMounted):
         # Unmounted, the next mount sends it.
         ask(store, "publish")
     print(
-        "The passphrase is changed. The recovery words stay as they are. Other devices keep the old passphrase until "
-        "it is changed there; a new device needs the new one."
+        "The passphrase is changed; keys and recovery words stay as they are, so an old copy of the secrets file "
+        "still opens everything with the old passphrase. Other devices keep the old passphrase until it is changed "
+        "there; a new device needs the new one."
     )
-    return 0
+
+
+def _begin_epoch(store: Path, unlocked: Unlocked, fresh: bytes) -> None:
+    from blobfs import rotation
+
+    if opens_with(store, fresh):
+        raise UsageError("the new passphrase is the one that opens the store now; choose another one")
+    rotation.begin_epoch(store, unlocked, fresh, _print_words)
+    print(
+        "The passphrase and the keys are changed. The old passphrase and the old recovery words open nothing that is "
+        "written from now on: keep the new words in their place. Other devices sync again once they are unmounted "
+        "and mounted with the new passphrase."
+    )

@@ -142,6 +142,7 @@ def passwd(options: argparse.Namespace) -> int:
         passphrase=_source(options, "passphrase"),
         recovery=_source(options, "recovery"),
         new=_source(options, "new_passphrase"),
+        keep_keys=options.keep_keys,
     )
 
 
