@@ -29,6 +29,7 @@ Watch = Callable[[Path, int, Callable[[], None]], None]
 """Runs what it is given to its end; it may show how far the work on a file of so many bytes is, meanwhile."""
 
 DATABASES: Final = (("documents.db", schema.DOCUMENTS_PAGE), ("blobs.db", schema.BLOBS_PAGE))
+_NO_SPACE: Final = "the disk that holds the store is full or failing, so its databases have their old keys still"
 _MARGIN: Final = 16 << 20
 """Bytes of disk that must stay free beside the journal."""
 
@@ -101,11 +102,10 @@ def _rekey(path: Path, page: int, former: Keys, keys: Keys) -> None:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA rekey = \"x'{_key(path, keys).hex()}'\"").fetchall()
         except sqlcipher3.DatabaseError as error:
-            if is_full(error):
-                raise NoSpace(
-                    "the disk that holds the store is full or failing; the old keys are still in use"
-                ) from error
-            raise StoreDamaged(f"{path.name} is damaged") from error
+            raise (NoSpace(_NO_SPACE) if is_full(error) else StoreDamaged(f"{path.name} is damaged")) from error
+    # The pragma says nothing when it fails: SQLCipher has then taken all of it back.
+    if _find(path, page, keys) is not keys:
+        raise NoSpace(_NO_SPACE)
 
 
 def _connect(path: Path, page: int, keys: Keys) -> Any:

@@ -67,7 +67,7 @@ def seal_older(account: AccountId, older: Sequence[bytes], secret: bytes) -> lis
             "or move to a new account"
         )
     chain = []
-    for epoch, (one, newer) in enumerate(zip(older, [*older[1:], secret], strict=True)):
+    for epoch, (one, newer) in enumerate(zip(older, [*older, secret][1:], strict=True)):
         nonce = secrets.token_bytes(_NONCE)
         wrapped = AESGCM(derive(newer, _LABEL)).encrypt(nonce, one, _header(account, epoch))
         chain.append({"nonce": encode_base64(nonce), "wrapped": encode_base64(wrapped)})
