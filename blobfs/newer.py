@@ -54,9 +54,10 @@ def adopt(store: Path, body: Json, keys: Keys) -> None:
     """
     with holding(store):
         try:
-            if not is_newer(body, read_secrets(store / SECRETS)):
+            ours = read_secrets(store / SECRETS)
+            # The databases know whose secret is theirs; the store's own file does not open with what was given.
+            if not is_newer(body, ours) or rekey.find(store, keys)[0].epoch != claimed_epoch(ours):
                 raise StoreDamaged(_STRANGE)
-            rekey.find(store, keys)
         except StoreDamaged:
             forget_newer(store)
             raise StoreDamaged(_STRANGE) from None
