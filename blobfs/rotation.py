@@ -87,10 +87,14 @@ def show(path: Path, size: int, work: Callable[[], None]) -> None:
 
     thread = threading.Thread(target=run, name="rekey")
     thread.start()
-    with Bar(f"new keys for {path.name}", size) as bar:
-        while thread.is_alive():
-            thread.join(_LOOK_S)
-            bar.reach(min(size, rekey.progress(path)), size)
+    try:
+        with Bar(f"new keys for {path.name}", size) as bar:
+            while thread.is_alive():
+                thread.join(_LOOK_S)
+                bar.reach(min(size, rekey.progress(path)), size)
+    finally:
+        # Ctrl-C waits: whoever comes next must not find the database locked.
+        thread.join()
     if failure:
         raise failure[0]
 

@@ -154,6 +154,22 @@ def test_the_old_passphrase_and_an_old_copy_open_nothing_that_was_written_since(
     }
 
 
+def test_without_the_server_the_keys_stay_and_the_passphrase_alone_can_change(
+    server: Server, device: MakeDevice
+) -> None:
+    left = device("left", server.add_user("alice")["invite"])
+    left.up()
+    left.sync()
+    left.down()
+    server.stop()
+    before = {path.name: path.read_bytes() for path in left.store.glob("secrets*")}
+    with pytest.raises(AssertionError, match="only be changed while the server answers"):
+        change(left)
+    assert {path.name: path.read_bytes() for path in left.store.glob("secrets*")} == before
+    assert change(left, "--keep-keys") == ""
+    left.up()
+
+
 def _opens(account: reader.Account, path: Path) -> bool:
     stored = path.read_bytes()
     try:
