@@ -13,8 +13,9 @@ import math
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -30,6 +31,7 @@ from blobfs.errors import BlobfsError, ServerFailed, SyncTimeout
 from blobfs.fs.filesystem import Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
+from blobfs.fs.space import Allowance
 from blobfs.fs.views import ViewedFileSystem
 from blobfs.newer import keep_newer
 from blobfs.remote.client import RemoteClient
@@ -40,6 +42,9 @@ from blobfs.sync.engine import SyncEngine, SyncOptions
 from blobfs.sync.status import SyncState
 from blobfs.values.documents import Json, dump
 from blobfs.values.keys import Keys
+
+if TYPE_CHECKING:
+    from blobfs.page.browsing import Browsing
 
 TICK_S: Final = 1
 FETCH_DEADLINE_S: Final = 60
@@ -153,9 +158,14 @@ class Daemon:
         self._options = Options(self._store.settings, self._engine)
         self._options.apply()
         self._fs.failure = self._engine.failure
+        self._fs.allowance = self._allowance
         self._reception = Reception(self._store, self._engine, self._client, self._fs.notify)
         self._engine.is_busy = lambda inode: self._fs.is_open(inode) or self._reception.is_open(inode)
         self._engine.on_applied = self._reception.applied
+
+    def _allowance(self) -> Allowance | None:
+        usage = self._engine.allowance.last
+        return None if usage is None else Allowance(usage.used, usage.quota)
 
     @contextlib.asynccontextmanager
     async def _embedded(self) -> AsyncIterator[None]:
@@ -192,8 +202,12 @@ class Daemon:
             top.start_soon(self._show)
             try:
                 with self._mount:
-                    async with control.serving(self._config.store, self._commands()), self._reception.serving():
-                        await self._hold_mount()
+                    async with trio.open_nursery() as pages:
+                        commands = self._commands()
+                        commands["browse"] = self._browse(pages, dict(commands))
+                        async with control.serving(self._config.store, commands), self._reception.serving():
+                            await self._hold_mount()
+                        pages.cancel_scope.cancel()
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + FLUSH_DEADLINE_S):
                     await self._fs.flush_all()
@@ -329,12 +343,29 @@ class Daemon:
         self._publish_now.set()
         return {}
 
+    def _browse(self, pages: trio.Nursery, answers: dict[str, control.Command]) -> control.Command:
+        """What opens the page; until somebody asks for it, there is nothing of it, not even its code."""
+        opened: list[Browsing] = []
+
+        async def answer(question: Json) -> Json:
+            from blobfs.page.browsing import Browsing
+            from blobfs.page.previews import Previews
+            from blobfs.page.site import Site
+
+            if not opened:
+                name, previews = self._config.mountpoint.name, Previews(self._store, self._fs)
+                opened.append(Browsing(pages, lambda guard: Site(name, answers, previews, guard)))
+            return await opened[0].link()
+
+        return answer
+
     # --- the state ------------------------------------------------------------------------------------------------
 
     def _status(self) -> Status:
         """From any thread."""
         sync = self._engine.status()
         told = sync.to_json()
+        usage = self._engine.allowance.last
         return Status(
             state=MOUNTED if sync.state is SyncState.CONNECTED else sync.state.value,
             reason=sync.reason or None,
@@ -352,4 +383,5 @@ class Daemon:
             parked=told["parked"],
             last_contact=told["last_contact"],
             version=blobfs.__version__,
+            usage=None if usage is None else asdict(usage),
         )

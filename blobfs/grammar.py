@@ -23,6 +23,7 @@ examples:
   blobfs status                                 what is mounted, and what waits for the server
   blobfs status ~/private/letter.odt            where one file is, and why it waits if it does
   blobfs pin ~/private/travel                   keep a folder here, for when there is no network
+  blobfs browse ~/private                       the folder in a browser: states, previews, versions, conflicts
   blobfs versions ~/private/letter.odt          what it was before; `restore` brings it back
   blobfs sync ~/private --wait                  return when the server has everything
   blobfs doctor ~/private                       what is wrong, and what to do
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_mount(commands)
     _add_state(commands)
+    _add_browse(commands)
     _add_ends(commands)
     _add_keeping(commands)
     _add_past(commands)
@@ -123,6 +125,18 @@ def _add_state(commands: Commands) -> None:
     doctor.add_argument("--bundle", metavar="FILE", type=Path, help="write findings and logs, without names, to FILE")
     _add_json(doctor)
     _add_sources(doctor)
+
+
+def _add_browse(commands: Commands) -> None:
+    browse = _add(
+        commands,
+        "browse",
+        "browse.browse",
+        "open a mount in the browser: files and their states, previews, versions, conflicts, the trash",
+        "blobfs browse ~/private",
+    )
+    browse.add_argument("dir", metavar="PATH", type=Path, help=ANYTHING)
+    browse.add_argument("--no-open", action="store_true", help="print the link only; it opens once, on this machine")
 
 
 def _add_ends(commands: Commands) -> None:

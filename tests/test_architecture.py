@@ -43,6 +43,7 @@ CLIENT: Final = {
             "mounting",
             "mountpoint",
             "newer",
+            "page",
             "process",
             "rotation",
             "status",
@@ -67,6 +68,8 @@ FORBIDDEN_ARROWS: Final = {("fs", "remote")}
 SOLE_IMPORTERS: Final = {
     "pyfuse3": ("blobfs.fs.operations",),
     "httpx": ("blobfs.remote.transport",),
+    "fsspec": ("blobfs.api.urls",),
+    "h11": ("blobfs.page.wire", "blobfs.page.browsing"),
 }
 ALONE: Final = ("blobfs.errors", "blobfs.protocol", "blobfs.bootstrap", "blobfs.setup")
 """Import the standard library and themselves, nothing else."""

@@ -57,7 +57,8 @@ def finish(directory: Path, keys: Keys, watch: Watch = run_plainly) -> None:
     """
     for name, page in DATABASES:
         path = directory / name
-        former = _find(path, page, keys)
+        # One that is not there is made with the newest keys, if it may be.
+        former = _find(path, page, keys) if path.exists() else keys
         if former is keys:
             continue
         if journals(directory):

@@ -36,7 +36,7 @@ def check(path: Path) -> None:
         found = {entry.name: content(store, entry.node.inode) for entry in store.tree.entries(ROOT_INODE, 0, 99)}
         assert found == FILES
         assert store.check() == []
-    assert {entry.name for entry in path.iterdir()} == {"documents.db", "blobs.db", "lock"}
+    assert {entry.name for entry in path.iterdir()} - {"reserve"} == {"documents.db", "blobs.db", "lock"}
     for older in (OLD, NEWER):
         with pytest.raises(StoreDamaged):
             Store.open(path, older)
