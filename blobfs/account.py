@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from blobfs.errors import ProtocolError, StoreDamaged, WrongAccount
+from blobfs.errors import KeysChanged, PreconditionFailed, ProtocolError, StoreDamaged, WrongAccount
 from blobfs.protocol import MAX_SEEN, Invite, pack_invite
 from blobfs.remote.client import RemoteClient
 from blobfs.store.settings import Settings
+from blobfs.sync.keyring import is_older
 from blobfs.values.documents import Json, dump, load
 from blobfs.values.keys import AccountId
 from blobfs.values.revisions import DeviceId
@@ -106,6 +107,7 @@ async def publish_secrets(client: RemoteClient, settings: Settings, body: Json) 
 
     Raises:
         WrongAccount: the server keeps the secret of another account; nothing was changed.
+        KeysChanged: it keeps one of a newer epoch.
         PreconditionFailed: another device changes it at this moment.
         RemoteError kinds.
     """
@@ -117,8 +119,26 @@ async def publish_secrets(client: RemoteClient, settings: Settings, body: Json) 
         if there[0] == dump(body):
             remember_published(settings, body)
             return
+        is_older(_parse(there[0]), body)
     await client.store_secret(dump(body), there[1] if there is not None else None)
     remember_published(settings, body)
+
+
+async def replace_secrets(client: RemoteClient, ours: Json, fresh: Json) -> None:
+    """Put `fresh`, of a new epoch, in place of what this device has as `ours`.
+
+    Raises:
+        KeysChanged: another device was first. WrongAccount, RemoteError kinds. The server is then as before, unless it
+        is its answer that was lost.
+    """
+    there = await client.fetch_secret()
+    if there is not None:
+        check_account(_parse(there[0]), AccountId(ours["account"]))
+        is_older(_parse(there[0]), ours)
+    try:
+        await client.store_secret(dump(fresh), there[1] if there is not None else None)
+    except PreconditionFailed:
+        raise KeysChanged("another device changes the account's keys at this moment; mount, then try again") from None
 
 
 def remember_published(settings: Settings, body: Json) -> None:

@@ -20,6 +20,7 @@ from blobfs.errors import UsageError
 from blobfs.values.documents import dump, load
 
 SECRETS: Final = "secrets.json"
+NEWER: Final = "secrets.newer.json"
 PASSPHRASE: Final = "passphrase"  # noqa: S105 - the name of a file
 SERVER: Final = "server"
 LOG: Final = "log"

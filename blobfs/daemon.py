@@ -14,6 +14,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -36,6 +37,7 @@ from blobfs.fs.space import Allowance
 from blobfs.fs.use import Use
 from blobfs.fs.views import ViewedFileSystem
 from blobfs.locking import AutoLock
+from blobfs.newer import keep_newer
 from blobfs.remote.box import Box
 from blobfs.status import MOUNTED, LiveLine, Pending, Status, format_pending, write_pending
 from blobfs.store.secrets import read_secrets
@@ -44,7 +46,7 @@ from blobfs.sync.engine import SyncEngine, SyncOptions
 from blobfs.sync.inbox import Inbox
 from blobfs.sync.status import SyncState
 from blobfs.values import drops
-from blobfs.values.documents import Json
+from blobfs.values.documents import Json, dump
 from blobfs.values.keys import Keys
 
 if TYPE_CHECKING:
@@ -144,7 +146,13 @@ class Daemon:
         log.info("ended: %s", format_pending(self.pending))
 
     def _build(self) -> None:
-        self._engine = SyncEngine(self._store, self._client, options=SyncOptions())
+        self._engine = SyncEngine(
+            self._store,
+            self._client,
+            options=SyncOptions(),
+            secret=lambda: dump(read_secrets(self._config.secrets)),
+            keep_secret=partial(keep_newer, self._config.store),
+        )
         self._fs = ViewedFileSystem(
             self._store,
             fetch=self._engine.fetch,

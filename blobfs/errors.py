@@ -35,6 +35,7 @@ BlobfsError
     ├── RemoteUnavailable       (retriable)
     ├── AccessDenied
     ├── WrongAccount  WrongServer
+    ├── KeysChanged
     ├── QuotaExceeded
     ├── BlobNotFound  BlobExists  BlobTooLarge  BlobReferred  InvalidFlags
     ├── PreconditionFailed
@@ -288,6 +289,10 @@ class WrongAccount(RemoteError):
 
 class WrongServer(RemoteError):
     """The server's key is not the one that this device was told."""
+
+
+class KeysChanged(RemoteError):
+    """The account is in a newer epoch than this store has keys of."""
 
 
 class QuotaExceeded(RemoteError):

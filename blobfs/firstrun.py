@@ -36,9 +36,18 @@ from blobfs.protocol import is_pin, parse_invite
 from blobfs.store.secrets import write_secrets
 from blobfs.store.store import Store
 from blobfs.sync.story import expect_seen
-from blobfs.unlock import MAX_TEXT, Unlocked, credential, keep_passphrase, make_body, new_passphrase, unlock_body
+from blobfs.unlock import (
+    MAX_TEXT,
+    Unlocked,
+    credential,
+    keep_passphrase,
+    make_body,
+    new_passphrase,
+    open_body,
+    unlock_body,
+)
 from blobfs.values.documents import Json
-from blobfs.values.keys import FLOOR, new_account, unwrap
+from blobfs.values.keys import FLOOR, new_account
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +204,7 @@ def _join_winner(remote: Remote, passphrase: bytes) -> _Account:
     if there is None:
         raise PreconditionFailed("the account's secret came and went on the server; try again")
     try:
-        return _Account(Unlocked(*unwrap(there, passphrase=passphrase)), there)
+        return _Account(open_body(there, passphrase=passphrase), there)
     except WrongPassphrase:
         raise WrongPassphrase(
             "another device set this account up at this moment, with another passphrase; mount again with that one"

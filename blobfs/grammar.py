@@ -92,12 +92,7 @@ def _add_mount(commands: Commands) -> None:
     mount.add_argument(
         "--lock-after", metavar="MINUTES", help="end the mount when nobody has used it for so long; `off`: never"
     )
-    mount.add_argument(
-        "--no-words-check",
-        dest="words_check",
-        action="store_false",
-        help="do not ask for some of a new account's recovery words",
-    )
+    _add_words_check(mount)
     _add_guess_time(mount)
     mount.add_argument("--handover", type=int, help=argparse.SUPPRESS)
 
@@ -256,13 +251,18 @@ def _add_account(commands: Commands) -> None:
     )
     drop.add_argument("files", metavar="FILE", type=Path, nargs="+", help="a file to leave")
     drop.add_argument("--to", metavar="ADDRESS", required=True, help="of `drop-address`, or @FILE that holds one")
-    passwd = _add(commands, "passwd", "mounts.passwd", "change the passphrase")
+    passwd = _add(
+        commands, "passwd", "mounts.passwd", "change the passphrase, and the keys for all that is written from then on"
+    )
     passwd.add_argument("dir", metavar="DIR", type=Path, nargs="?", help="the mount point")
     passwd.add_argument("--store", type=Path, metavar="DIR", help="the store, instead of its mount point")
     _add_sources(passwd)
     _add_source(passwd, "new-passphrase", "the new passphrase")
     _add_keyring(passwd)
     _add_guess_time(passwd)
+    _add_words_check(passwd)
+    keep = "leave the keys as they are: old copies of the secrets file go on to open everything"
+    passwd.add_argument("--keep-keys", action="store_true", help=keep)
     device = _add(
         commands,
         "device",
@@ -326,6 +326,15 @@ def _add_sources(made: argparse.ArgumentParser) -> None:
 def _add_keyring(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--keyring", action="store_true", help="take the passphrase from the desktop's keyring, and keep it there"
+    )
+
+
+def _add_words_check(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--no-words-check",
+        dest="words_check",
+        action="store_false",
+        help="do not ask for some of the new recovery words",
     )
 
 

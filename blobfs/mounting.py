@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -43,10 +44,13 @@ from blobfs.unlock import (
     choose_passphrase,
     has_terminal,
     new_passphrase,
+    opens_with,
     read_source,
     unlock,
 )
-from blobfs.values.keys import AccountId
+from blobfs.values.documents import Json
+from blobfs.values.epochs import claimed_epoch
+from blobfs.values.keys import AccountId, Argon2Cost
 from blobfs.wordcheck import show_words
 
 if TYPE_CHECKING:
@@ -55,6 +59,8 @@ if TYPE_CHECKING:
 Announce = Callable[[Status], None]
 
 READY: Final = b"ready\n"
+_HANDOVER: Final = 16 << 10
+"""Bytes of the line that hands the secrets of all epochs over."""
 END_S: Final = 60
 """Seconds that `umount` waits for the process to end before it says that it still works."""
 
@@ -94,10 +100,11 @@ def _check_free(config: Config) -> None:
 
 
 def _unlock(config: Config) -> Unlocked:
-    from blobfs import firstrun
+    from blobfs import firstrun, rotation
 
     if not firstrun.is_new(config.store):
-        unlocked = unlock(config.store, config.passphrase, config.recovery)
+        unlocked = unlock(config.store, config.passphrase, config.recovery, partial(_fetch_newer, config))
+        rotation.renew(config.store, unlocked.keys())
         if config.connect is not None:
             firstrun.reconnect(config, unlocked)
         return unlocked
@@ -142,6 +149,23 @@ def forget(mounts: Iterable[Mount]) -> None:
     print(f"The keyring has forgotten {count} passphrase{'s' * (count != 1)}.")
 
 
+def _fetch_newer(config: Config) -> Json | None:
+    """The secrets file that the server of an invite has: the store's own server is known to whoever opens it."""
+    if config.connect is None:
+        return None
+    import trio
+
+    from blobfs.account import fetch_secrets
+    from blobfs.firstrun import read_invite
+
+    remote = read_invite(config.connect)
+    try:
+        body = trio.run(fetch_secrets, remote)
+        return body if body is not None and claimed_epoch(body) else None
+    except BlobfsError:
+        return None
+
+
 def _print_made(config: Config, made: Made) -> None:
     print(f"New store in {config.store}.")
     if made.words is not None:
@@ -149,7 +173,7 @@ def _print_made(config: Config, made: Made) -> None:
     if made.kept is not None:
         print(
             f"The passphrase is a random one, kept in {made.kept}; set your own with "
-            f"`{spoken_command()} passwd --store {config.store}`."
+            f"`{spoken_command()} passwd --store {config.store}` while it is not mounted."
         )
     sys.stdout.flush()
 
@@ -218,9 +242,7 @@ def _start_in_background(config: Config, unlocked: Unlocked) -> int:
             )
         try:
             with contextlib.suppress(BrokenPipeError):
-                ours.sendall(
-                    json.dumps({"account": unlocked.account, "secret": unlocked.secret.hex()}).encode() + b"\n"
-                )
+                ours.sendall(_pack(unlocked))
             if ours.recv(len(READY)) == READY:
                 # It lives on by itself, so there is nothing to wait for.
                 child.returncode = 0
@@ -232,14 +254,22 @@ def _start_in_background(config: Config, unlocked: Unlocked) -> int:
             raise
 
 
+def _pack(unlocked: Unlocked) -> bytes:
+    """A line with all secrets, at most `_HANDOVER` bytes."""
+    older = [secret.hex() for secret in unlocked.older]
+    return json.dumps({"account": unlocked.account, "secret": unlocked.secret.hex(), "older": older}).encode() + b"\n"
+
+
 def _run_handed_over(config: Config, descriptor: int) -> int:
     try:
         parent = socket.socket(fileno=descriptor)
     except OSError:
         raise UsageError("--handover is for blobfs itself; use --background") from None
     with parent, parent.makefile("rb") as stream:
-        body = json.loads(stream.readline(1024))
-        unlocked = Unlocked(AccountId(body["account"]), bytes.fromhex(body["secret"]))
+        body = json.loads(stream.readline(_HANDOVER))
+        unlocked = Unlocked(
+            AccountId(body["account"]), bytes.fromhex(body["secret"]), tuple(map(bytes.fromhex, body["older"]))
+        )
         log_to(config.store / LOG)
 
         def announce(status: Status) -> None:
@@ -306,9 +336,28 @@ def _has_ended(process: int | None, timeout_s: float) -> bool:
     return process is None or bool(select.select([process], [], [], timeout_s)[0])
 
 
-def passwd(store: Path, *, passphrase: Source, recovery: Source, new: Source, guess_s: float, keyring: bool) -> int:
-    """Change the passphrase of `store`, mounted or not."""
+def passwd(
+    store: Path,
+    *,
+    passphrase: Source,
+    recovery: Source,
+    new: Source,
+    guess_s: float,
+    keyring: bool,
+    keep_keys: bool,
+    words_check: bool,
+) -> int:
+    """Change the passphrase of `store`, and its keys; with `keep_keys`, mounted or not, the passphrase alone.
+
+    Raises:
+        StoreInUse: it is mounted, so its databases cannot get new keys.
+    """
     harden()
+    if not keep_keys and _is_served(store):
+        raise StoreInUse(
+            "the keys change only while the store is not mounted; unmount it first, or change the passphrase alone "
+            "with --keep-keys"
+        )
     entry = KeyringEntry(store) if keyring else None
     if entry is not None and not passphrase and not recovery:
         passphrase = Source(text=entry.read())
@@ -316,14 +365,44 @@ def passwd(store: Path, *, passphrase: Source, recovery: Source, new: Source, gu
     fresh, drawn = new_passphrase(new)
     if drawn is not None:
         raise UsageError("there is no terminal to ask for the new passphrase on; give --new-passphrase-file or -fd")
-    change_passphrase(store, unlocked, fresh, calibrate(guess_s))
+    cost = calibrate(guess_s)
+    if keep_keys:
+        _change_passphrase_alone(store, unlocked, fresh, cost)
+    else:
+        _begin_epoch(store, unlocked, fresh, cost, words_check=words_check)
     if entry is not None:
         entry.write(fresh.decode())
+    return 0
+
+
+def _is_served(store: Path) -> bool:
+    try:
+        ask(store, "status")
+    except NotMounted:
+        return False
+    return True
+
+
+def _change_passphrase_alone(store: Path, unlocked: Unlocked, fresh: bytes, cost: Argon2Cost) -> None:
+    change_passphrase(store, unlocked, fresh, cost)
     with contextlib.suppress(NotMounted):
         # Unmounted, the next mount sends it.
         ask(store, "publish")
     print(
-        "The passphrase is changed. The recovery words stay as they are. Other devices keep the old passphrase until "
-        "it is changed there; a new device needs the new one."
+        "The passphrase is changed; keys and recovery words stay as they are, so an old copy of the secrets file "
+        "still opens everything with the old passphrase. Other devices keep the old passphrase until it is changed "
+        "there; a new device needs the new one."
     )
-    return 0
+
+
+def _begin_epoch(store: Path, unlocked: Unlocked, fresh: bytes, cost: Argon2Cost, *, words_check: bool) -> None:
+    from blobfs import rotation
+
+    if opens_with(store, fresh):
+        raise UsageError("the new passphrase is the one that opens the store now; choose another one")
+    rotation.begin_epoch(store, unlocked, fresh, partial(show_words, check=words_check), cost)
+    print(
+        "The passphrase and the keys are changed. The old passphrase and the old recovery words open nothing that is "
+        "written from now on: keep the new words in their place. Other devices sync again once they are unmounted "
+        "and mounted with the new passphrase."
+    )

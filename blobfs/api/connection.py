@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Final
 
 import trio
@@ -20,10 +21,12 @@ from blobfs.config import SECRETS, SERVER, SERVER_LOG
 from blobfs.devices import Devices
 from blobfs.embedded import EmbeddedServer
 from blobfs.errors import BlobfsError, RemoteError
+from blobfs.newer import keep_newer
 from blobfs.remote.client import RemoteClient
 from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine, SyncOptions
+from blobfs.values.documents import dump
 
 TICK_S: Final = 1
 PUBLISH_S: Final = 60
@@ -77,7 +80,13 @@ class Connection(Loop):
         async with self._embedded():
             remote = self._remote
             async with connect(remote) as client:
-                engine = SyncEngine(self._store, client, options=OPTIONS)
+                engine = SyncEngine(
+                    self._store,
+                    client,
+                    options=OPTIONS,
+                    secret=lambda: dump(read_secrets(self._store.path / SECRETS)),
+                    keep_secret=partial(keep_newer, self._store.path),
+                )
                 self.wire(engine)
                 async with trio.open_nursery() as nursery:
                     await nursery.start(engine.run)

@@ -157,6 +157,8 @@ def passwd(options: argparse.Namespace) -> int:
         new=_source(options, "new_passphrase"),
         guess_s=_guess_s(options),
         keyring=options.keyring,
+        keep_keys=options.keep_keys,
+        words_check=options.words_check,
     )
 
 

@@ -89,7 +89,7 @@ class Database:
                 self._connection.execute(f"PRAGMA {pragma}")
             except sqlcipher3.DatabaseError as error:
                 self._connection.close()
-                if _is_full(error):
+                if is_full(error):
                     raise NoSpace(FULL) from error
                 raise StoreDamaged(f"{self.path.name} cannot be read with this store's key") from error
 
@@ -179,7 +179,7 @@ class Database:
         self.weight += len(data)
 
     def _failure(self, error: Exception) -> Exception:
-        if _is_full(error):
+        if is_full(error):
             self.failed = True
             return NoSpace(FULL)
         misused: bool = isinstance(error, (sqlcipher3.OperationalError, sqlcipher3.ProgrammingError))
@@ -304,5 +304,6 @@ def refusal(path: Path, error: OSError) -> StoreError:
     return StoreDamaged(f"{path.name} cannot be opened: {os.strerror(error.errno or 0)}")
 
 
-def _is_full(error: Exception) -> bool:
+def is_full(error: Exception) -> bool:
+    """Whether an error of SQLite's says that the disk is full or failing."""
     return any(text in str(error) for text in _FULL)

@@ -10,6 +10,7 @@ import dataclasses
 import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from blobfs.errors import CorruptDocument, DocumentExists, DocumentNotFound, Exists, NotFound
@@ -19,7 +20,7 @@ from blobfs.store.settings import Settings
 from blobfs.store.tree import COLUMNS, EDITED, Tree, node_of
 from blobfs.values import crypto
 from blobfs.values.documents import ROOT, DocId, Document, Json, Kind, Name, decode, encode
-from blobfs.values.extents import EMPTY, Attachment, BlobId, build, extent_length
+from blobfs.values.extents import EMPTY, Attachment, build, extent_length
 from blobfs.values.keys import Keys
 from blobfs.values.nodes import ROOT_INODE, Content, Inode, Node
 from blobfs.values.revisions import DeviceId, Revision
@@ -214,10 +215,12 @@ class DocumentStore:
             return former or EMPTY, True
         blobs = {index: extent.blob_id for index, extent in extents.items() if extent.blob_id is not None}
         padded = former is not None and former.padded
-        return build(node.size, blobs, self._index_id, padded=padded), False
-
-    def _index_id(self, plaintext: bytes) -> BlobId:
-        return crypto.blob_id(self._keys, plaintext)
+        # Index blobs stay those of the epoch in which they were made, for as long as no extent changes.
+        for keys in self._keys.epochs:
+            attachment = build(node.size, blobs, partial(crypto.blob_id, keys), padded=padded)
+            if attachment == former or not attachment.depth:
+                return attachment, False
+        return build(node.size, blobs, partial(crypto.blob_id, self._keys), padded=padded), False
 
     def _names(self, inode: Inode) -> tuple[Name, ...]:
         rows = self._ledger.all(

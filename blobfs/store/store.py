@@ -10,12 +10,13 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
 from blobfs.errors import NoSpace, NotFound, StoreInUse, StoreMissing, UsageError
+from blobfs.store import rekey
 from blobfs.store.arrivals import Arrivals
 from blobfs.store.attachments import Attachments
 from blobfs.store.blobs import Blobs
@@ -115,14 +116,33 @@ class Store:
         self._ledger.commit()
 
     @classmethod
-    def open(cls, path: Path, keys: Keys) -> Store:
+    def open(cls, path: Path, keys: Keys, watch: rekey.Watch = rekey.run_plainly) -> Store:
         """Open the store in `path`; everything that was acknowledged before is there.
+
+        Databases that have keys of an older epoch get the newest ones first, which `watch` may show.
 
         Raises:
             StoreMissing, StoreInUse, StoreTooNew, StoreDamaged, NoSpace.
         """
         if not (path / "documents.db").exists():
             raise StoreMissing("there is no store in this directory")
+        if keys.older:
+            cls._renew(path, keys, watch)
+        return cls._open(path, keys)
+
+    @classmethod
+    def _renew(cls, path: Path, keys: Keys, watch: rekey.Watch) -> None:
+        """On return both databases open with the newest keys."""
+        if (path / "blobs.db").exists():
+            found = rekey.find(path, keys)
+            if found[0] is not keys and found[0] is found[1]:
+                # In order, so that nothing waits in a journal, and whatever a crash left is mended.
+                cls._open(path, found[0]).close()
+        with holding(path):
+            rekey.finish(path, keys, watch)
+
+    @classmethod
+    def _open(cls, path: Path, keys: Keys) -> Store:
         store = cls(path, keys)
         try:
             store._resume()
@@ -213,6 +233,16 @@ class Store:
             self._ledger.close()
         finally:
             os.close(self._lock)
+
+
+@contextmanager
+def holding(path: Path) -> Iterator[None]:
+    """Nobody opens the store in `path` during the block. Raises StoreMissing, StoreInUse."""
+    lock = _lock(path)
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def _lock(path: Path) -> int:

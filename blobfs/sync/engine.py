@@ -21,12 +21,10 @@ from blobfs.errors import (
     BlobfsError,
     CorruptBlob,
     IntegrityError,
-    PreconditionFailed,
     ProtocolError,
     RemoteError,
     RemoteUnavailable,
     StoreError,
-    WrongAccount,
 )
 from blobfs.remote.client import RemoteClient
 from blobfs.remote.retry import Backoff
@@ -37,11 +35,12 @@ from blobfs.sync.download import Download
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.evict import CacheLimits, evict
 from blobfs.sync.feed import Feed
+from blobfs.sync.keyring import Keyring
 from blobfs.sync.leaves import Leaves
 from blobfs.sync.pinning import Keeper
 from blobfs.sync.status import STUCK, Health, Parked, SyncStatus, state_of
 from blobfs.sync.upload import Timing, Upload
-from blobfs.values.documents import DocId, load
+from blobfs.values.documents import DocId, Json
 from blobfs.values.nodes import Content, Inode
 
 _log: Final = logging.getLogger(__name__)
@@ -83,13 +82,16 @@ class SyncEngine:
         *,
         options: SyncOptions | None = None,
         secret: Callable[[], bytes] | None = None,
+        keep_secret: Callable[[Json], None] = lambda body: None,
     ) -> None:
         """Nothing moves before `run`.
 
         Args:
-            secret: reads the wrapped secret, which is left with the server when that has none.
+            secret: reads the wrapped secret, which is left with the server when that has none or an older one.
+            keep_secret: is given the server's when it claims a newer epoch.
         """
-        self._store, self._client, self._secret = store, client, secret
+        self._store, self._client = store, client
+        self._keyring = Keyring(client, store.keys, secret, keep_secret)
         self.options = options or SyncOptions()
         self.on_applied: Callable[[Applied], None] = lambda applied: None
         """Called on the loop after each change that came from another device."""
@@ -113,6 +115,7 @@ class SyncEngine:
             is_busy=lambda inode: self.is_busy(inode),
             on_applied=self._note_applied,
             echoes=echoes,
+            check_keys=self._keyring.check,
         )
         self._upload = Upload(
             store,
@@ -193,8 +196,9 @@ class SyncEngine:
         """On return the server has confirmed everything that was here, and what it had has been applied here.
 
         Raises:
-            RemoteUnavailable: not within `timeout_s`. AccessDenied, QuotaExceeded, WrongAccount, Rollback,
-            ProtocolError: nothing can be sent before somebody mends it. IntegrityError: a document cannot be sent.
+            RemoteUnavailable: not within `timeout_s`. AccessDenied, QuotaExceeded, WrongAccount, KeysChanged,
+            Rollback, ProtocolError: nothing can be sent before somebody mends it. IntegrityError: a document cannot be
+            sent.
         """
         # What was wrong before is tried again first: somebody may have mended it.
         former = list(self.health.errors.values())
@@ -269,19 +273,13 @@ class SyncEngine:
         """On return the server is known to hold this account's data, or none. Once for each run.
 
         Raises:
-            WrongAccount: it holds another account's.
+            WrongAccount: it holds another account's. KeysChanged: the account is in a newer epoch.
         """
         if self._bound:
             return
         await self._client.greet()
-        found = await self._client.fetch_secret()
-        if found is None and self._secret is not None:
-            try:
-                await self._client.store_secret(self._secret())
-            except PreconditionFailed:
-                found = await self._client.fetch_secret()
-        if found is not None and _account_of(found[0]) != self._store.keys.account:
-            raise WrongAccount("the server holds the data of another account; connect this store to its own one")
+        # Before anything else: a new epoch's documents must not be at the server before its secrets file is.
+        await self._keyring.check()
         self._bound = True
 
     async def _keep_up(self, task: Callable[[], Awaitable[None]]) -> None:
@@ -438,12 +436,3 @@ class SyncEngine:
         self._damage[doc_id, str(error)] = Parked(doc_id, reason, time.time())
         if len(self._damage) > _DAMAGES:
             self._damage.popitem(last=False)
-
-
-def _account_of(secret: bytes) -> str:
-    """The account that a wrapped secret is for. Raises ProtocolError: it is none."""
-    try:
-        account = load(secret)["account"]
-    except (ValueError, KeyError):
-        raise ProtocolError("what the server keeps as the wrapped secret is none; check the address") from None
-    return str(account)

@@ -17,6 +17,7 @@ from blobfs.errors import (
     AccessDenied,
     BlobfsError,
     IntegrityError,
+    KeysChanged,
     ProtocolError,
     QuotaExceeded,
     Rollback,
@@ -37,6 +38,7 @@ class SyncState(enum.StrEnum):
     OVER_QUOTA = "over-quota"
     WRONG_ACCOUNT = "wrong-account"
     WRONG_SERVER = "wrong-server"
+    KEYS_CHANGED = "keys-changed"
     ROLLED_BACK = "rolled-back"
     INCOMPATIBLE = "incompatible"
 
@@ -46,6 +48,7 @@ STATES: Final[dict[type[BaseException], SyncState]] = {
     QuotaExceeded: SyncState.OVER_QUOTA,
     WrongAccount: SyncState.WRONG_ACCOUNT,
     WrongServer: SyncState.WRONG_SERVER,
+    KeysChanged: SyncState.KEYS_CHANGED,
     Rollback: SyncState.ROLLED_BACK,
     IntegrityError: SyncState.ROLLED_BACK,
     ProtocolError: SyncState.INCOMPATIBLE,
@@ -58,6 +61,7 @@ STUCK: Final = frozenset(
         SyncState.OVER_QUOTA,
         SyncState.WRONG_ACCOUNT,
         SyncState.WRONG_SERVER,
+        SyncState.KEYS_CHANGED,
         SyncState.ROLLED_BACK,
         SyncState.INCOMPATIBLE,
     )

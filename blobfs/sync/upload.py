@@ -372,12 +372,12 @@ class Upload:
     def _seal_changes(
         self, group: Sequence[Outgoing], references: Sequence[tuple[set[BlobId], set[BlobId]]]
     ) -> list[Change]:
-        device, padded = self._store.device, self._is_padded
+        device, padded, epoch = self._store.device, self._is_padded, self._store.keys.epoch
         # While a recovery lasts this device knows of edits that the server lacks, which is nobody else's fault.
         heads = {} if self._recovery.active else self._store.documents.heads()
         for outgoing in group:
             if outgoing.document is not None:
-                outgoing.document = replace(outgoing.document, heads=heads, sealer=device)
+                outgoing.document = replace(outgoing.document, heads=heads, sealer=device, epoch=epoch)
         return [
             self.sender.change(
                 outgoing, device, self._base(outgoing), tuple(sorted(added)), tuple(sorted(removed)), padded=padded
@@ -483,10 +483,11 @@ class Upload:
         if not wanted or content is None:
             return
         extents = self._store.attachments.extents(content)
-        part = [(index, extent.length) for index, extent in extents.items() if extent.blob_id in wanted]
+        known = {index: extent.blob_id for index, extent in extents.items() if extent.blob_id in wanted}
+        part = [(index, extents[index].length) for index in known]
         try:
             plains = await trio.to_thread.run_sync(
-                partial(parcel.read_plain, self._store, outgoing, part, padded=False)
+                partial(parcel.read_plain, self._store, outgoing, part, padded=False, known=known)
             )
             await self.sender.send([plain for plain in plains if plain.blob_id in wanted])
         except (BytesAbsent, DataMissing):

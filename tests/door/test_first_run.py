@@ -172,7 +172,11 @@ def test_a_changed_passphrase_reaches_the_server_and_the_next_device(desk: Desk,
     desk.up("--connect", invite)
     new = desk.home / "new"
     new.write_text("open barley\n")
-    done = desk.run("passwd", desk.mount, "--passphrase-file", desk.passphrase, "--new-passphrase-file", new)
+    words = ("passwd", desk.mount, "--passphrase-file", desk.passphrase, "--new-passphrase-file", new)
+    refused = desk.run(*words)
+    assert refused.returncode == 5
+    assert "unmount it first" in refused.stderr
+    done = desk.run(*words, "--keep-keys")
     assert done.returncode == 0, done.stderr
     place = ("mount", desk.home / "other", "--store", desk.home / "second", "--background", "--connect", invite)
     wait_until(lambda: desk.run(*place, "--passphrase-file", new).returncode == 0)

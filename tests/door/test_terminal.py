@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import time
 from collections.abc import Iterator
@@ -161,6 +162,7 @@ def test_ctrl_c_at_the_prompt_leaves_nothing_behind(desk: Desk, terminal: type[T
 
 def test_a_random_passphrase_is_replaced_by_ones_own(desk: Desk, terminal: type[Terminal]) -> None:
     assert desk.run("mount", desk.mount, "--store", desk.store, "--background").returncode == 0
+    assert desk.run("umount", desk.mount).returncode == 0
     one = terminal("passwd", desk.mount)
     one.expect("New passphrase: ")
     one.type("open sesame\n")
@@ -168,7 +170,7 @@ def test_a_random_passphrase_is_replaced_by_ones_own(desk: Desk, terminal: type[
     one.type("open sesame\n")
     code, rest = one.end()
     assert code == 0, rest
+    assert len(re.findall(r" [0-9]{1,2}\. [a-z]+", rest)) == 24
     assert not (desk.store / "passphrase").exists()
-    assert desk.run("umount", desk.mount).returncode == 0
     assert desk.run("mount", desk.mount, "--background").returncode == 2
     desk.up()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from blobfs.values import crypto, documents, drops, extents, framing, keys, words
+from blobfs.values import crypto, documents, drops, epochs, extents, framing, keys, words
 from blobfs.values.documents import DocId
 from blobfs.values.extents import BlobId
 from blobfs.values.revisions import Revision
@@ -48,7 +48,8 @@ def number(cell: str) -> int:
 
 
 def test_the_page_has_every_block_of_vectors() -> None:
-    assert VECTORS.keys() == {"keys", "words", "secrets", "blobs", "padme", "index", "tree", "documents", "incoming"}
+    known = {"keys", "words", "secrets", "epochs", "blobs", "padme", "index", "tree", "documents", "incoming"}
+    assert VECTORS.keys() == known
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,25 @@ def test_the_secrets_file_of_the_page_opens_with_the_words_and_with_the_passphra
     text = json.dumps(vector["file"]).encode()
     assert reader.unlock(text, words=VECTORS["words"]["words"]).secret.hex() == vector["secret"]
     assert reader.unlock(text, passphrase=vector["passphrase"]).secret.hex() == vector["secret"]
+
+
+def test_the_file_of_the_page_with_three_epochs_opens_and_each_epoch_has_its_own_names() -> None:
+    vector = VECTORS["epochs"]
+    recovery, secrets = bytes.fromhex(vector["recovery"]), [bytes.fromhex(one) for one in vector["secrets"]]
+    account, newest = keys.unwrap(vector["file"], recovery=recovery)
+    assert (*epochs.open_older(vector["file"], newest), newest) == tuple(secrets)
+    assert [keys.derive(one, "older-secret").hex() for one in secrets[1:]] == vector["older-secret keys"]
+    ours = keys.derive_keys(account, newest, secrets[:2])
+    assert [crypto.blob_id(one, b"\0") for one in reversed(ours.epochs)] == vector["blob_ids"]
+    other = reader.unlock(json.dumps(vector["file"]).encode(), words=VECTORS["words"]["words"])
+    assert (other.secret, other.older) == (secrets[2], tuple(secrets[:2]))
+    sealed_one = vector["document"]
+    doc_id, revision = DocId(sealed_one["doc_id"]), Revision.parse(sealed_one["revision"])
+    stored, plaintext = bytes.fromhex(sealed_one["sealed"]), sealed_one["plaintext"].encode()
+    nonce = bytes.fromhex(sealed_one["nonce"])
+    assert crypto._seal_document(ours, doc_id, plaintext, revision, False, nonce) == stored
+    assert documents.encode(crypto.open_document(ours, doc_id, revision, False, stored)) == plaintext
+    assert reader.open_document(other, doc_id, str(revision), False, stored) == json.loads(plaintext)
 
 
 @pytest.mark.parametrize("vector", VECTORS["blobs"], ids=lambda vector: str(vector["length"]))
