@@ -38,6 +38,7 @@ CLIENT: Final = {
             "config",
             "control",
             "daemon",
+            "devices",
             "embedded",
             "firstrun",
             "grammar",
@@ -45,6 +46,7 @@ CLIENT: Final = {
             "locking",
             "mounting",
             "mountpoint",
+            "page",
             "process",
             "status",
             "suspend",
@@ -70,6 +72,8 @@ FORBIDDEN_ARROWS: Final = {("fs", "remote")}
 SOLE_IMPORTERS: Final = {
     "pyfuse3": ("blobfs.fs.operations",),
     "httpx": ("blobfs.remote.transport",),
+    "fsspec": ("blobfs.api.urls",),
+    "h11": ("blobfs.page.wire", "blobfs.page.browsing"),
 }
 ALONE: Final = ("blobfs.errors", "blobfs.protocol", "blobfs.bootstrap", "blobfs.setup")
 """Import the standard library and themselves, nothing else."""

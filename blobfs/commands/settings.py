@@ -1,4 +1,4 @@
-"""`config` and `device`: what a mount is told, in force at once."""
+"""`config`: what a mount is told, in force at once."""
 
 from __future__ import annotations
 
@@ -39,12 +39,3 @@ def _told(name: str, value: object) -> str:
     if not isinstance(value, int):
         return printable(str(value))
     return format_span(value) if name == "lock-after" else format_bytes(value)
-
-
-def device(options: argparse.Namespace) -> int:
-    """`device`: this device's name."""
-    store = mounted(options.dir).store
-    if options.name is not None:
-        ask(store, "config", name="device-name", value=options.name)
-    print(printable(str(ask(store, "config")["values"]["device-name"])))
-    return 0
