@@ -116,11 +116,12 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 
 def test_a_mount_that_nobody_uses_goes_with_its_process_and_nothing_is_lost(desk: Desk) -> None:
-    desk.up("--lock-after", "1s")
+    desk.up("--lock-after", "1h")
     process = os.pidfd_open(desk.status()["pid"])
     try:
         with (desk.mount / "file").open("w") as file:
             file.write("written")
+            assert desk.run("config", desk.mount, "lock-after", "1s").returncode == 0
         wait_until(lambda: has_ended(process))
     finally:
         os.close(process)
