@@ -27,6 +27,7 @@ from blobfs.account import (
     remember_published,
     save_remote,
 )
+from blobfs.calibration import calibrate
 from blobfs.config import PASSPHRASE, SECRETS, UNFINISHED, Config
 from blobfs.devices import keep_token, own_token, was_taken
 from blobfs.embedded import HOST, add_user
@@ -35,9 +36,9 @@ from blobfs.protocol import is_pin, parse_invite
 from blobfs.store.secrets import write_secrets
 from blobfs.store.store import Store
 from blobfs.sync.story import expect_seen
-from blobfs.unlock import MAX_TEXT, Unlocked, keep_passphrase, make_body, new_passphrase, unlock_body
+from blobfs.unlock import MAX_TEXT, Unlocked, credential, keep_passphrase, make_body, new_passphrase, unlock_body
 from blobfs.values.documents import Json
-from blobfs.values.keys import new_account, unwrap
+from blobfs.values.keys import FLOOR, new_account, unwrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +168,11 @@ def read_invite(text: str, pin: str | None = None) -> Remote:
 
 def _found(config: Config) -> tuple[_Account, bytes]:
     """A new account, and its passphrase."""
-    passphrase, drawn = new_passphrase(config.passphrase)
+    passphrase, drawn = new_passphrase(config.passphrase or credential())
     unlocked = Unlocked(*new_account())
-    body, words = make_body(unlocked, passphrase)
+    # What was drawn at random is beyond guessing at any cost.
+    cost = calibrate(config.guess_s) if drawn is None else FLOOR
+    body, words = make_body(unlocked, passphrase, cost)
     return _Account(unlocked, body, words, drawn), passphrase
 
 

@@ -48,6 +48,7 @@ DOCUMENTS: Final = "/documents/{user}"
 REVISIONS: Final = "/documents/{user}/{doc_id}/revisions"
 EVENTS: Final = "/events/{user}"
 SECRETS: Final = "/secrets/{user}"
+USAGE: Final = "/usage/{user}"
 TOKENS: Final = "/tokens/{user}"
 TOKEN: Final = "/tokens/{user}/{token_id}"  # noqa: S105 - a route
 INCOMING: Final = "/incoming/{user}/{item_id}"
@@ -232,6 +233,17 @@ class UploadResultJson(TypedDict):
     """An `UploadStatus`."""
 
 
+class UsageJson(TypedDict):
+    """`GET /usage/{user}`: what the account holds, and what it may hold."""
+
+    used: int
+    """Bytes of blobs, of documents with their kept revisions, and of the wrapped secret."""
+    quota: int | None
+    """Bytes; None when there is no limit. May be less than `used`."""
+    objects: int
+    """Blobs, of all namespaces."""
+
+
 class TokenJson(TypedDict):
     """A token of the account, without its text; `GET /tokens/{user}` answers `{"tokens": [...]}`, oldest first."""
 
@@ -255,6 +267,8 @@ class NewTokenJson(TypedDict):
     """An id, as in the grammar of names."""
     lifetime_s: int | None
     """Seconds until it expires; None: never."""
+    scope: str
+    """`write`, for a device, or `incoming`, for somebody who may only leave things; absent: `write`."""
 
 
 class MadeTokenJson(TypedDict):

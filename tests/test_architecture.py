@@ -32,6 +32,7 @@ CLIENT: Final = {
             "account",
             "answers",
             "api",
+            "calibration",
             "cli",
             "commands",
             "config",
@@ -41,11 +42,16 @@ CLIENT: Final = {
             "embedded",
             "firstrun",
             "grammar",
+            "keyring",
+            "locking",
             "mounting",
             "mountpoint",
+            "page",
             "process",
             "status",
+            "suspend",
             "unlock",
+            "wordcheck",
         ),
     ),
     # Runs before anything is installed, so it imports nothing of ours and nothing from outside.
@@ -67,6 +73,7 @@ SOLE_IMPORTERS: Final = {
     "pyfuse3": ("blobfs.fs.operations",),
     "httpx": ("blobfs.remote.transport",),
     "fsspec": ("blobfs.api.urls",),
+    "h11": ("blobfs.page.wire", "blobfs.page.browsing"),
 }
 ALONE: Final = ("blobfs.errors", "blobfs.protocol", "blobfs.bootstrap", "blobfs.setup")
 """Import the standard library and themselves, nothing else."""

@@ -18,6 +18,7 @@ import blobfs
 from blobfs.devices import Register
 from blobfs.errors import BlobfsError, RemoteUnavailable
 from blobfs.remote.client import RemoteClient
+from blobfs.status import format_usage
 from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
 from blobfs.sync.copies import is_conflict_name
@@ -32,6 +33,8 @@ _CLOCK_S: Final = 120
 """Of difference between two clocks, from which times of files confuse people."""
 _FREE: Final = 256 << 20
 """Bytes on the disk of the store, below which writing may soon fail."""
+_NEARLY: Final = 0.95
+"""Part of the quota from which on it is nearly used up."""
 _ANSWER_S: Final = 15
 """Seconds that each question to the server may take."""
 
@@ -68,6 +71,7 @@ class Health:
             *self._aside(),
             await trio.to_thread.run_sync(self._conflicts),
             self._local_keys(),
+            self._quota(),
             *await trio.to_thread.run_sync(self._devices),
         ]
         for name, check in (
@@ -119,6 +123,14 @@ class Health:
                 advice = "`blobfs config DIR paused off` goes on"
             return Finding("sync", None, f"{status.state.value}; {waits}", advice)
         return Finding("sync", False, f"{status.state.value}: {status.reason}; {waits}", "mend what the sentence names")
+
+    def _quota(self) -> Finding:
+        usage = self._engine.allowance.last
+        if usage is None:
+            return Finding("quota", None, "the server has not said yet what the account may hold")
+        full = usage.quota is not None and usage.used > usage.quota * _NEARLY
+        advice = "delete what is not needed, or ask the server's operator for more" if full else ""
+        return Finding("quota", not full, format_usage(asdict(usage)), advice)
 
     def _aside(self) -> list[Finding]:
         parked = self._engine.status().parked

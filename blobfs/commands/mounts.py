@@ -15,7 +15,17 @@ from blobfs import mounting
 from blobfs.commands import files
 from blobfs.commands.places import find_place, mounted
 from blobfs.commands.screen import Bar, watch
-from blobfs.config import Config, Mount, Source, choose_store, default_store, recall_all, recall_around, resolve
+from blobfs.config import (
+    GUESS_S,
+    Config,
+    Mount,
+    Source,
+    choose_store,
+    default_store,
+    recall_all,
+    recall_around,
+    resolve,
+)
 from blobfs.control import ask
 from blobfs.errors import BlobfsError, UsageError
 from blobfs.status import format_pending, format_status, from_json, has_colour
@@ -39,6 +49,10 @@ def mount(options: argparse.Namespace) -> int:
         device_name=_checked_name(options.device_name),
         background=options.background,
         allow_other=options.allow_other,
+        keyring=options.keyring,
+        words_check=options.words_check,
+        lock_after=options.lock_after,
+        guess_s=_guess_s(options),
         handover=options.handover,
     )
     return mounting.mount(config)
@@ -141,6 +155,8 @@ def passwd(options: argparse.Namespace) -> int:
         passphrase=_source(options, "passphrase"),
         recovery=_source(options, "recovery"),
         new=_source(options, "new_passphrase"),
+        guess_s=_guess_s(options),
+        keyring=options.keyring,
     )
 
 
@@ -152,7 +168,13 @@ def lock(options: argparse.Namespace) -> int:
         mounting.umount(mount.mountpoint, force=True)
     if not held:
         print("nothing was mounted")
+    if options.forget:
+        mounting.forget(mounts)
     return 0
+
+
+def _guess_s(options: argparse.Namespace) -> float:
+    return GUESS_S if options.guess_time is None else float(options.guess_time)
 
 
 def _source(options: argparse.Namespace, name: str) -> Source:

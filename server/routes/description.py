@@ -70,7 +70,8 @@ SCHEMAS: Final[Json] = {
         seen_s=_or_null(_COUNT), is_own=_TRUTH,
     ),
     "NewToken": _object(
-        label=ID, lifetime_s=_or_null({"type": "integer", "minimum": 1, "maximum": protocol.MAX_LIFETIME_S}),
+        label=ID, scope={"enum": ["write", "incoming"]},
+        lifetime_s=_or_null({"type": "integer", "minimum": 1, "maximum": protocol.MAX_LIFETIME_S}),
     ),
     "Summary": _object(
         users=_list_of(_object(
@@ -83,6 +84,7 @@ SCHEMAS: Final[Json] = {
         failures_total=_COUNT,
         process=_object(open_requests=_COUNT, waiting_requests=_COUNT),
     ),
+    "Usage": _object(used=_COUNT, quota=_or_null(_COUNT), objects=_COUNT),
     "About": _object(
         server={"const": "blobfs"}, version={"const": protocol.VERSION}, features=_list_of(_TEXT),
         limits={"type": "object", "additionalProperties": _COUNT},
@@ -185,7 +187,10 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
         "put": _NEW_BLOB,
         "post": _operation(
             "Replace a blob's flags", {204: None}, 404, 406, 412, 413,
-            parameters=(_NAMESPACE, _query("expect", _TEXT)), body=_json(_list_of(_FLAG)),
+            parameters=(
+                _NAMESPACE, _query("expect", _TEXT), _query("older", {"type": "number", "minimum": 0}),
+            ),
+            body=_json(_list_of(_FLAG)),
         ),
         "delete": _operation("Delete a blob", {204: None}, 404, 409, parameters=(_NAMESPACE,)),
     },
@@ -226,6 +231,7 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
             body={_BYTES: {"type": "string", "format": "binary", "minLength": 1}},
         ),
     },
+    protocol.USAGE: {"get": _operation("What the account holds and may hold", {200: _ref("Usage")})},
     protocol.TOKENS: {
         "get": _operation("The account's tokens", {200: _object(tokens=_list_of(_ref("Token")))}),
         "post": _operation(

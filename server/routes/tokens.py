@@ -23,6 +23,7 @@ from server.sightings import Sightings
 
 _MAX_BODY: Final = 4096
 _MEMBERS: Final = frozenset(NewTokenJson.__annotations__)
+_SCOPES: Final = (Scope.WRITE, Scope.INCOMING)
 _S: Final = 10**9
 
 
@@ -63,12 +64,15 @@ async def make_token(request: Request) -> Response:
 
 
 def _parse(body: Any) -> NewTokenJson:
-    if not isinstance(body, dict) or set(body) != _MEMBERS:
-        raise BadRequest('The body is {"label": ..., "lifetime_s": ...}.')
+    if not isinstance(body, dict) or set(body) | {"scope"} != _MEMBERS:
+        raise BadRequest('The body is {"label": ..., "lifetime_s": ..., "scope": ...}, the last of them optional.')
+    scope = body.get("scope", Scope.WRITE)
+    if scope not in _SCOPES:
+        raise BadRequest(f"scope is {' or '.join(_SCOPES)}.")
     lifetime_s = body["lifetime_s"]
     if lifetime_s is not None and (type(lifetime_s) is not int or not 0 < lifetime_s <= MAX_LIFETIME_S):
         raise BadRequest(f"lifetime_s is a number of seconds, from 1 to {MAX_LIFETIME_S}, or null.")
-    return NewTokenJson(label=checked_id(body["label"]), lifetime_s=lifetime_s)
+    return NewTokenJson(label=checked_id(body["label"]), lifetime_s=lifetime_s, scope=scope)
 
 
 def make(connection: Connection, principal: Principal, digest: bytes, wanted: NewTokenJson) -> int:
@@ -87,7 +91,7 @@ def make(connection: Connection, principal: Principal, digest: bytes, wanted: Ne
         raise OverQuota(f"The account has {MAX_TOKENS} tokens; revoke some.")
     lifetime_s = wanted["lifetime_s"]
     expires_ns = None if lifetime_s is None else time.time_ns() + lifetime_s * _S
-    scopes = auth.parse_scopes([Scope.WRITE])
+    scopes = auth.parse_scopes([wanted["scope"]])
     return accounts.add_token(
         connection, principal.user_id, digest, scopes, wanted["label"], expires_ns, principal.token_id
     )

@@ -98,6 +98,8 @@ def test_what_is_no_token_is_not_found_or_no_id(account: Account, number: str) -
         {},
         {"label": "a"},
         {"label": "a", "lifetime_s": None, "scopes": ["admin"]},
+        {"label": "a", "lifetime_s": None, "scope": "admin"},
+        {"label": "a", "lifetime_s": None, "scope": ["write"]},
         {"label": "", "lifetime_s": None},
         {"label": "a b", "lifetime_s": None},
         {"label": "a" * 129, "lifetime_s": None},
@@ -117,7 +119,7 @@ def test_an_account_has_a_bounded_number_of_tokens(server: RunningServer, accoun
             digest = auth.hash_token(f"{account.name}{number}")
             accounts.add_token(connection, account.user_id, digest, "write", "x", None)
         with pytest.raises(OverQuota):
-            tokens.make(connection, principal, b"x" * 32, {"label": "one-more", "lifetime_s": None})
+            tokens.make(connection, principal, b"x" * 32, {"label": "one-more", "lifetime_s": None, "scope": "write"})
     assert (
         account.http.post(f"/tokens/{account.name}", json={"label": "a", "lifetime_s": None}).json()["error"]["code"]
         == "over-quota"
@@ -129,7 +131,7 @@ def test_a_token_that_is_revoked_while_it_asks_makes_none(server: RunningServer,
     asking = Principal(account.user_id, account.name, second.number, frozenset(Action))
     assert revoke(account, second.number) == 204
     with server.catalog.writing() as connection, pytest.raises(Unauthorized):
-        tokens.make(connection, asking, b"y" * 32, {"label": "late", "lifetime_s": None})
+        tokens.make(connection, asking, b"y" * 32, {"label": "late", "lifetime_s": None, "scope": "write"})
     assert [entry["label"] for entry in listed(account)] == [""]
 
 
@@ -188,3 +190,13 @@ def test_what_waits_with_a_token_ends_with_it_and_nobody_elses_does(
 def _waiting(account: Account) -> int:
     admin = account.server.token(account.name, account.user_id, "admin")
     return int(admin.http.get("/admin/summary").json()["process"]["waiting_requests"])
+
+
+def test_a_device_makes_a_token_with_which_things_can_be_left_and_nothing_else(account: Account) -> None:
+    wanted = {"label": "drop", "lifetime_s": None, "scope": "incoming"}
+    made = account.http.post(f"/tokens/{account.name}", json=wanted).json()
+    sender = Account(account.server, account.name, account.user_id, made["token"], made["id"])
+    assert sender.http.put(f"/incoming/{account.name}/item", content=b"x").status_code == 201
+    assert sender.get("item").status_code == 403
+    assert sender.http.post(f"/tokens/{account.name}", json=wanted).status_code == 403
+    assert listed(account)[1]["scopes"] == ["incoming"]
