@@ -67,6 +67,7 @@ SOLE_IMPORTERS: Final = {
     "pyfuse3": ("blobfs.fs.operations",),
     "httpx": ("blobfs.remote.transport",),
     "h11": ("blobfs.page.wire", "blobfs.page.browsing"),
+    "fsspec": ("blobfs.api.urls",),
 }
 ALONE: Final = ("blobfs.errors", "blobfs.protocol", "blobfs.bootstrap", "blobfs.setup")
 """Import the standard library and themselves, nothing else."""

@@ -19,6 +19,7 @@ from blobfs.store.attachments import Attachments
 from blobfs.store.content import ContentStore
 from blobfs.store.database import refusal
 from blobfs.store.documents import DocumentStore
+from blobfs.store.hidden import Hidden
 from blobfs.store.ledger import Ledger
 from blobfs.store.mending import check, mend
 from blobfs.store.pins import Pins
@@ -63,6 +64,7 @@ class Store:
             self.queries = Queries(self._ledger, self.settings)
             self.pins = Pins(self._ledger)
             self.survey = Survey(self._ledger)
+            self.hidden = Hidden(self._ledger, self.tree)
             self._content = content
             self.device = DeviceId(self.settings.get("device", ""))
             self.transaction = self._ledger.transaction

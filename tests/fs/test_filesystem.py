@@ -13,6 +13,7 @@ from blobfs.errors import FileTooBig, NoSpace, NotFound, RemoteUnavailable, Stal
 from blobfs.fs import filesystem
 from blobfs.fs.filesystem import FileSystem, Owner
 from blobfs.fs.stale import Stale
+from blobfs.fs.views import ViewedFileSystem
 from blobfs.fs.writeback import MAX_HELD, SPILL
 from blobfs.store.store import Store
 from blobfs.values.documents import Kind
@@ -397,3 +398,14 @@ def test_the_space_shown_is_what_the_caller_says(store: Store, remote: Remote) -
         space=lambda: filesystem.Space(1000, 10),
     )
     assert fs.space() == (filesystem.Space(1000, 10), 1)
+
+
+def test_what_blobfs_keeps_hidden_is_in_no_listing(store: Store, remote: Remote) -> None:
+    store.hidden.directory(b"devices")
+    owner = Owner(0, 0, is_root=True)
+    fs = ViewedFileSystem(store, fetch=remote.fetch, prefetch=remote.prefetch, owner=owner, fetch_deadline_s=5)
+    assert fs.entries(ROOT_INODE, 0, 1) == []
+    fs.make(ROOT_INODE, b"a", Kind.DIRECTORY, 0o700, 0, 0)
+    assert [entry.name for entry in fs.entries(ROOT_INODE, 0, 1)] == [b"a"]
+    top = fs.lookup(ROOT_INODE, b".blobfs")
+    assert [entry.name for entry in fs.entries(top.inode, 0, 9)] == [b"documents", b"by-id"]
