@@ -51,6 +51,10 @@ class Config:
     recovery: Source = field(default_factory=Source)
     connect: str | None = None
     """An invite, or `@FILE` that holds one."""
+    pin: str | None = None
+    """Of the server's key, in place of the one in the invite."""
+    device_name: str | None = None
+    """Of this device, on a first run; by default the machine's."""
     background: bool = False
     allow_other: bool = False
     handover: int | None = None

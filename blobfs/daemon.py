@@ -13,29 +13,35 @@ import math
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 import blobfs
 from blobfs import control, mountpoint
-from blobfs.account import invite_text, load_remote, move_remote, publish_secrets
+from blobfs.account import connect, load_remote, move_remote, publish_secrets
+from blobfs.answers.devices import DeviceAnswers
 from blobfs.answers.options import Options
 from blobfs.answers.table import commands
 from blobfs.api.reception import Reception
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
+from blobfs.devices import Devices
 from blobfs.embedded import EmbeddedServer
 from blobfs.errors import BlobfsError, ServerFailed, SyncTimeout
 from blobfs.fs.filesystem import Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
+from blobfs.fs.space import Allowance
 from blobfs.fs.views import ViewedFileSystem
-from blobfs.remote.client import RemoteClient
+from blobfs.remote.box import Box
 from blobfs.status import MOUNTED, LiveLine, Pending, Status, format_pending, write_pending
 from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine, SyncOptions
+from blobfs.sync.inbox import Inbox
 from blobfs.sync.status import SyncState
+from blobfs.values import drops
 from blobfs.values.documents import Json
 from blobfs.values.keys import Keys
 
@@ -115,9 +121,7 @@ class Daemon:
                 nursery.start_soon(self._end_on_signal, signals)
                 async with self._embedded():
                     try:
-                        async with RemoteClient(
-                            self._remote.url, self._remote.user, self._remote.token
-                        ) as self._client:
+                        async with connect(self._remote) as self._client:
                             self._build()
                             await self._serve()
                     finally:
@@ -130,7 +134,7 @@ class Daemon:
         if not self._is_open:
             return
         self._is_open = False
-        self.pending = Pending(*self._store.documents.pending())
+        self.pending = Pending(*self._store.documents.pending(self._store.blobs.staying()))
         self._store.close()
         with contextlib.suppress(OSError):
             write_pending(self._config.store / PENDING, self.pending)
@@ -145,12 +149,20 @@ class Daemon:
             owner=Owner(os.geteuid(), os.getegid(), os.geteuid() == 0),
             fetch_deadline_s=FETCH_DEADLINE_S,
         )
+        self._box = Box(self._client.transport, self._remote.user)
+        self._inbox = Inbox(self._store, self._box)
         self._options = Options(self._store.settings, self._engine)
         self._options.apply()
+        self._devices = Devices(self._store, self._engine, self._client)
         self._fs.failure = self._engine.failure
+        self._fs.allowance = self._allowance
         self._reception = Reception(self._store, self._engine, self._client, self._fs.notify)
         self._engine.is_busy = lambda inode: self._fs.is_open(inode) or self._reception.is_open(inode)
         self._engine.on_applied = self._reception.applied
+
+    def _allowance(self) -> Allowance | None:
+        usage = self._engine.allowance.last
+        return None if usage is None else Allowance(usage.used, usage.quota)
 
     @contextlib.asynccontextmanager
     async def _embedded(self) -> AsyncIterator[None]:
@@ -184,6 +196,8 @@ class Daemon:
             top.start_soon(self._sync, syncing, synced)
             top.start_soon(self._tick)
             top.start_soon(self._publish)
+            top.start_soon(self._devices.run)
+            top.start_soon(self._inbox.run, self._engine.ready, self._reception.applied)
             top.start_soon(self._show)
             try:
                 with self._mount:
@@ -271,8 +285,9 @@ class Daemon:
             "sync": self._answer_sync,
             "recover": self._answer_recover,
             "umount": self._answer_umount,
-            "invite": self._answer_invite,
+            **DeviceAnswers(self._store, self._engine, self._client, self._devices).commands(),
             "publish": self._answer_publish,
+            "drop-address": self._answer_drop_address,
             **commands(self._store, self._engine, self._client, self._fs, self._options, self._config.secrets),
         }
 
@@ -284,6 +299,7 @@ class Daemon:
         await self._fs.flush_all()
         heard = self._engine.health.changed
         self._engine.retry()
+        self._inbox.wake()
         if question.get("wait"):
             if self._engine.health.worst is not None:
                 # What was wrong may be mended by now: it counts only once it has been tried again.
@@ -320,9 +336,13 @@ class Daemon:
             await trio.to_thread.run_sync(mountpoint.unmount, self._config.mountpoint)
         return {"pid": os.getpid()}
 
-    async def _answer_invite(self, question: Json) -> Json:
-        heads = await trio.to_thread.run_sync(self._store.documents.heads)
-        return {"invite": invite_text(self._remote, heads), "embedded": self._remote.is_embedded}
+    async def _answer_drop_address(self, question: Json) -> Json:
+        """A new address for senders."""
+        days = question.get("days")
+        lifetime_s = days * 86400 if isinstance(days, int) else None
+        token, remote, keys = await self._box.admit("drop", lifetime_s), self._remote, self._store.keys
+        address = drops.Address(remote.url, remote.user, token, keys.account, drops.public_key(keys))
+        return {"address": drops.pack_address(address), "embedded": remote.is_embedded}
 
     async def _answer_publish(self, question: Json) -> Json:
         self._publish_now.set()
@@ -350,6 +370,7 @@ class Daemon:
         """From any thread."""
         sync = self._engine.status()
         told = sync.to_json()
+        usage = self._engine.allowance.last
         return Status(
             state=MOUNTED if sync.state is SyncState.CONNECTED else sync.state.value,
             reason=sync.reason or None,
@@ -367,4 +388,6 @@ class Daemon:
             parked=told["parked"],
             last_contact=told["last_contact"],
             version=blobfs.__version__,
+            usage=None if usage is None else asdict(usage),
+            notices=self._devices.notices(),
         )

@@ -78,6 +78,12 @@ def _add_mount(commands: Commands) -> None:
     )
     _add_sources(mount)
     mount.add_argument("--connect", metavar="INVITE", help="join the server of an invite, or of @FILE that holds one")
+    mount.add_argument(
+        "--pin", metavar="PIN", help="with --connect: the key of the server, as `blobfs-server` prints it"
+    )
+    mount.add_argument(
+        "--device-name", metavar="NAME", help="on a first run: this device's name; default: the machine's"
+    )
     mount.add_argument("--background", action="store_true", help="return once the mount is ready")
     mount.add_argument(
         "--allow-other", action="store_true", help="let other users of this machine in, as far as modes allow"
@@ -210,16 +216,53 @@ def _add_copies(commands: Commands) -> None:
 
 
 def _add_account(commands: Commands) -> None:
-    invite = _add(commands, "invite", "mounts.invite", "print what another device needs to join, beside the passphrase")
+    invite = _add(
+        commands, "invite", "devices.invite", "print what another device needs to join, beside the passphrase"
+    )
     invite.add_argument("dir", metavar="DIR", type=Path, help=ANYTHING)
+    invite.add_argument(
+        "--days", metavar="N", type=_days, default=7, help="it expires after N days unless a device joins (default: 7)"
+    )
+    invite.add_argument(
+        "--pin", action="store_true", help="let it name the server's key, so that no certificate can stand in for it"
+    )
+    address = _add(
+        commands,
+        "drop-address",
+        "drops.address",
+        "print an address with which others can leave files for you, and do nothing else",
+        "blobfs drop-address ~/private > address.txt",
+    )
+    address.add_argument("dir", metavar="DIR", type=Path, help=ANYTHING)
+    address.add_argument("--days", metavar="N", type=_count, help="how long it is good; default: for ever")
+    drop = _add(
+        commands,
+        "drop",
+        "drops.drop",
+        "leave files for somebody, sealed so that only they can read them",
+        "blobfs drop report.pdf --to @address.txt",
+    )
+    drop.add_argument("files", metavar="FILE", type=Path, nargs="+", help="a file to leave")
+    drop.add_argument("--to", metavar="ADDRESS", required=True, help="of `drop-address`, or @FILE that holds one")
     passwd = _add(commands, "passwd", "mounts.passwd", "change the passphrase")
     passwd.add_argument("dir", metavar="DIR", type=Path, nargs="?", help="the mount point")
     passwd.add_argument("--store", type=Path, metavar="DIR", help="the store, instead of its mount point")
     _add_sources(passwd)
     _add_source(passwd, "new-passphrase", "the new passphrase")
-    device = _add(commands, "device", "settings.device", "show this device's name, or give it another")
+    device = _add(
+        commands,
+        "device",
+        "devices.device",
+        "list the account's devices, name this one, or revoke another",
+        "blobfs device ~/private --revoke 'old laptop'",
+    )
     device.add_argument("dir", metavar="DIR", type=Path, help=ANYTHING)
-    device.add_argument("name", metavar="NAME", nargs="?", help="the new name, for conflict copies from now on")
+    device.add_argument("name", metavar="NAME", nargs="?", help="the same as --rename NAME")
+    device.add_argument(
+        "--rename", metavar="NAME", help="call this device NAME, in lists and conflict copies from now on"
+    )
+    device.add_argument("--revoke", metavar="NAME|ID", help="let a device in no more, or a token that no device has")
+    _add_json(device)
     config = _add(
         commands,
         "config",
@@ -281,6 +324,13 @@ def _count(text: str) -> int:
     if not 0 < number < 1 << 63:
         raise ValueError(text)
     return number
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 1 / 1440 <= days <= 3650:
+        raise ValueError(text)
+    return days
 
 
 def _seconds(text: str) -> float:

@@ -14,10 +14,10 @@ from typing import Final
 from blobfs.answers.paths import find, page, path_of, text_of
 from blobfs.store.store import Store
 from blobfs.store.survey import Found, absent_bytes
+from blobfs.sync.choice import LOCAL_ONLY
 from blobfs.sync.copies import is_conflict_name
 from blobfs.sync.engine import SyncEngine
 from blobfs.sync.status import STUCK, SyncState, SyncStatus
-from blobfs.sync.upload import LOCAL_ONLY
 from blobfs.values.documents import Json, Kind, name_to_text
 from blobfs.values.extents import extent_length
 from blobfs.values.nodes import ROOT_INODE, Inode, Node

@@ -68,6 +68,7 @@ OPTIONS: Final = {
     "upload-limit": Option(parse_size, None, "bytes a second to the server"),
     "download-limit": Option(parse_size, None, "bytes a second from the server"),
     "paused": Option(parse_switch, False, "whether to leave the server alone; local work goes on"),
+    "incoming": Option(parse_switch, True, "whether what senders leave becomes files in Incoming, here"),
     "device-name": Option(parse_name, None, "how conflict copies from this device are named"),
 }
 
@@ -89,7 +90,8 @@ class Options:
         values, engine = self.values(), self._engine
         engine.limit(up=values["upload-limit"], down=values["download-limit"])
         cache = CacheLimits(most=values["cache-limit"], free_disk=values["free-disk"])
-        engine.options = replace(engine.options, cache=cache)
+        engine.options = replace(engine.options, cache=cache, incoming=values["incoming"])
+        engine.health.tell()
         if values["paused"] != engine.health.paused:
             (engine.pause if values["paused"] else engine.resume)()
 

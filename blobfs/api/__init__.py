@@ -2,6 +2,8 @@
 
 from blobfs.api.account import Account, AccountStatus, PastRevision
 from blobfs.api.asynchronous import AsyncAccount, AsyncChanges, AsyncDocument, AsyncEvents
+from blobfs.api.blobs import BlobInfo, BlobList, Blobs, BlobStatus, Priority
+from blobfs.api.blobs_async import AsyncBlobs
 from blobfs.api.changes import Changes
 from blobfs.api.desk import Listed
 from blobfs.api.document import AttachmentState, Document
@@ -12,10 +14,15 @@ __all__ = [
     "Account",
     "AccountStatus",
     "AsyncAccount",
+    "AsyncBlobs",
     "AsyncChanges",
     "AsyncDocument",
     "AsyncEvents",
     "AttachmentState",
+    "BlobInfo",
+    "BlobList",
+    "BlobStatus",
+    "Blobs",
     "Changes",
     "Document",
     "Event",
@@ -24,6 +31,7 @@ __all__ = [
     "Listed",
     "Opening",
     "PastRevision",
+    "Priority",
     "create_account",
     "open_account",
 ]

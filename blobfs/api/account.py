@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from blobfs.api.attaching import Attaching
+from blobfs.api.blobs import Blobs
 from blobfs.api.changes import Changes, Listeners
 from blobfs.api.desk import Desk, Listed, Put
 from blobfs.api.document import Document, text_of
@@ -67,6 +68,8 @@ class Account:
         """Open the store when the passphrase is lost; known only to whoever has just made the account."""
         self._desk, self._listeners, self._close = desk, listeners, close
         self._attaching = Attaching(desk)
+        self.blobs = Blobs(self)
+        """Bytes that programs keep beside the files, by namespace and id."""
 
     def __enter__(self) -> Self:
         return self

@@ -22,6 +22,7 @@ from blobfs.api import wire
 from blobfs.api.changes import Changes
 from blobfs.api.desk import Desk, Put, View
 from blobfs.api.loop import WAITER, Waiter
+from blobfs.api.shelf import Row
 from blobfs.control import address
 from blobfs.errors import BlobfsError, UsageError
 
@@ -49,6 +50,13 @@ PLAIN: Final = frozenset(
     )
 )
 """Methods of a desk that every program may call as they are."""
+SHELF: Final = frozenset(
+    (
+        *("find", "page", "count", "deleted", "namespaces"),
+        *("delete", "set_flags", "set_local", "prioritise", "arrived"),
+    )
+)
+"""The same of its shelf."""
 OWN: Final = frozenset(("create", "put", "stage", "fill", "abandon", "enter", "leave", "read"))
 """Methods that a `Session` has in their place."""
 _UCRED: Final = struct.Struct("3i")
@@ -69,11 +77,28 @@ class Session:
 
     def call(self, method: str, arguments: list[Any]) -> Any:
         """Do what was asked. In a worker thread."""
+        if method.startswith(wire.BLOBS):
+            return self._call_shelf(method.removeprefix(wire.BLOBS), arguments)
         if method in OWN:
             return getattr(self, method)(*arguments)
         if method in PLAIN:
             return getattr(self._desk, method)(*arguments)
-        raise UsageError("the process that has the store mounted is of another version; bring both to the same")
+        raise _unknown()
+
+    def _call_shelf(self, method: str, arguments: list[Any]) -> Any:
+        if method == "put":
+            return self.put_blob(*arguments)
+        if method in SHELF:
+            return getattr(self._desk.blobs, method)(*arguments)
+        raise _unknown()
+
+    def put_blob(self, namespace: str, blob_id: str, attached: list[Any], local: bool, priority: int) -> Row:
+        """See `Shelf.put`."""
+        contents = self._attached([attached])
+        content, size, stored = attached
+        row = self._desk.blobs.put(namespace, blob_id, (content, size, stored), local, priority)
+        self._staged.difference_update(contents)
+        return row
 
     def put(self, puts: list[Any], deletes: list[Any]) -> list[View]:
         """See `Desk.put`."""
@@ -141,6 +166,10 @@ class Session:
             self._desk.leave(inode)
         for content in self._staged:
             self._desk.abandon(content)
+
+
+def _unknown() -> UsageError:
+    return UsageError("the process that has the store mounted is of another version; bring both to the same")
 
 
 @contextlib.asynccontextmanager

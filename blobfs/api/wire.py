@@ -23,6 +23,8 @@ MAX_QUESTION: Final = 4 << 20
 """Bytes: a piece of an attachment, or several documents."""
 MAX_ANSWER: Final = 256 << 20
 """Bytes: the ids of some millions of documents."""
+BLOBS: Final = "blobs."
+"""Before the names of methods of a desk's shelf."""
 LISTEN: Final = "listen"
 """The method after which only the desk speaks: one frame for each document that changes."""
 

@@ -1,4 +1,4 @@
-"""`mount`, `status`, `sync`, `umount`, `lock`, `invite`, `passwd`: arguments to a Config, answers to lines."""
+"""`mount`, `status`, `sync`, `umount`, `lock`, `passwd`: arguments to a Config, answers to lines."""
 
 from __future__ import annotations
 
@@ -27,17 +27,29 @@ _LOOK_S: Final = 0.5
 def mount(options: argparse.Namespace) -> int:
     """`mount`."""
     point = resolve(options.dir)
+    if options.pin is not None and options.connect is None:
+        raise UsageError("--pin goes with --connect INVITE; leave it out")
     config = Config(
         mountpoint=point,
         store=choose_store(point, options.store),
         passphrase=_source(options, "passphrase"),
         recovery=_source(options, "recovery"),
         connect=options.connect,
+        pin=options.pin,
+        device_name=_checked_name(options.device_name),
         background=options.background,
         allow_other=options.allow_other,
         handover=options.handover,
     )
     return mounting.mount(config)
+
+
+def _checked_name(name: str | None) -> str | None:
+    if name is None:
+        return None
+    from blobfs.answers.options import parse_name  # brings the engine with it
+
+    return parse_name(name)
 
 
 def status(options: argparse.Namespace) -> int:
@@ -117,19 +129,6 @@ def recover(options: argparse.Namespace) -> int:
 def umount(options: argparse.Namespace) -> int:
     """`umount`."""
     return mounting.umount(resolve(options.dir), force=options.force)
-
-
-def invite(options: argparse.Namespace) -> int:
-    """`invite`."""
-    answer = ask(mounted(options.dir).store, "invite")
-    print(answer["invite"])
-    if answer["embedded"]:
-        print(
-            "blobfs: this server listens on this machine only; a device elsewhere needs a server of its own address, "
-            "see `blobfs-server --help`",
-            file=sys.stderr,
-        )
-    return 0
 
 
 def passwd(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`config` and `device`: what a mount is told, in force at once."""
+"""`config`: what a mount is told, in force at once."""
 
 from __future__ import annotations
 
@@ -37,12 +37,3 @@ def _told(value: object) -> str:
     if value is True:
         return "on"
     return format_bytes(value) if isinstance(value, int) else printable(str(value))
-
-
-def device(options: argparse.Namespace) -> int:
-    """`device`: this device's name."""
-    store = mounted(options.dir).store
-    if options.name is not None:
-        ask(store, "config", name="device-name", value=options.name)
-    print(printable(str(ask(store, "config")["values"]["device-name"])))
-    return 0

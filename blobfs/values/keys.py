@@ -69,6 +69,8 @@ class Keys:
     blob: bytes
     blob_id: bytes
     chain: bytes
+    incoming: bytes
+    """The private key, of X25519, for what senders seal to the account."""
 
     def __repr__(self) -> str:
         return f"Keys(account={self.account!r})"
@@ -91,6 +93,7 @@ def derive_keys(account: AccountId, secret: bytes) -> Keys:
         blob=derive(secret, "blob"),
         blob_id=derive(secret, "blob-id"),
         chain=derive(secret, "chain"),
+        incoming=derive(secret, "incoming"),
     )
 
 
