@@ -34,7 +34,9 @@ class Listing:
         node = find(self._store, text_of(question, "path"))
         if node.kind is not Kind.DIRECTORY:
             raise NotADirectory("only a folder can be listed")
-        entries = sorted(self._store.tree.entries(node.inode, 0, _ALL), key=_order)
+        hidden = self._store.hidden.find()
+        found = self._store.tree.entries(node.inode, 0, _ALL)
+        entries = sorted((entry for entry in found if hidden is None or entry.node.inode != hidden.inode), key=_order)
         answer = page([{"number": number} for number in range(len(entries))], question, _PAGE)
         status, pinned = self._engine.status(), set(self._store.pins.all())
         shown = [self._entry(entries[entry["number"]], status, pinned) for entry in answer["entries"]]

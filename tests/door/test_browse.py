@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+import blobfs
 from tests.door.conftest import Desk, sync, tell, told
 from tests.door.visiting import Visitor, inner, picture
 
@@ -357,6 +358,18 @@ def test_names_are_found_in_whatever_case_and_what_waits_says_why(
         assert "sync is paused" in visitor.shown("files", inner(account, folder / "later"))
     finally:
         tell(account, "config", account.mount, "paused", "off")
+
+
+def test_what_no_listing_shows_the_page_does_not_list(account: Desk, visitor: Visitor) -> None:
+    passphrase = account.passphrase.read_text().strip()
+    with blobfs.open_account(account.store, passphrase=passphrase) as program:
+        doc = program.create_doc({}, doc_id="with-attachments")
+        doc.put_attachment(b"a plan", "plan.pdf")
+        program.put_doc(doc)
+    listed = visitor.get("files").text + visitor.client.get("/search/", params={"q": "plan"}).text
+    assert "with-attachments" in listed
+    assert ".blobfs" not in listed
+    assert "plan.pdf" not in listed
 
 
 def test_a_long_folder_comes_in_pages(account: Desk, visitor: Visitor, folder: Path) -> None:
