@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 import blobfs
+from blobfs.devices import Register
 from blobfs.errors import BlobfsError, RemoteUnavailable
 from blobfs.remote.client import RemoteClient
 from blobfs.status import format_usage
@@ -71,6 +72,7 @@ class Health:
             await trio.to_thread.run_sync(self._conflicts),
             self._local_keys(),
             self._quota(),
+            *await trio.to_thread.run_sync(self._devices),
         ]
         for name, check in (
             ("server", self._server),
@@ -143,6 +145,17 @@ class Health:
         if count:
             return Finding("conflicts", True, f"{count} conflict copies", "`blobfs conflicts DIR` lists them")
         return Finding("conflicts", True, "no conflict copies")
+
+    def _devices(self) -> list[Finding]:
+        register = Register(self._store)
+        register.learn()
+        found = [Finding("devices", None, notice, "`blobfs device DIR` lists them") for notice in register.notices()]
+        strangers = register.strangers()
+        if strangers:
+            text = f"{len(strangers)} devices wrote and have not told of themselves: {', '.join(strangers[:5])}"
+            advice = "they run an older blobfs, or are none of yours: then `blobfs passwd`, and a new invite for each"
+            found.append(Finding("devices", None, text, advice))
+        return found or [Finding("devices", True, "no device is new or silent")]
 
     def _local_keys(self) -> Finding:
         try:

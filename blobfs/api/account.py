@@ -13,9 +13,11 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from blobfs.api.attaching import Attaching
+from blobfs.api.blobs import Blobs
 from blobfs.api.changes import Changes, Listeners
 from blobfs.api.desk import Desk, Listed, Put
 from blobfs.api.document import Document, text_of
+from blobfs.api.events import Events
 from blobfs.api.staging import Source, Staged
 from blobfs.errors import UsageError
 from blobfs.store.queries import Scalar
@@ -66,6 +68,8 @@ class Account:
         """Open the store when the passphrase is lost; known only to whoever has just made the account."""
         self._desk, self._listeners, self._close = desk, listeners, close
         self._attaching = Attaching(desk)
+        self.blobs = Blobs(self)
+        """Bytes that programs keep beside the files, by namespace and id."""
 
     def __enter__(self) -> Self:
         return self
@@ -316,6 +320,13 @@ class Account:
         Close it, or use it in a `with`; it also ends when the account is closed.
         """
         return self._listeners.listen()
+
+    def events(self) -> Events:
+        """What happens from now on, as an iterator: changes, conflicts, progress of transfers, states.
+
+        Close it, or use it in a `with`; it also ends when the account is closed.
+        """
+        return Events(self, self._listeners.listen())
 
 
 def _as_put(document: Document) -> Put:

@@ -6,59 +6,29 @@ caller takes effect; one that waits for the server or for news is given up at on
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self
 
 import anyio
 import anyio.lowlevel
 from anyio import to_thread
 
 from blobfs.api.account import Account, AccountStatus, PastRevision
+from blobfs.api.blobs_async import AsyncBlobs
 from blobfs.api.changes import Changes
 from blobfs.api.desk import Listed
 from blobfs.api.document import MAIN, AttachmentState, Document, text_of
-from blobfs.api.loop import WAITER, Waiter
-from blobfs.api.staging import AsyncSource, Filler, Staged, Staging
+from blobfs.api.events import Event, Events
+from blobfs.api.staging import AsyncSource
+from blobfs.api.threads import in_thread, stage, waiting
 from blobfs.store.queries import Scalar
 from blobfs.store.tree import new_doc_id
 from blobfs.values.documents import Json
 
-Result = TypeVar("Result")
-
-
-async def in_thread(call: Callable[..., Result], *arguments: Any, shielded: bool = False) -> Result:
-    """Run `call` in a worker thread, to its end."""
-    with anyio.CancelScope(shield=shielded):
-        return await to_thread.run_sync(partial(call, *arguments))
-    raise AssertionError("a scope that is not cancelled does not swallow")
-
-
-async def waiting(call: Callable[..., Result], *arguments: Any) -> Result:
-    """Run `call`, which waits for the engine's thread, in a worker thread; cancelled, it ends at once."""
-    waiter = Waiter()
-
-    def run() -> Result:
-        WAITER.set(waiter)
-        return call(*arguments)
-
-    try:
-        return await to_thread.run_sync(run, abandon_on_cancel=True)
-    except BaseException:
-        waiter.cancel()
-        raise
-
-
-async def stage(staging: Staging, filler: Filler, source: AsyncIterable[bytes]) -> Staged:
-    """See `Staging.take`, for pieces that come one after the other."""
-    try:
-        async for piece in source:
-            await in_thread(filler.add, piece)
-        return await in_thread(filler.end)
-    except BaseException:
-        await in_thread(staging.drop, filler.staged, shielded=True)
-        raise
+_SHORT_S: Final = 0.1
+"""Seconds after which a cancelled wait for an event ends."""
 
 
 class AsyncDocument:
@@ -170,6 +140,43 @@ class AsyncChanges(AsyncIterator[str]):
         self._changes.close()
 
 
+class AsyncEvents(AsyncIterator[Event]):
+    """See `Events`; a wait that is cancelled loses nothing."""
+
+    def __init__(self, events: Events) -> None:
+        """Use `AsyncAccount.events`."""
+        self._events = events
+
+    async def __anext__(self) -> Event:
+        while True:
+            try:
+                # To the end of its short wait: a thread that is left alone could take an event along.
+                event = await in_thread(self._next)
+            except EOFError:
+                raise StopAsyncIteration from None
+            if event is not None:
+                return event
+
+    def _next(self) -> Event | None:
+        try:
+            return self._events.next_within(_SHORT_S)
+        except StopIteration:
+            # No future can carry that one.
+            raise EOFError from None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Listen no more."""
+        self._events.close()
+
+
 class AsyncAccount:
     """See `Account`; what may touch a disk or the server is awaited."""
 
@@ -177,6 +184,8 @@ class AsyncAccount:
         """Use `async with open_account(...)`."""
         self.plain = account
         """The same account for plain calls."""
+        self.blobs = AsyncBlobs(account.blobs)
+        """See `Account.blobs`."""
 
     @property
     def recovery_words(self) -> str | None:
@@ -283,3 +292,7 @@ class AsyncAccount:
     def changes(self) -> AsyncChanges:
         """See `Account.changes`."""
         return AsyncChanges(self.plain.changes())
+
+    async def events(self) -> AsyncEvents:
+        """See `Account.events`."""
+        return AsyncEvents(await in_thread(self.plain.events))

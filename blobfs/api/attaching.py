@@ -100,7 +100,11 @@ class Attaching:
             return self._reader(inode, change.content, change.size, lambda: self.staging.holds(change))
         if stored is None or change is Detach.DETACH:
             return None
-        return self._reader(stored.inode, stored.content, stored.size, lambda: False)
+        return self.reader(stored.inode, stored.content, stored.size)
+
+    def reader(self, inode: int, content: int, size: int) -> io.BufferedReader:
+        """The bytes that a node has, as a file."""
+        return self._reader(inode, content, size, lambda: False)
 
     def _reader(self, inode: int, content: int, size: int, is_staged: Callable[[], bool]) -> io.BufferedReader:
         def read(offset: int, length: int) -> bytes:
@@ -133,9 +137,13 @@ class Attaching:
         """See `Document.download_attachment`."""
         stored = self._bytes(document, name)
         if name not in document.changes and stored is not None:
-            # One version from the first byte to the last: a newer one waits while this one is open.
-            with self._reader(stored.inode, stored.content, stored.size, lambda: False):
-                for offset in range(0, stored.size, AHEAD):
-                    self._desk.fetch(stored.content, offset, min(AHEAD, stored.size - offset))
-                    self._desk.check(stored.inode, stored.content, stored.size)
+            self.bring(stored.inode, stored.content, stored.size)
         return self.state(document, name)
+
+    def bring(self, inode: int, content: int, size: int) -> None:
+        """On return all bytes that a node has are here. Raises StaleHandle, and as `Document.download_attachment`."""
+        # One version from the first byte to the last: a newer one waits while this one is open.
+        with self.reader(inode, content, size):
+            for offset in range(0, size, AHEAD):
+                self._desk.fetch(content, offset, min(AHEAD, size - offset))
+                self._desk.check(inode, content, size)

@@ -19,6 +19,7 @@ import trio
 
 from blobfs.api import named, places
 from blobfs.api.loop import Loop
+from blobfs.api.shelf import Shelf
 from blobfs.errors import DocumentNotFound, NotFound, RemoteUnavailable, RevisionConflict, StaleHandle
 from blobfs.store.documents import Applied, Local
 from blobfs.store.queries import Scalar
@@ -117,6 +118,7 @@ class Desk:
             written: called after each change of a document that came through here.
         """
         self._store, self._loop, self._written = store, loop, written
+        self.blobs = Shelf(store, loop, written=written)
         self._open: Counter[int] = Counter()
         self._lock = threading.Lock()
 
@@ -320,6 +322,10 @@ class Desk:
             self._open[inode] -= 1
             if self._open[inode] <= 0:
                 del self._open[inode]
+
+    def has_open_files(self) -> bool:
+        """Whether somebody reads any attachment."""
+        return bool(self._open)
 
     def is_open(self, inode: Inode) -> bool:
         """Whether somebody reads the attachment of a node."""

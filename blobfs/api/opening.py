@@ -14,8 +14,9 @@ from types import TracebackType
 
 from blobfs import firstrun, unlock
 from blobfs.api.account import Account
-from blobfs.api.asynchronous import AsyncAccount, in_thread
+from blobfs.api.asynchronous import AsyncAccount
 from blobfs.api.owner import Owner
+from blobfs.api.threads import in_thread
 from blobfs.api.visiting import visit
 from blobfs.config import PASSPHRASE, Config, Source, resolve
 from blobfs.errors import StoreInUse, StoreMissing, UsageError

@@ -19,6 +19,7 @@ from blobfs.api.account import Account
 from blobfs.api.changes import Listeners
 from blobfs.api.desk import Desk, Listed, Named, Past, View
 from blobfs.api.loop import WAITER
+from blobfs.api.shelf import Row
 from blobfs.control import address
 from blobfs.errors import RemoteUnavailable, StoreInUse
 
@@ -37,6 +38,9 @@ RESULTS: Final[dict[str, Callable[[Any], Any]]] = {
     "put": lambda result: [_view(view) for view in result],
     "entries": lambda result: [Listed(*entry) for entry in result],
     "revisions": lambda result: [Past(*past) for past in result],
+    "blobs.find": lambda result: None if result is None else Row(*result),
+    "blobs.put": lambda result: Row(*result),
+    "blobs.page": lambda result: [Row(*row) for row in result],
     "keys": lambda result: [tuple(key) for key in result],
     "indexes": lambda result: {name: tuple(paths) for name, paths in result.items()},
 }
@@ -56,6 +60,7 @@ class Visitor:
     def __init__(self, store: Path, listeners: Listeners) -> None:
         self._store, self._listeners = store, listeners
         self._first = Line(store)
+        self.blobs = ShelfVisitor(self._ask)
         self._news = Line(store)
         self._news.send([wire.LISTEN, []])
         self._news.receive()
@@ -89,6 +94,16 @@ class Visitor:
         self._thread.join()
         self._news.close()
         self._first.close()
+
+
+class ShelfVisitor:
+    """Has every method of a `Shelf`."""
+
+    def __init__(self, ask: Callable[..., Any]) -> None:
+        self._ask = ask
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        return partial(self._ask, f"{wire.BLOBS}{method}")
 
 
 class Line:

@@ -75,6 +75,10 @@ class ViewedFileSystem(FileSystem):
         self._documents, self._hidden = store.documents, store.hidden
         self._drafts: dict[Inode, Draft] = {}
 
+    def has_open_files(self) -> bool:
+        """Whether any handle is open, or bytes written are not in the store yet."""
+        return bool(self._files or self._drafts)
+
     # --- names --------------------------------------------------------------------------------------------
 
     def lookup(self, parent: Inode, name: bytes) -> Node:

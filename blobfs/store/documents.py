@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -100,9 +100,18 @@ class DocumentStore:
         )
         return [Changed(Inode(row[0]), DocId(row[1]), *row[2:]) for row in rows]
 
-    def pending(self) -> tuple[int, int]:
-        """(documents, bytes) that wait for the server."""
-        changed = self.changed(1 << 30)
+    def changed_of(self, doc_ids: Iterable[DocId]) -> list[Changed]:
+        """Those of `changed` that are these documents, whatever waits before them."""
+        sql = (
+            "SELECT inode, documents.doc_id, edit, changed_ns, touched_ns FROM documents WHERE edit > synced "
+            "AND NOT deleted AND doc_id IN (SELECT value FROM json_each(?)) ORDER BY changed_ns"
+        )
+        rows = self._ledger.all(self._db, sql, json.dumps(list(doc_ids)))
+        return [Changed(Inode(row[0]), DocId(row[1]), *row[2:]) for row in rows]
+
+    def pending(self, without: Collection[DocId] = ()) -> tuple[int, int]:
+        """(documents, bytes) that wait for the server; these documents do not."""
+        changed = [entry for entry in self.changed(1 << 30) if entry.doc_id not in without]
         size = 0
         for number, entry in enumerate(changed):
             row = self._ledger.one(self._db, "SELECT content, size FROM documents WHERE inode = ?", entry.inode)

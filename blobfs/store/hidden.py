@@ -14,11 +14,13 @@ from typing import Final
 from blobfs.errors import NotADirectory, NotFound
 from blobfs.store.ledger import Ledger
 from blobfs.store.tree import Tree
-from blobfs.values.documents import Kind
+from blobfs.values.documents import DocId, Kind
 from blobfs.values.nodes import ROOT_INODE, Inode, Node
 
 NAME: Final = b".blobfs"
 """In the root. Nobody can make this name through the mount."""
+LOCAL: Final = b"local"
+"""In it: what is in this directory, two deep, never leaves this device."""
 IS_SHOWN: Final = (
     "NOT EXISTS (WITH RECURSIVE above(inode, is_hidden) AS (SELECT documents.inode, 0 UNION "  # noqa: S608 - constants only
     f"SELECT names.parent, names.parent = {ROOT_INODE} AND names.name = x'{NAME.hex()}' "
@@ -64,6 +66,14 @@ class Hidden:
         except NotFound:
             uid, gid = os.geteuid(), os.getegid()
             return self._tree.create(parent, name, Kind.DIRECTORY, mode=0o700, uid=uid, gid=gid, now_ns=time.time_ns())
+
+    def staying(self) -> set[DocId]:
+        """The directories that stay on this device with all that is in them."""
+        top = self.find(LOCAL)
+        if top is None:
+            return set()
+        sql = "SELECT doc_id FROM names JOIN documents USING (inode) WHERE parent = ? AND kind = 'directory'"
+        return {top.doc_id, *(DocId(row[0]) for row in self._ledger.all(self._ledger.documents, sql, top.inode))}
 
     def contains(self, inode: Inode) -> bool:
         """Whether a live node is the hidden directory or has a name somewhere in it."""

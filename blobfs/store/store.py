@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from blobfs.errors import NoSpace, NotFound, StoreInUse, StoreMissing, UsageError
+from blobfs.store.arrivals import Arrivals
 from blobfs.store.attachments import Attachments
+from blobfs.store.blobs import Blobs
 from blobfs.store.content import ContentStore
 from blobfs.store.database import refusal
 from blobfs.store.documents import DocumentStore
@@ -76,6 +78,10 @@ class Store:
             self.pins = Pins(self._ledger)
             self.survey = Survey(self._ledger)
             self.hidden = Hidden(self._ledger, self.tree)
+            self.blobs = Blobs(self._ledger, self.tree, self.attachments, self.documents, self.hidden, self.settings)
+            self.arrivals = Arrivals(
+                self._ledger, self.tree, self.attachments, self.documents, self.hidden, keys.account
+            )
             self._content = content
             self.device = DeviceId(self.settings.get("device", ""))
             self.transaction = self._ledger.transaction

@@ -67,6 +67,8 @@ class SyncOptions:
     """After which a read of bytes that do not come fails."""
     cache: CacheLimits = field(default_factory=CacheLimits)
     evict_every_s: float = 20.0
+    incoming: bool = True
+    """Whether what senders left becomes files."""
     reopen_s: float = 1.0
     """Between two looks whether a file that was open is closed, while a newer version of it waits."""
 
@@ -153,10 +155,21 @@ class SyncEngine:
         """Something may have to be sent. From the loop's thread."""
         self._wake.set()
 
+    @property
+    def is_well(self) -> bool:
+        """Whether all that the server had at the start is applied here, and nothing has been wrong since."""
+        return self._caught_up.is_set() and self.health.worst is None and not self.health.paused
+
     async def first_look(self) -> None:
         """Return when all that the server had at the start is applied here, or when it is known not to answer."""
         while not self._caught_up.is_set() and DOWN not in self.health.errors:
             await self._one_of(self._caught_up.wait, self.health.changed.wait)
+
+    async def ready(self) -> None:
+        """Return when all that the server had at the start is applied here, and what senders left may become files."""
+        await self._caught_up.wait()
+        while self.health.paused or not self.options.incoming:
+            await self.health.changed.wait()
 
     async def fetch(self, content: Content, offset: int, length: int) -> None:
         """On return these bytes are in the store, each one authenticated.
@@ -226,13 +239,13 @@ class SyncEngine:
     def status(self) -> SyncStatus:
         """How it stands now."""
         worst = self.health.worst
-        documents, size = self._store.documents.pending()
+        documents, size = self._store.documents.pending(self._upload.kept_here)
         doubt = () if self._feed.story.doubt is None else (self._feed.story.doubt,)
         parked = (*doubt, *self._upload.parked.values(), *self._feed.parked.values(), *self._damage.values())
         return SyncStatus(
             state=self.health.state,
             reason="sync is paused; resume it to go on" if self.health.paused else str(worst) if worst else "",
-            pending_documents=max(0, documents - len(self._upload.kept_here)),
+            pending_documents=documents,
             pending_bytes=size,
             last_contact_s=self.health.last_contact_s,
             parked=parked,
@@ -244,6 +257,11 @@ class SyncEngine:
         """Why sync goes on without this document; None when it does not."""
         entry = self._upload.parked.get(doc_id) or self._feed.parked.get(doc_id)
         return None if entry is None else entry.reason
+
+    def refusal(self) -> str | None:
+        """Why nothing can be sent before somebody mends it; None when nothing is wrong, or the server is away."""
+        error = self.health.errors.get(UP)
+        return None if error is None or state_of(error) not in STUCK else str(error)
 
     # --- the account ------------------------------------------------------------------------------------------
 
@@ -389,7 +407,9 @@ class SyncEngine:
     def _is_clean(self) -> bool:
         """Whether nothing waits. Raises IntegrityError when something waits that cannot be sent."""
         limit = 1 + len(self._upload.kept_here) + len(self._upload.parked)
-        waiting = {entry.doc_id for entry in self._store.documents.changed(limit)} - self._upload.kept_here
+        kept_here, changed = self._upload.kept_here, self._store.documents.changed(limit)
+        # By the edit: a lock file that became another one by a rename waits for the next round.
+        waiting = {entry.doc_id for entry in changed if kept_here.get(entry.doc_id) != entry.edit}
         if waiting and waiting <= self._upload.parked.keys():
             reason = self._upload.parked[next(iter(waiting))].reason
             raise IntegrityError(f"{len(waiting)} documents cannot be sent: {reason}")
@@ -414,6 +434,7 @@ class SyncEngine:
         reason = str(error)
         if isinstance(error, CorruptBlob):
             reason += "; it cannot be read here, so keep the device that wrote it, and tell the server's operator"
+        self._store.blobs.note_failure(doc_id, str(error))
         self._damage[doc_id, str(error)] = Parked(doc_id, reason, time.time())
         if len(self._damage) > _DAMAGES:
             self._damage.popitem(last=False)

@@ -135,7 +135,8 @@ def test_df_shows_what_the_quota_leaves(desk: Desk, server: AccountServer) -> No
 
 def test_a_revoked_token_lets_the_mount_go_on_and_is_named(desk: Desk, server: AccountServer) -> None:
     desk.up("--connect", server.command("user", "add", "alice")["invite"])
-    server.command("token", "revoke", "alice", server.command("token", "list", "alice")[0]["number"])
+    # The first one is the invite's; the second one is the device's own.
+    server.command("token", "revoke", "alice", server.command("token", "list", "alice")[1]["number"])
     (desk.mount / "note").write_text("alone")
     refuses(desk.run("sync", desk.mount, "--wait", "--timeout", "30"), 14)
     assert desk.status()["state"] == "refused"

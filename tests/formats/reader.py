@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
@@ -206,6 +207,47 @@ class Entry:
         for offset, piece in self.pieces():
             data[offset : offset + len(piece)] = piece
         return bytes(data)
+
+
+# --- what senders leave ---------------------------------------------------------------------------------------
+
+
+def open_item(account: Account, item_id: str, item: bytes) -> tuple[str, bytes]:
+    """(name, bytes) of an item, by RFC 9180 as it is written."""
+    need(item[:5] == b"BLFI\x01", "magic")
+    length = int.from_bytes(item[5:7], "big")
+    info = b"blobfs incoming v1\0" + account.name.encode() + b"\0" + item_id.encode()
+    head = json.loads(_hpke_open(account.key("incoming"), item[7 : 7 + length], info))
+    cipher, size, at = AESGCM(base64.b64decode(head["key"])), head["size"], 7 + length
+    count, content = max(1, -(-size // 65_536)), b""
+    for index in range(count):
+        end = at + min(65_536, size - index * 65_536) + 16
+        nonce = bytes(3) + index.to_bytes(8, "big") + bytes([index == count - 1])
+        content += cipher.decrypt(nonce, item[at:end], None)
+        at = end
+    need(at == len(item), "the end of the item")
+    return head["name"], content
+
+
+def _hpke_open(private: bytes, sealed: bytes, info: bytes) -> bytes:
+    kem, suite = b"KEM\x00\x20", b"HPKE\x00\x20\x00\x01\x00\x02"
+
+    def extract(suite_id: bytes, salt: bytes, label: bytes, key: bytes) -> bytes:
+        return hmac.new(salt or bytes(32), b"HPKE-v1" + suite_id + label + key, "sha256").digest()
+
+    def expand(suite_id: bytes, key: bytes, label: bytes, context: bytes, size: int) -> bytes:
+        # One block is enough: nothing here is longer than a hash.
+        text = size.to_bytes(2, "big") + b"HPKE-v1" + suite_id + label + context
+        return hmac.new(key, text + b"\x01", "sha256").digest()[:size]
+
+    own, peer = X25519PrivateKey.from_private_bytes(private), sealed[:32]
+    shared = own.exchange(X25519PublicKey.from_public_bytes(peer))
+    context = peer + own.public_key().public_bytes_raw()
+    secret = expand(kem, extract(kem, b"", b"eae_prk", shared), b"shared_secret", context, 32)
+    schedule = b"\0" + extract(suite, b"", b"psk_id_hash", b"") + extract(suite, b"", b"info_hash", info)
+    final = extract(suite, secret, b"secret", b"")
+    key, nonce = expand(suite, final, b"key", schedule, 32), expand(suite, final, b"base_nonce", schedule, 12)
+    return AESGCM(key).decrypt(nonce, sealed[32:], b"")
 
 
 def read_tree(account: Account, blobs_root: Path, documents: list[dict[str, Any]]) -> dict[bytes, Entry]:
