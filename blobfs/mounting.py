@@ -30,6 +30,7 @@ from blobfs.errors import BlobfsError, NotMounted, StoreInUse, UsageError, Wrong
 from blobfs.keyring import KeyringEntry
 from blobfs.process import (
     harden,
+    hold_little_memory,
     let_go_of_terminal,
     log_to,
     module_command,
@@ -180,6 +181,8 @@ def _print_made(config: Config, made: Made) -> None:
 
 def _run(config: Config, unlocked: Unlocked, announce: Announce, live: LiveLine | None) -> int:
     from blobfs import daemon
+
+    hold_little_memory()
 
     try:
         pending = daemon.run(config, unlocked.keys(), announce, live)

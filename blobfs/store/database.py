@@ -276,6 +276,25 @@ class Database:
         count, size = (self.one(f"PRAGMA {name}", ())[0] for name in ("freelist_count", "page_size"))
         return int(count) * int(size)
 
+    def give_back(self, most: int) -> None:
+        """Fill free pages with the last ones, up to `most` bytes of them; the commit of the batch cuts those off.
+
+        Raises:
+            NoSpace: the disk is full; the batch is lost.
+        """
+        try:
+            (size,) = self._connection.execute("PRAGMA page_size").fetchone()
+            if not self._connection.in_transaction:
+                self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute(f"PRAGMA incremental_vacuum({most // int(size)})").fetchall()
+        except _FAILURES as error:
+            raise self._failure(error) from error
+
+    def move_log(self) -> None:
+        """Move what was committed from the log into the database, whose file then has its size, unless it is read."""
+        with suppress(*_FAILURES):
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     def applied(self) -> int:
         """Up to which journal record this database is complete."""
         return int(self.one("SELECT sequence FROM applied WHERE id = 1", ())[0])

@@ -298,6 +298,35 @@ class Ledger:
         """The number of the last transaction."""
         return self._sequence
 
+    def spare(self) -> int:
+        """Bytes of pages that are free within blobs.db."""
+        with self.lock:
+            return self.blobs.spare()
+
+    def give_back(self, most: int) -> bool:
+        """Make blobs.db smaller by up to `most` bytes of free pages; False when something waits to be committed first.
+
+        Raises:
+            NoSpace: the disk is full; nothing is lost.
+        """
+        with self.lock:
+            # Between batches, so that a commit of its own says nothing of records that documents.db lacks.
+            if self._depth or self._behind or self._journal.records:
+                return False
+            try:
+                self.blobs.give_back(most)
+                self.blobs.commit(self._sequence)
+            except NoSpace:
+                self._behind = True
+                raise
+            self._unflushed = True
+        return True
+
+    def move_log(self) -> None:
+        """The file of blobs.db gets the size that it has by now. For a worker thread."""
+        with self.lock:
+            self.blobs.move_log()
+
     def shrink(self) -> None:
         """Give up the memory of both caches; the next reads go to the disk."""
         with self.lock:

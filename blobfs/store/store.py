@@ -42,6 +42,14 @@ _SWEEPS: Final = 8
 """Slices of discarded rows that one tick deletes."""
 _CALM: Final = 30
 """Ticks without a transaction after which memory is given back, and again after as many."""
+_QUIET: Final = 3
+"""Ticks without a transaction after which room is given back to the disk."""
+_SPARE: Final = 64 << 20
+"""Bytes of free pages that are kept for what is written next."""
+_PIECE: Final = 2 << 20
+"""Bytes of pages given back in one transaction, which holds up all others for some 10 ms."""
+_GIVING_S: Final = 0.2
+"""Seconds of one tick for it."""
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 """What glibc keeps of freed memory goes back only when it is asked; other C libraries do it by themselves."""
 
@@ -187,6 +195,7 @@ class Store:
         self._ledger.reserve.refill()
         try:
             self._free_rows()
+            self._give_back()
         except NoSpace:
             self._ledger.reserve.spend()
             raise
@@ -226,6 +235,24 @@ class Store:
             self._ledger.shrink()
             if _trim is not None:
                 _trim(0)
+
+    def spare(self) -> int:
+        """Bytes of the disk that the store has no use for, and gives back within minutes."""
+        return max(0, self._ledger.spare() - _SPARE)
+
+    def _give_back(self) -> None:
+        """Give what was freed back to the disk, a little at a time, when nothing is written or the disk is full."""
+        is_tight = self._ledger.reserve.is_spent
+        if self._calm < _QUIET and not is_tight:
+            return
+        kept, has_given = 0 if is_tight else _SPARE, False
+        if is_tight and self._ledger.spare() > kept:
+            self._ledger.commit()
+        end = time.monotonic() + _GIVING_S
+        while time.monotonic() < end and self._ledger.spare() > kept and self._ledger.give_back(_PIECE):
+            has_given = True
+        if has_given and (is_tight or self._ledger.spare() <= kept):
+            self._ledger.move_log()
 
     def close(self) -> None:
         """Commit, bring everything to the disk, and give up the store."""
