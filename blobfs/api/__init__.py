@@ -7,6 +7,8 @@ from blobfs.api.blobs_async import AsyncBlobs
 from blobfs.api.changes import Changes
 from blobfs.api.desk import Listed
 from blobfs.api.document import AttachmentState, Document
+from blobfs.api.incoming import Failure, Incoming, Item
+from blobfs.api.incoming_async import AsyncIncoming
 from blobfs.api.opening import Opening, create_account, open_account
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "AsyncBlobs",
     "AsyncChanges",
     "AsyncDocument",
+    "AsyncIncoming",
     "AttachmentState",
     "BlobInfo",
     "BlobList",
@@ -23,6 +26,9 @@ __all__ = [
     "Blobs",
     "Changes",
     "Document",
+    "Failure",
+    "Incoming",
+    "Item",
     "Listed",
     "Opening",
     "PastRevision",

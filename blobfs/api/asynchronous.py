@@ -20,6 +20,7 @@ from blobfs.api.blobs_async import AsyncBlobs
 from blobfs.api.changes import Changes
 from blobfs.api.desk import Listed
 from blobfs.api.document import MAIN, AttachmentState, Document, text_of
+from blobfs.api.incoming_async import AsyncIncoming
 from blobfs.api.staging import AsyncSource
 from blobfs.api.threads import in_thread, stage, waiting
 from blobfs.store.queries import Scalar
@@ -143,6 +144,8 @@ class AsyncAccount:
         """Use `async with open_account(...)`."""
         self.plain = account
         """The same account for plain calls."""
+        self.incoming = AsyncIncoming(account.incoming)
+        """See `Account.incoming`."""
         self.blobs = AsyncBlobs(account.blobs)
         """See `Account.blobs`."""
 

@@ -101,7 +101,7 @@ class RemoteClient:
         """Raises UsageError: an address or an invite that cannot be used."""
         self.transport = Transport(url, user, token, limits=limits or Limits(), ca_file=ca_file)
         self.url = self.transport.url
-        self._user = user
+        self.user = user
 
     async def __aenter__(self) -> Self:
         await self.transport.__aenter__()
@@ -113,7 +113,7 @@ class RemoteClient:
         await self.transport.__aexit__(kind, error, trace)
 
     def _path(self, route: str, **ids: str) -> str:
-        return route.format(user=self._user, **ids)
+        return route.format(user=self.user, **ids)
 
     # --- the server and the account -------------------------------------------------------------------------
 
