@@ -32,6 +32,8 @@ class Remote:
     token: str
     port: int | None
     """Of the embedded server, 0 before its first start; None: the server is not ours to start."""
+    pin: str | None = None
+    """Of the server's key; None: its certificate counts."""
     seen: Mapping[str, int] = field(default_factory=dict, compare=False)
     """Of an invite: what the inviting device had seen."""
 
@@ -47,14 +49,16 @@ def load_remote(settings: Settings) -> Remote:
     """The server of the store. Raises StoreDamaged when its record is not what was written."""
     body = settings.get(_REMOTE)
     try:
-        return Remote(url=body["url"], user=body["user"], token=body["token"], port=body["port"])
+        found = Remote(url=body["url"], user=body["user"], token=body["token"], port=body["port"])
+        return replace(found, pin=body.get("pin"))
     except (KeyError, TypeError):
         raise StoreDamaged("the store does not know its server; restore it from a backup") from None
 
 
 def save_remote(settings: Settings, remote: Remote) -> None:
     """Make `remote` the server of the store."""
-    settings.set(_REMOTE, {"url": remote.url, "user": remote.user, "token": remote.token, "port": remote.port})
+    body = {"url": remote.url, "user": remote.user, "token": remote.token, "port": remote.port}
+    settings.set(_REMOTE, body | ({"pin": remote.pin} if remote.pin is not None else {}))
 
 
 def move_remote(settings: Settings, remote: Remote, url: str, port: int) -> Remote:
@@ -65,10 +69,15 @@ def move_remote(settings: Settings, remote: Remote, url: str, port: int) -> Remo
     return moved
 
 
-def invite_text(remote: Remote, heads: Mapping[DeviceId, int]) -> str:
+def connect(remote: Remote) -> RemoteClient:
+    """A client of this server, not connected yet. Raises UsageError."""
+    return RemoteClient(remote.url, remote.user, remote.token, pin=remote.pin)
+
+
+def invite_text(remote: Remote, token: str, heads: Mapping[DeviceId, int], pin: str | None) -> str:
     """What another device needs beside the passphrase, and what this one has seen, so that an old state is noticed."""
     seen = sorted(sorted(heads.items(), key=lambda entry: -entry[1])[:MAX_SEEN])
-    return pack_invite(Invite(remote.url, remote.user, remote.token, tuple(seen)))
+    return pack_invite(Invite(remote.url, remote.user, token, tuple(seen), pin))
 
 
 # --- the wrapped secret at the server -----------------------------------------------------------------------------
@@ -76,7 +85,7 @@ def invite_text(remote: Remote, heads: Mapping[DeviceId, int]) -> str:
 
 async def fetch_secrets(remote: Remote) -> Json | None:
     """The wrapped secret of the account, or None when no device has sent one. Raises RemoteError kinds."""
-    async with RemoteClient(remote.url, remote.user, remote.token) as client:
+    async with connect(remote) as client:
         there = await client.fetch_secret()
     return _parse(there[0]) if there is not None else None
 
@@ -88,7 +97,7 @@ async def offer_secrets(remote: Remote, body: Json) -> None:
         PreconditionFailed: another device was first.
         RemoteError kinds.
     """
-    async with RemoteClient(remote.url, remote.user, remote.token) as client:
+    async with connect(remote) as client:
         await client.store_secret(dump(body))
 
 

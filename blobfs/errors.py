@@ -34,7 +34,7 @@ BlobfsError
 └── RemoteError                 the server, or the way to it
     ├── RemoteUnavailable       (retriable)
     ├── AccessDenied
-    ├── WrongAccount
+    ├── WrongAccount  WrongServer
     ├── QuotaExceeded
     ├── BlobNotFound  BlobExists  BlobTooLarge  BlobReferred  InvalidFlags
     ├── PreconditionFailed
@@ -284,6 +284,10 @@ class AccessDenied(RemoteError):
 
 class WrongAccount(RemoteError):
     """The server's data belongs to another account than this store."""
+
+
+class WrongServer(RemoteError):
+    """The server's key is not the one that this device was told."""
 
 
 class QuotaExceeded(RemoteError):

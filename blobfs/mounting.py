@@ -8,6 +8,7 @@ checked without it has been.
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import os
 import select
@@ -15,14 +16,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from blobfs import __version__, mountpoint
+from blobfs.calibration import calibrate
 from blobfs.config import LOG, PENDING, Config, Mount, Source, recall
 from blobfs.control import ask
-from blobfs.errors import BlobfsError, NotMounted, StoreInUse, UsageError
+from blobfs.errors import BlobfsError, NotMounted, StoreInUse, UsageError, WrongPassphrase
+from blobfs.keyring import KeyringEntry
 from blobfs.process import (
     harden,
     let_go_of_terminal,
@@ -33,8 +37,17 @@ from blobfs.process import (
     tell_manager,
 )
 from blobfs.status import LiveLine, Pending, Status, format_pending, from_json, not_mounted, read_pending
-from blobfs.unlock import Unlocked, change_passphrase, new_passphrase, unlock
+from blobfs.unlock import (
+    Unlocked,
+    change_passphrase,
+    choose_passphrase,
+    has_terminal,
+    new_passphrase,
+    read_source,
+    unlock,
+)
 from blobfs.values.keys import AccountId
+from blobfs.wordcheck import show_words
 
 if TYPE_CHECKING:
     from blobfs.firstrun import Made
@@ -57,7 +70,7 @@ def mount(config: Config) -> int:
     mountpoint.check_fuse()
     _check_free(config)
     mountpoint.check(config.mountpoint)
-    unlocked = _unlock(config)
+    unlocked = _unlock_by_keyring(config) if config.keyring else _unlock(config)
     if config.background:
         return _start_in_background(config, unlocked)
     log_to(config.store / LOG)
@@ -95,17 +108,44 @@ def _unlock(config: Config) -> Unlocked:
     return made.unlocked
 
 
+def _unlock_by_keyring(config: Config) -> Unlocked:
+    """`_unlock` with the passphrase that the keyring has; else with one given or typed, which it keeps then."""
+    from blobfs import firstrun
+
+    entry = KeyringEntry(config.store)
+    known = None if config.passphrase or config.recovery else entry.read()
+    if known is not None:
+        try:
+            return _unlock(replace(config, passphrase=Source(text=known)))
+        except WrongPassphrase:
+            raise WrongPassphrase(
+                "the passphrase in the keyring does not open this store; remove it with `blobfs lock --forget`"
+            ) from None
+    if config.recovery:
+        return _unlock(config)
+    if config.passphrase:
+        text = read_source(config.passphrase, "passphrase")
+    elif not has_terminal():
+        raise UsageError("the keyring has no passphrase of this store; mount once with --keyring on a terminal")
+    elif firstrun.is_new(config.store) and config.connect is None:
+        text = choose_passphrase().decode()
+    else:
+        text = getpass.getpass("Passphrase: ")
+    unlocked = _unlock(replace(config, passphrase=Source(text=text)))
+    entry.write(text)
+    return unlocked
+
+
+def forget(mounts: Iterable[Mount]) -> None:
+    """Remove the passphrases of these mounts' stores from the keyring."""
+    count = sum(KeyringEntry(mount.store).forget() for mount in mounts)
+    print(f"The keyring has forgotten {count} passphrase{'s' * (count != 1)}.")
+
+
 def _print_made(config: Config, made: Made) -> None:
     print(f"New store in {config.store}.")
     if made.words is not None:
-        print(
-            "\nRecovery words. Write them down and keep them apart from this machine: with the words, or with the\n"
-            "passphrase, the account can be opened; without both, nobody can.\n"
-        )
-        numbered = [f"{place:2}. {word:<8}" for place, word in enumerate(made.words.split(), 1)]
-        for first in range(0, len(numbered), 6):
-            print("   " + "  ".join(numbered[first : first + 6]).rstrip())
-        print()
+        show_words(made.words, check=config.words_check)
     if made.kept is not None:
         print(
             f"The passphrase is a random one, kept in {made.kept}; set your own with "
@@ -164,6 +204,8 @@ def _start_in_background(config: Config, unlocked: Unlocked) -> int:
     arguments = [os.fspath(config.mountpoint), "--store", os.fspath(config.store), "--handover", str(theirs.fileno())]
     if config.allow_other:
         arguments.append("--allow-other")
+    if config.lock_after is not None:
+        arguments += ["--lock-after", config.lock_after]
     with ours:
         with theirs:
             child = subprocess.Popen(  # noqa: S603 - our own program and our own arguments
@@ -264,14 +306,19 @@ def _has_ended(process: int | None, timeout_s: float) -> bool:
     return process is None or bool(select.select([process], [], [], timeout_s)[0])
 
 
-def passwd(store: Path, *, passphrase: Source, recovery: Source, new: Source) -> int:
+def passwd(store: Path, *, passphrase: Source, recovery: Source, new: Source, guess_s: float, keyring: bool) -> int:
     """Change the passphrase of `store`, mounted or not."""
     harden()
+    entry = KeyringEntry(store) if keyring else None
+    if entry is not None and not passphrase and not recovery:
+        passphrase = Source(text=entry.read())
     unlocked = unlock(store, passphrase, recovery)
     fresh, drawn = new_passphrase(new)
     if drawn is not None:
         raise UsageError("there is no terminal to ask for the new passphrase on; give --new-passphrase-file or -fd")
-    change_passphrase(store, unlocked, fresh)
+    change_passphrase(store, unlocked, fresh, calibrate(guess_s))
+    if entry is not None:
+        entry.write(fresh.decode())
     with contextlib.suppress(NotMounted):
         # Unmounted, the next mount sends it.
         ask(store, "publish")

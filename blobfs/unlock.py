@@ -20,12 +20,14 @@ from blobfs.config import PASSPHRASE, SECRETS, Source
 from blobfs.errors import BlobfsError, UsageError, WrongPassphrase
 from blobfs.store.secrets import read_secrets, write_secrets
 from blobfs.values.documents import Json
-from blobfs.values.keys import AccountId, Keys, derive_keys, passphrase_bytes, unwrap, wrap
+from blobfs.values.keys import FLOOR, AccountId, Argon2Cost, Keys, derive_keys, passphrase_bytes, unwrap, wrap
 from blobfs.values.words import recovery_key, recovery_words
 
 MAX_TEXT: Final = 4096
 """Bytes of a passphrase or of recovery words with their spaces."""
 TRIES: Final = 3
+CREDENTIAL: Final = "blobfs.passphrase"
+"""As systemd names it: LoadCredential=blobfs.passphrase:FILE."""
 _NOBODY: Final = "there is no terminal to ask for the passphrase on; give --passphrase-file FILE or --passphrase-fd N"
 
 
@@ -53,7 +55,9 @@ def read_source(source: Source, what: str) -> str:
         UsageError: it cannot be read, is empty, too long or not UTF-8.
     """
     try:
-        if source.fd is not None:
+        if source.text is not None:
+            data = source.text.encode("utf-8", "surrogateescape")
+        elif source.fd is not None:
             with open(source.fd, "rb") as file:
                 data = file.read(MAX_TEXT + 1)
         else:
@@ -68,6 +72,13 @@ def read_source(source: Source, what: str) -> str:
     if not text or len(data) > MAX_TEXT:
         raise UsageError(f"the {what} is empty or longer than {MAX_TEXT} bytes; check the file or the descriptor")
     return text
+
+
+def credential() -> Source:
+    """The passphrase that systemd has for this service, if any: a file that only the service can read."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(directory) / CREDENTIAL if directory else None
+    return Source(file=path) if path is not None and path.is_file() else Source()
 
 
 def has_terminal() -> bool:
@@ -113,6 +124,7 @@ def unlock_body(body: Json, passphrase: Source, recovery: Source, kept: Path | N
     """`unlock` for a secrets file that is in memory; `kept` is where a random passphrase may lie."""
     if recovery:
         return _open(body, recovery=recovery_key(read_source(recovery, "recovery words")))
+    passphrase = passphrase or credential()
     if passphrase:
         return _open(body, passphrase=passphrase_bytes(read_source(passphrase, "passphrase")))
     if kept is not None and kept.exists():
@@ -173,19 +185,19 @@ def read_kept(path: Path) -> bytes:
 # --- making and changing -----------------------------------------------------------------------------------------
 
 
-def make_body(unlocked: Unlocked, passphrase: bytes) -> tuple[Json, str]:
+def make_body(unlocked: Unlocked, passphrase: bytes, cost: Argon2Cost = FLOOR) -> tuple[Json, str]:
     """A secrets file for `unlocked`, and the recovery words that open it too."""
     recovery = secrets.token_bytes(32)
-    return wrap(unlocked.account, unlocked.secret, passphrase, recovery), recovery_words(recovery)
+    return wrap(unlocked.account, unlocked.secret, passphrase, recovery, cost), recovery_words(recovery)
 
 
-def change_passphrase(store: Path, unlocked: Unlocked, passphrase: bytes) -> None:
+def change_passphrase(store: Path, unlocked: Unlocked, passphrase: bytes, cost: Argon2Cost = FLOOR) -> None:
     """Make `passphrase` the one that opens `store`; the recovery words stay, a kept random passphrase goes.
 
     On return neither generation of the secrets file opens with the old passphrase.
     """
     path = store / SECRETS
-    fresh, _ = make_body(unlocked, passphrase)
+    fresh, _ = make_body(unlocked, passphrase, cost)
     kept = [slot for slot in read_secrets(path)["slots"] if slot["kind"] != "passphrase"]
     body = fresh | {"slots": [slot for slot in fresh["slots"] if slot["kind"] == "passphrase"] + kept}
     if unwrap(body, passphrase=passphrase) != (unlocked.account, unlocked.secret):

@@ -22,7 +22,7 @@ from server.catalog.engine import Catalog
 from server.config import read_config
 from server.errors import AccountNotEmpty, DataUnusable
 from server.service import open_backend
-from server.settings import DAY_S, Settings, lock_data, prepare_data, recall_address
+from server.settings import DAY_S, Settings, lock_data, prepare_data, recall_address, recall_pin
 
 
 def run(parsed: Namespace, settings: Settings) -> Any:
@@ -53,7 +53,8 @@ def run(parsed: Namespace, settings: Settings) -> Any:
 
 def _invitation(settings: Settings, parsed: Namespace, token: str) -> dict[str, Any]:
     url = parsed.url or settings.public_url or recall_address(settings.data)
-    invite = pack_invite(Invite(url.rstrip("/"), parsed.name, token))
+    pin = recall_pin(settings.data) if url.startswith("https://") else None
+    invite = pack_invite(Invite(url.rstrip("/"), parsed.name, token, pin=pin))
     return {"user": parsed.name, "token": token, "invite": invite}
 
 

@@ -56,11 +56,12 @@ class Files:
             }
             if node.kind is Kind.DIRECTORY:
                 return common | self._folder(node, status)
-            return common | self._file(node, status)
+            return common | self.file(node, status)
 
     # --- a file -----------------------------------------------------------------------------------------------
 
-    def _file(self, node: Node, status: SyncStatus) -> Json:
+    def file(self, node: Node, status: SyncStatus) -> Json:
+        """What there is to say of a node that is no folder, within a transaction."""
         local, base = self._store.documents.local(node.doc_id), self._store.documents.base(node.doc_id)
         absent, dirty = self._bytes(node)
         waits = local is not None and local.edit > local.synced

@@ -17,6 +17,7 @@ from blobfs.api.blobs import Blobs
 from blobfs.api.changes import Changes, Listeners
 from blobfs.api.desk import Desk, Listed, Put
 from blobfs.api.document import Document, text_of
+from blobfs.api.events import Events
 from blobfs.api.incoming import Incoming
 from blobfs.api.staging import Source, Staged
 from blobfs.errors import UsageError
@@ -322,6 +323,13 @@ class Account:
         Close it, or use it in a `with`; it also ends when the account is closed.
         """
         return self._listeners.listen()
+
+    def events(self) -> Events:
+        """What happens from now on, as an iterator: changes, conflicts, progress of transfers, states.
+
+        Close it, or use it in a `with`; it also ends when the account is closed.
+        """
+        return Events(self, self._listeners.listen())
 
 
 def _as_put(document: Document) -> Put:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import anyio
 import anyio.lowlevel
@@ -20,12 +20,16 @@ from blobfs.api.blobs_async import AsyncBlobs
 from blobfs.api.changes import Changes
 from blobfs.api.desk import Listed
 from blobfs.api.document import MAIN, AttachmentState, Document, text_of
+from blobfs.api.events import Event, Events
 from blobfs.api.incoming_async import AsyncIncoming
 from blobfs.api.staging import AsyncSource
 from blobfs.api.threads import in_thread, stage, waiting
 from blobfs.store.queries import Scalar
 from blobfs.store.tree import new_doc_id
 from blobfs.values.documents import Json
+
+_SHORT_S: Final = 0.1
+"""Seconds after which a cancelled wait for an event ends."""
 
 
 class AsyncDocument:
@@ -135,6 +139,43 @@ class AsyncChanges(AsyncIterator[str]):
     async def aclose(self) -> None:
         """Listen no more."""
         self._changes.close()
+
+
+class AsyncEvents(AsyncIterator[Event]):
+    """See `Events`; a wait that is cancelled loses nothing."""
+
+    def __init__(self, events: Events) -> None:
+        """Use `AsyncAccount.events`."""
+        self._events = events
+
+    async def __anext__(self) -> Event:
+        while True:
+            try:
+                # To the end of its short wait: a thread that is left alone could take an event along.
+                event = await in_thread(self._next)
+            except EOFError:
+                raise StopAsyncIteration from None
+            if event is not None:
+                return event
+
+    def _next(self) -> Event | None:
+        try:
+            return self._events.next_within(_SHORT_S)
+        except StopIteration:
+            # No future can carry that one.
+            raise EOFError from None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Listen no more."""
+        self._events.close()
 
 
 class AsyncAccount:
@@ -254,3 +295,7 @@ class AsyncAccount:
     def changes(self) -> AsyncChanges:
         """See `Account.changes`."""
         return AsyncChanges(self.plain.changes())
+
+    async def events(self) -> AsyncEvents:
+        """See `Account.events`."""
+        return AsyncEvents(await in_thread(self.plain.events))

@@ -14,9 +14,10 @@ from typing import Final
 
 import trio
 
-from blobfs.account import load_remote, move_remote, publish_secrets
+from blobfs.account import connect, load_remote, move_remote, publish_secrets
 from blobfs.api.loop import Loop, plain
 from blobfs.config import SECRETS, SERVER, SERVER_LOG
+from blobfs.devices import Devices
 from blobfs.embedded import EmbeddedServer
 from blobfs.errors import BlobfsError, RemoteError
 from blobfs.remote.client import RemoteClient
@@ -75,13 +76,14 @@ class Connection(Loop):
     async def _main(self) -> None:
         async with self._embedded():
             remote = self._remote
-            async with RemoteClient(remote.url, remote.user, remote.token) as client:
+            async with connect(remote) as client:
                 engine = SyncEngine(self._store, client, options=OPTIONS)
                 self.wire(engine)
                 async with trio.open_nursery() as nursery:
                     await nursery.start(engine.run)
                     nursery.start_soon(self._tick)
                     nursery.start_soon(self._publish, client)
+                    nursery.start_soon(Devices(self._store, engine, client).run)
                     self.begin(nursery, engine, client)
                     self._started.set_result(None)
                     await trio.sleep_forever()

@@ -325,6 +325,10 @@ class Desk:
             if self._open[inode] <= 0:
                 del self._open[inode]
 
+    def has_open_files(self) -> bool:
+        """Whether somebody reads any attachment."""
+        return bool(self._open)
+
     def is_open(self, inode: Inode) -> bool:
         """Whether somebody reads the attachment of a node."""
         return self._open[inode] > 0

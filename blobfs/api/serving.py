@@ -25,6 +25,7 @@ from blobfs.api.loop import WAITER, Waiter
 from blobfs.api.shelf import Row
 from blobfs.control import address
 from blobfs.errors import BlobfsError, UsageError
+from blobfs.fs.use import Use
 
 MAX_PEERS: Final = 200
 """Connections: a program has two, and one for each call of it that waits for the server."""
@@ -186,7 +187,7 @@ def _unknown() -> UsageError:
 
 
 @contextlib.asynccontextmanager
-async def serving(store: Path, desk: Desk, listen: Listen) -> AsyncIterator[None]:
+async def serving(store: Path, desk: Desk, listen: Listen, use: Use) -> AsyncIterator[None]:
     """Answer programs while the block runs. The caller owns the store, so a socket left over is dead."""
     path = store / wire.SOCKET
     path.unlink(missing_ok=True)
@@ -197,7 +198,7 @@ async def serving(store: Path, desk: Desk, listen: Listen) -> AsyncIterator[None
         path.chmod(0o600)
         listener.listen(MAX_PEERS)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_accept, listener, desk, listen)
+            nursery.start_soon(_accept, listener, desk, listen, use)
             yield
             nursery.cancel_scope.cancel()
     finally:
@@ -205,7 +206,7 @@ async def serving(store: Path, desk: Desk, listen: Listen) -> AsyncIterator[None
         path.unlink(missing_ok=True)
 
 
-async def _accept(listener: trio.socket.SocketType, desk: Desk, listen: Listen) -> None:
+async def _accept(listener: trio.socket.SocketType, desk: Desk, listen: Listen, use: Use) -> None:
     # Threads of its own: programs that wait for the server must not take those of the mount.
     threads = trio.CapacityLimiter(MAX_PEERS)
     peers = 0
@@ -214,7 +215,7 @@ async def _accept(listener: trio.socket.SocketType, desk: Desk, listen: Listen) 
         nonlocal peers
         peers += 1
         try:
-            await _Peer(peer, desk, listen, threads).attend()
+            await _Peer(peer, desk, listen, threads, use).attend()
         finally:
             peers -= 1
 
@@ -232,8 +233,10 @@ async def _accept(listener: trio.socket.SocketType, desk: Desk, listen: Listen) 
 class _Peer:
     """One connection of a program."""
 
-    def __init__(self, stream: trio.SocketStream, desk: Desk, listen: Listen, threads: trio.CapacityLimiter) -> None:
-        self._stream, self._listen, self._threads = stream, listen, threads
+    def __init__(
+        self, stream: trio.SocketStream, desk: Desk, listen: Listen, threads: trio.CapacityLimiter, use: Use
+    ) -> None:
+        self._stream, self._listen, self._threads, self._use = stream, listen, threads, use
         self._session = Session(desk)
 
     async def attend(self) -> None:
@@ -243,7 +246,8 @@ class _Peer:
                 if question[0] == wire.LISTEN:
                     await self._report()
                     return
-                answer = await self._answer(*question)
+                with self._use:
+                    answer = await self._answer(*question)
                 if answer is None:
                     return
                 await self._stream.send_all(answer)

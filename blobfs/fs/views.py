@@ -75,6 +75,10 @@ class ViewedFileSystem(FileSystem):
         self._documents, self._hidden = store.documents, store.hidden
         self._drafts: dict[Inode, Draft] = {}
 
+    def has_open_files(self) -> bool:
+        """Whether any handle is open, or bytes written are not in the store yet."""
+        return bool(self._files or self._drafts)
+
     # --- names --------------------------------------------------------------------------------------------
 
     def lookup(self, parent: Inode, name: bytes) -> Node:
@@ -267,10 +271,12 @@ class ViewedFileSystem(FileSystem):
         """As FileSystem; two attributes tell what is known of every file. They are not listed, so no tool copies them.
 
         `user.blobfs.state` is words: where the bytes are (`NONE`: there are none; `LOCAL`, `REMOTE`, both `SYNCED`),
-        `dirty`, `conflict`, and last `failed: REASON`.
+        `dirty`, `pinned`, `conflict`, and last `failed: REASON`. A document's text has those of its file.
         """
         if inode >= FIRST:
-            raise NoAttribute("a view has no attributes")
+            if not _TEXT <= inode < _LINK or name not in (STATE, DOC_ID):
+                raise NoAttribute("a view has no other attributes")
+            inode = self._live(Inode(inode - _TEXT)).inode
         if name == DOC_ID:
             return self._tree.get(inode).doc_id.encode()
         return self._state(self._tree.get(inode)).encode() if name == STATE else super().get_xattr(inode, name)
@@ -290,6 +296,7 @@ class ViewedFileSystem(FileSystem):
             is_local = self._attachments.is_whole(node.content, node.size)
             words += ["LOCAL"] * is_local + ["REMOTE"] * is_remote + ["SYNCED"] * (is_local and is_remote)
         words += ["dirty"] * (is_buffered or local.edit > local.synced)
+        words += ["pinned"] * self._store.pins.covers(node.inode)
         words += ["conflict"] * any(is_conflict_name(name) for _, name in self._tree.names(node.inode))
         failure = self.failure(node.doc_id)
         return " ".join([*words, *([] if failure is None else [f"failed: {failure}"])])

@@ -226,17 +226,19 @@ def _passphrase_key(slot: Json, passphrase: bytes) -> bytes:
     for name in ("memory_kib", "iterations", "lanes"):
         if type(slot[name]) is not int or not getattr(FLOOR, name) <= slot[name] <= getattr(CEILING, name):
             raise StoreDamaged("the secrets file asks for a passphrase hash outside the allowed strength")
+    cost = Argon2Cost(slot["memory_kib"], slot["iterations"], slot["lanes"])
+    return hash_passphrase(passphrase, _unb64(slot["salt"], _SALT), cost)
+
+
+def hash_passphrase(passphrase: bytes, salt: bytes, cost: Argon2Cost) -> bytes:
+    """Argon2id, 32 bytes out. Raises StoreError when there is too little memory."""
     try:
         return Argon2id(
-            salt=_unb64(slot["salt"], _SALT),
-            length=32,
-            iterations=slot["iterations"],
-            lanes=slot["lanes"],
-            memory_cost=slot["memory_kib"],
+            salt=salt, length=32, iterations=cost.iterations, lanes=cost.lanes, memory_cost=cost.memory_kib
         ).derive(passphrase)
     except MemoryError:
         raise StoreError(
-            f"too little memory for the passphrase hash; make {slot['memory_kib'] >> 10} MiB free, then try again"
+            f"too little memory for the passphrase hash; make {cost.memory_kib >> 10} MiB free, then try again"
         ) from None
 
 

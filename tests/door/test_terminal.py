@@ -12,6 +12,7 @@ from contextlib import suppress
 import pytest
 
 from tests.door.conftest import PATIENCE_S, Desk
+from tests.door.test_first_run import words_in
 
 
 class Terminal:
@@ -84,7 +85,19 @@ def test_a_first_run_asks_twice_prints_the_words_shows_its_state_and_ends_on_ctr
     first.type("open sesame\n")
     first.expect("The same again: ")
     first.type("open sesame\n")
-    assert "24. " in first.expect("Mounted")
+    words = words_in(first.expect("`skip` goes on without. "))
+    assert len(words) == 24
+    first.type("\n")
+    assert "\x1b[3J" in first.expect("Word ")
+    first.type("zebra\n")
+    assert words_in(first.expect("`skip` goes on without. ")) == words
+    first.type("\n")
+    first.expect("\x1b[3J")
+    for _ in range(3):
+        first.expect("Word ")
+        first.type(words[int(first.expect(": ").removesuffix(": ")) - 1].upper() + "\n")
+    first.expect("The words are right.")
+    first.expect("Mounted")
     (desk.mount / "note").write_text("kept")
     first.expect("\r\x1b[2K")
     first.expect("the server")
@@ -107,6 +120,24 @@ def test_a_first_run_asks_twice_prints_the_words_shows_its_state_and_ends_on_ctr
     second.type("\x03")
     assert second.end()[0] == 0
     assert "\x1b[3" not in shown
+
+
+@pytest.mark.parametrize("way", ["at once", "when asked", "by option"])
+def test_the_check_of_the_words_can_be_skipped(desk: Desk, terminal: type[Terminal], way: str) -> None:
+    more = ("--no-words-check",) if way == "by option" else ()
+    one = terminal(*desk.mount_arguments(*more))
+    if way != "by option":
+        one.expect("`skip` goes on without. ")
+        one.type("skip\n" if way == "at once" else "\n")
+    if way == "when asked":
+        one.expect("Word ")
+        one.expect(": ")
+        one.type("skip\n")
+    seen = one.expect("Mounted")
+    assert "Word " not in seen
+    assert "skip" not in seen or way != "by option"
+    one.type("\x03")
+    assert one.end()[0] == 0
 
 
 def test_a_passphrase_that_is_wrong_three_times_is_refused(desk: Desk, terminal: type[Terminal]) -> None:
