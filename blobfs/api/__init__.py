@@ -8,6 +8,8 @@ from blobfs.api.changes import Changes
 from blobfs.api.desk import Listed
 from blobfs.api.document import AttachmentState, Document
 from blobfs.api.events import Event, EventKind, Events
+from blobfs.api.incoming import Failure, Incoming, Item
+from blobfs.api.incoming_async import AsyncIncoming
 from blobfs.api.opening import Opening, create_account, open_account
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "AsyncChanges",
     "AsyncDocument",
     "AsyncEvents",
+    "AsyncIncoming",
     "AttachmentState",
     "BlobInfo",
     "BlobList",
@@ -28,6 +31,9 @@ __all__ = [
     "Event",
     "EventKind",
     "Events",
+    "Failure",
+    "Incoming",
+    "Item",
     "Listed",
     "Opening",
     "PastRevision",

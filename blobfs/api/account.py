@@ -18,6 +18,7 @@ from blobfs.api.changes import Changes, Listeners
 from blobfs.api.desk import Desk, Listed, Put
 from blobfs.api.document import Document, text_of
 from blobfs.api.events import Events
+from blobfs.api.incoming import Incoming
 from blobfs.api.staging import Source, Staged
 from blobfs.errors import UsageError
 from blobfs.store.queries import Scalar
@@ -68,6 +69,8 @@ class Account:
         """Open the store when the passphrase is lost; known only to whoever has just made the account."""
         self._desk, self._listeners, self._close = desk, listeners, close
         self._attaching = Attaching(desk)
+        self.incoming = Incoming(self)
+        """What senders left."""
         self.blobs = Blobs(self)
         """Bytes that programs keep beside the files, by namespace and id."""
 

@@ -21,6 +21,7 @@ from blobfs.api.changes import Changes
 from blobfs.api.desk import Listed
 from blobfs.api.document import MAIN, AttachmentState, Document, text_of
 from blobfs.api.events import Event, Events
+from blobfs.api.incoming_async import AsyncIncoming
 from blobfs.api.staging import AsyncSource
 from blobfs.api.threads import in_thread, stage, waiting
 from blobfs.store.queries import Scalar
@@ -184,6 +185,8 @@ class AsyncAccount:
         """Use `async with open_account(...)`."""
         self.plain = account
         """The same account for plain calls."""
+        self.incoming = AsyncIncoming(account.incoming)
+        """See `Account.incoming`."""
         self.blobs = AsyncBlobs(account.blobs)
         """See `Account.blobs`."""
 

@@ -19,6 +19,7 @@ import trio
 
 from blobfs.api import named, places
 from blobfs.api.loop import Loop
+from blobfs.api.mailroom import Mailroom
 from blobfs.api.shelf import Shelf
 from blobfs.errors import DocumentNotFound, NotFound, RemoteUnavailable, RevisionConflict, StaleHandle
 from blobfs.store.documents import Applied, Local
@@ -119,6 +120,7 @@ class Desk:
         """
         self._store, self._loop, self._written = store, loop, written
         self.blobs = Shelf(store, loop, written=written)
+        self.incoming = Mailroom(store, loop)
         self._open: Counter[int] = Counter()
         self._lock = threading.Lock()
 

@@ -58,6 +58,8 @@ SHELF: Final = frozenset(
     )
 )
 """The same of its shelf."""
+MAILROOM: Final = frozenset(("take", "done", "fail", "failures", "address"))
+"""The same of its mailroom."""
 OWN: Final = frozenset(("create", "put", "stage", "fill", "abandon", "enter", "leave", "read"))
 """Methods that a `Session` has in their place."""
 _UCRED: Final = struct.Struct("3i")
@@ -80,6 +82,8 @@ class Session:
         """Do what was asked. In a worker thread."""
         if method.startswith(wire.BLOBS):
             return self._call_shelf(method.removeprefix(wire.BLOBS), arguments)
+        if method.startswith(wire.INCOMING):
+            return self._call_mailroom(method.removeprefix(wire.INCOMING), arguments)
         if method in OWN:
             return getattr(self, method)(*arguments)
         if method in PLAIN:
@@ -92,6 +96,15 @@ class Session:
         if method in SHELF:
             return getattr(self._desk.blobs, method)(*arguments)
         raise _unknown()
+
+    def _call_mailroom(self, method: str, arguments: list[Any]) -> Any:
+        if method not in MAILROOM:
+            raise _unknown()
+        result = getattr(self._desk.incoming, method)(*arguments)
+        if method == "take" and result is not None:
+            # Its bytes are the program's, and go with it.
+            self._staged.add(result.content)
+        return result
 
     def put_blob(self, namespace: str, blob_id: str, attached: list[Any], local: bool, priority: int) -> Row:
         """See `Shelf.put`."""

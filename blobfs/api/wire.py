@@ -25,6 +25,8 @@ MAX_ANSWER: Final = 256 << 20
 """Bytes: the ids of some millions of documents."""
 BLOBS: Final = "blobs."
 """Before the names of methods of a desk's shelf."""
+INCOMING: Final = "incoming."
+"""Before the names of methods of its mailroom."""
 _OTHER_LANGUAGE: Final = "the process that has the store open speaks another language; use its version"
 LISTEN: Final = "listen"
 """The method after which only the desk speaks: one frame for each document that changes."""

@@ -140,12 +140,12 @@ async def test_an_item_that_the_server_shows_again_is_not_taken_again(account: A
 
 @trio_test
 async def test_what_was_not_sealed_for_this_item_of_this_account_fails_and_stays(account: Account) -> None:
-    good = sealed(account, "a", "name", b"x" * 100_000)
+    good = sealed(account, "a", "name", b"x" * 90_000)
     stranger = derive_keys(AccountId("cd" * 16), b"s" * 32)
     address = Address(account.server.url, account.user, "t", ACCOUNT, drops.public_key(stranger))
     items = {
         "moved": good,
-        "cut": sealed(account, "cut", "name", b"x" * 100_000)[:-1],
+        "cut": sealed(account, "cut", "name", b"x" * 90_000)[:-1],
         "half": sealed(account, "half", "name", b"x" * 200_000)[: 66_000 + 200],
         "longer": sealed(account, "longer", "name", b"x") + b"\0",
         "changed": bytes([*sealed(account, "changed", "name", b"x" * 9)[:-1], 0]),
