@@ -103,7 +103,7 @@ class Inbox:
     async def _bring(self, item_id: str, version: int) -> Taken | None:
         attachments = self._store.attachments
         content = await trio.to_thread.run_sync(attachments.stage)
-        opener, size, stored = drops.Opener([self._store.keys], item_id), 0, 0
+        opener, size, stored = drops.Opener(self._store.keys.epochs, item_id), 0, 0
         try:
             async with self._box.open(item_id) as chunks:
                 async for chunk in chunks:
