@@ -202,7 +202,7 @@ def test_another_version_is_named_as_such(version: int) -> None:
 
 def test_all_keys_of_an_account_differ() -> None:
     values = [getattr(KEYS, name) for name in keys.Keys.__slots__ if name not in ("account", "epoch", "older")]
-    assert len(set(values)) == len(values) == 7
+    assert len(set(values)) == len(values) == 8
     assert {len(value) for value in values} == {32}
 
 
