@@ -54,6 +54,8 @@ class Database:
         """Whether the current transaction is marked, and so can be undone."""
         self.failed = False
         """A full or failing disk came between: SQLite may have taken back the whole batch."""
+        self.commits = 0
+        """How often a batch was committed."""
         self._tight = False
         """Changed pages stay in memory, since the disk is full."""
         try:
@@ -254,6 +256,7 @@ class Database:
                 self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute("UPDATE applied SET sequence = ? WHERE id = 1", (sequence,))
             self._connection.execute("COMMIT")
+            self.commits += 1
             if self._tight:
                 self._connection.execute("PRAGMA cache_spill = ON")
                 self._tight = False

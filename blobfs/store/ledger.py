@@ -31,6 +31,7 @@ from blobfs.store import schema
 from blobfs.store.database import SHORT_LOG, Database, Value, refusal
 from blobfs.store.journal import Journal, journals, number_of, read
 from blobfs.store.log import Log
+from blobfs.store.readers import Readers
 from blobfs.values.keys import Keys, derive
 
 HEAVY: Final = 256 << 10
@@ -86,13 +87,15 @@ class Ledger:
             directory / "documents.db", 0, keys.documents_db, schema.DOCUMENTS_PAGE, schema.DOCUMENTS, 32 << 10
         )
         self._databases = [self.documents]
-        self._opened: list[Database | Log] = [self.documents]
+        self._opened: list[Database | Log | Readers] = [self.documents]
         try:
             self.blobs = Database(directory / "blobs.db", 1, keys.blobs_db, schema.BLOBS_PAGE, schema.BLOBS, 32 << 10)
             self._databases.append(self.blobs)
             self._opened.append(self.blobs)
             self._log = Log(self.blobs.path, keys.blobs_db, schema.BLOBS_PAGE)
             self._opened.append(self._log)
+            self.readers = Readers(self.blobs.path, keys.blobs_db, schema.BLOBS_PAGE)
+            self._opened.append(self.readers)
             self._key = derive(keys.journal, "store", self._pair())
             self.unclean = bool(journals(directory))
             """Whether the last run ended without `close`."""
