@@ -13,6 +13,7 @@ import math
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict
 from typing import Final
 
 import trio
@@ -29,6 +30,7 @@ from blobfs.errors import BlobfsError, ServerFailed, SyncTimeout
 from blobfs.fs.filesystem import Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
+from blobfs.fs.space import Allowance
 from blobfs.fs.views import ViewedFileSystem
 from blobfs.remote.client import RemoteClient
 from blobfs.status import MOUNTED, LiveLine, Pending, Status, format_pending, write_pending
@@ -145,9 +147,14 @@ class Daemon:
         self._options = Options(self._store.settings, self._engine)
         self._options.apply()
         self._fs.failure = self._engine.failure
+        self._fs.allowance = self._allowance
         self._reception = Reception(self._store, self._engine, self._client, self._fs.notify)
         self._engine.is_busy = lambda inode: self._fs.is_open(inode) or self._reception.is_open(inode)
         self._engine.on_applied = self._reception.applied
+
+    def _allowance(self) -> Allowance | None:
+        usage = self._engine.allowance.last
+        return None if usage is None else Allowance(usage.used, usage.quota)
 
     @contextlib.asynccontextmanager
     async def _embedded(self) -> AsyncIterator[None]:
@@ -327,6 +334,7 @@ class Daemon:
         """From any thread."""
         sync = self._engine.status()
         told = sync.to_json()
+        usage = self._engine.allowance.last
         return Status(
             state=MOUNTED if sync.state is SyncState.CONNECTED else sync.state.value,
             reason=sync.reason or None,
@@ -344,4 +352,5 @@ class Daemon:
             parked=told["parked"],
             last_contact=told["last_contact"],
             version=blobfs.__version__,
+            usage=None if usage is None else asdict(usage),
         )

@@ -48,6 +48,7 @@ DOCUMENTS: Final = "/documents/{user}"
 REVISIONS: Final = "/documents/{user}/{doc_id}/revisions"
 EVENTS: Final = "/events/{user}"
 SECRETS: Final = "/secrets/{user}"
+USAGE: Final = "/usage/{user}"
 INCOMING: Final = "/incoming/{user}/{item_id}"
 
 # --- headers ----------------------------------------------------------------------------------------
@@ -228,6 +229,17 @@ class UploadResultJson(TypedDict):
     blob_id: str
     status: str
     """An `UploadStatus`."""
+
+
+class UsageJson(TypedDict):
+    """`GET /usage/{user}`: what the account holds, and what it may hold."""
+
+    used: int
+    """Bytes of blobs, of documents with their kept revisions, and of the wrapped secret."""
+    quota: int | None
+    """Bytes; None when there is no limit. May be less than `used`."""
+    objects: int
+    """Blobs, of all namespaces."""
 
 
 class ErrorBody(TypedDict):

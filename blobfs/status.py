@@ -58,6 +58,8 @@ class Status:
     last_contact: float | None
     """When the server last answered, in seconds since the epoch."""
     version: str
+    usage: Json | None = None
+    """What the account holds at the server: `used`, `quota` (bytes, null: no limit), `objects`; None: not known."""
 
     def to_json(self) -> dict[str, Any]:
         """As `json.dumps` takes it."""
@@ -137,6 +139,14 @@ def format_pending(pending: Pending) -> str:
     return f"{pending.documents} {noun} ({format_bytes(pending.bytes or 0)}) {verb} for the server"
 
 
+def format_usage(usage: Json) -> str:
+    """What the account holds at the server, in words."""
+    used, quota = int(usage["used"]), usage["quota"]
+    if quota is None:
+        return f"{format_bytes(used)} used, no limit"
+    return f"{format_bytes(used)} of {format_bytes(quota)} used, {format_bytes(max(0, quota - used))} left"
+
+
 def format_line(status: Status, *, colour: bool = False) -> str:
     """The live line."""
     parts = [paint(status.state, status.state, colour), format_pending(status.pending)]
@@ -155,6 +165,8 @@ def format_status(status: Status, *, colour: bool = False) -> str:
     if status.server:
         kind = "embedded, this machine only" if status.embedded else f"as {printable(status.user or '?')}"
         lines.append(f"  server  {printable(status.server)} ({kind})")
+    if status.usage:
+        lines.append(f"  quota   {format_usage(status.usage)}")
     if status.store:
         held = f" ({format_bytes(status.stored_bytes)} here)" if status.stored_bytes is not None else ""
         lines.append(f"  store   {printable(status.store)}{held}")

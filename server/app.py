@@ -31,7 +31,7 @@ from server.catalog import documents
 from server.catalog.engine import Catalog
 from server.intake import Intake
 from server.meter import Meter
-from server.routes import about, admin, blobs, description, metrics, stream
+from server.routes import about, admin, blobs, description, metrics, stream, usage
 from server.routes import documents as document_routes
 from server.routes import secrets as secret_routes
 from server.service import Service, open_backend
@@ -94,6 +94,7 @@ ROUTES: Final = (
     _route(protocol.REVISIONS, GET=document_routes.show_revisions),
     _route(protocol.EVENTS, GET=document_routes.show_events),
     _route(protocol.SECRETS, GET=secret_routes.show_secrets, PUT=secret_routes.store_secrets),
+    _route(protocol.USAGE, GET=usage.show_usage),
     _route(protocol.INCOMING, PUT=secret_routes.drop_incoming),
 )
 

@@ -65,6 +65,7 @@ FORBIDDEN_ARROWS: Final = {("fs", "remote")}
 SOLE_IMPORTERS: Final = {
     "pyfuse3": ("blobfs.fs.operations",),
     "httpx": ("blobfs.remote.transport",),
+    "fsspec": ("blobfs.api.urls",),
 }
 ALONE: Final = ("blobfs.errors", "blobfs.protocol", "blobfs.bootstrap", "blobfs.setup")
 """Import the standard library and themselves, nothing else."""

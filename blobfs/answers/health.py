@@ -17,6 +17,7 @@ import trio
 import blobfs
 from blobfs.errors import BlobfsError, RemoteUnavailable
 from blobfs.remote.client import RemoteClient
+from blobfs.status import format_usage
 from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
 from blobfs.sync.copies import is_conflict_name
@@ -31,6 +32,8 @@ _CLOCK_S: Final = 120
 """Of difference between two clocks, from which times of files confuse people."""
 _FREE: Final = 256 << 20
 """Bytes on the disk of the store, below which writing may soon fail."""
+_NEARLY: Final = 0.95
+"""Part of the quota from which on it is nearly used up."""
 _ANSWER_S: Final = 15
 """Seconds that each question to the server may take."""
 
@@ -67,6 +70,7 @@ class Health:
             *self._aside(),
             await trio.to_thread.run_sync(self._conflicts),
             self._local_keys(),
+            self._quota(),
         ]
         for name, check in (
             ("server", self._server),
@@ -117,6 +121,14 @@ class Health:
                 advice = "`blobfs config DIR paused off` goes on"
             return Finding("sync", None, f"{status.state.value}; {waits}", advice)
         return Finding("sync", False, f"{status.state.value}: {status.reason}; {waits}", "mend what the sentence names")
+
+    def _quota(self) -> Finding:
+        usage = self._engine.allowance.last
+        if usage is None:
+            return Finding("quota", None, "the server has not said yet what the account may hold")
+        full = usage.quota is not None and usage.used > usage.quota * _NEARLY
+        advice = "delete what is not needed, or ask the server's operator for more" if full else ""
+        return Finding("quota", not full, format_usage(asdict(usage)), advice)
 
     def _aside(self) -> list[Finding]:
         parked = self._engine.status().parked

@@ -3,6 +3,7 @@
 from blobfs.api.account import Account, AccountStatus, PastRevision
 from blobfs.api.asynchronous import AsyncAccount, AsyncChanges, AsyncDocument
 from blobfs.api.changes import Changes
+from blobfs.api.desk import Listed
 from blobfs.api.document import AttachmentState, Document
 from blobfs.api.opening import Opening, create_account, open_account
 
@@ -15,6 +16,7 @@ __all__ = [
     "AttachmentState",
     "Changes",
     "Document",
+    "Listed",
     "Opening",
     "PastRevision",
     "create_account",

@@ -17,7 +17,8 @@ from anyio import to_thread
 
 from blobfs.api.account import Account, AccountStatus, PastRevision
 from blobfs.api.changes import Changes
-from blobfs.api.document import AttachmentState, Document, text_of
+from blobfs.api.desk import Listed
+from blobfs.api.document import MAIN, AttachmentState, Document, text_of
 from blobfs.api.loop import WAITER, Waiter
 from blobfs.api.staging import AsyncSource, Filler, Staged, Staging
 from blobfs.store.queries import Scalar
@@ -98,38 +99,42 @@ class AsyncDocument:
         """See `Document.get_paths`."""
         return await in_thread(self.plain.get_paths)
 
-    async def put_attachment(self, source: AsyncSource) -> None:
+    async def list_attachments(self) -> dict[str, int]:
+        """See `Document.list_attachments`."""
+        return await in_thread(self.plain.list_attachments)
+
+    async def put_attachment(self, source: AsyncSource, name: str = MAIN) -> None:
         """See `Document.put_attachment`; the pieces may also come from an async iterable."""
         if isinstance(source, AsyncIterable):
-            await self._put_pieces(source)
+            await self._put_pieces(source, name)
         else:
-            await in_thread(self.plain.put_attachment, source)
+            await in_thread(self.plain.put_attachment, source, name)
 
-    async def _put_pieces(self, source: AsyncIterable[bytes]) -> None:
+    async def _put_pieces(self, source: AsyncIterable[bytes], name: str) -> None:
         attaching = self.plain.account.attaching
-        staged = await stage(attaching.staging, await in_thread(attaching.begin, self.plain), source)
-        await in_thread(attaching.change, self.plain, staged)
+        staged = await stage(attaching.staging, await in_thread(attaching.begin, self.plain, name), source)
+        await in_thread(attaching.change, self.plain, name, staged)
 
-    async def get_attachment(self) -> anyio.AsyncFile[bytes] | None:
+    async def get_attachment(self, name: str = MAIN) -> anyio.AsyncFile[bytes] | None:
         """See `Document.get_attachment`; the file is one of anyio's."""
-        file = await in_thread(self.plain.get_attachment)
+        file = await in_thread(self.plain.get_attachment, name)
         return None if file is None else anyio.wrap_file(file)
 
-    async def delete_attachment(self) -> None:
+    async def delete_attachment(self, name: str = MAIN) -> None:
         """See `Document.delete_attachment`."""
-        await in_thread(self.plain.delete_attachment)
+        await in_thread(self.plain.delete_attachment, name)
 
-    async def get_attachment_state(self) -> AttachmentState:
+    async def get_attachment_state(self, name: str = MAIN) -> AttachmentState:
         """See `Document.get_attachment_state`."""
-        return await in_thread(self.plain.get_attachment_state)
+        return await in_thread(self.plain.get_attachment_state, name)
 
-    async def upload_attachment(self, timeout_s: float | None = None) -> AttachmentState:
+    async def upload_attachment(self, name: str = MAIN, *, timeout_s: float | None = None) -> AttachmentState:
         """See `Document.upload_attachment`."""
-        return await waiting(self.plain.upload_attachment, timeout_s)
+        return await waiting(partial(self.plain.upload_attachment, name, timeout_s=timeout_s))
 
-    async def download_attachment(self) -> AttachmentState:
+    async def download_attachment(self, name: str = MAIN) -> AttachmentState:
         """See `Document.download_attachment`."""
-        return await waiting(self.plain.download_attachment)
+        return await waiting(self.plain.download_attachment, name)
 
 
 class AsyncChanges(AsyncIterator[str]):
@@ -203,6 +208,18 @@ class AsyncAccount:
         """See `Account.get_doc_at`."""
         document = await in_thread(self.plain.get_doc_at, path)
         return None if document is None else AsyncDocument(document)
+
+    async def list_folder(self, path: str = "") -> list[Listed]:
+        """See `Account.list_folder`."""
+        return await in_thread(self.plain.list_folder, path)
+
+    async def make_folder(self, path: str) -> None:
+        """See `Account.make_folder`."""
+        await in_thread(self.plain.make_folder, path)
+
+    async def move(self, path: str, new_path: str) -> None:
+        """See `Account.move`."""
+        await in_thread(self.plain.move, path, new_path)
 
     async def get_doc(self, doc_id: str) -> AsyncDocument | None:
         """See `Account.get_doc`."""

@@ -19,6 +19,7 @@ from blobfs.remote.client import RemoteClient
 from blobfs.store.documents import Applied
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine
+from blobfs.values.documents import DocId
 from blobfs.values.nodes import Inode
 
 
@@ -73,7 +74,12 @@ class Reception:
     def _tell(self) -> None:
         if self._watchers:
             for doc_id in self._store.queries.news():
-                self._listeners.tell(doc_id)
+                self._tell_one(doc_id)
+
+    def _tell_one(self, doc_id: DocId) -> None:
+        inode = self._store.documents.inode(doc_id)
+        if inode is not None:
+            tell(self._store, self._listeners, Applied(inode, None, (), (), False))
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -83,6 +89,7 @@ class Reception:
             self._token = trio.lowlevel.current_trio_token()
             self._store.on_change.append(self._wake)
             try:
+                await trio.to_thread.run_sync(self._desk.tidy)
                 async with serving(self._store.path, self._desk, self._listen):
                     yield
             finally:

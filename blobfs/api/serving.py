@@ -34,6 +34,9 @@ PLAIN: Final = frozenset(
             "get",
             "at",
             "paths",
+            "entries",
+            "make_folder",
+            "move",
             "ids",
             "find",
             "keys",
@@ -75,7 +78,7 @@ class Session:
     def put(self, puts: list[Any], deletes: list[Any]) -> list[View]:
         """See `Desk.put`."""
         wanted = [Put(*put) for put in puts]
-        attached = self._attached([put.attached for put in wanted])
+        attached = self._attached([entry for put in wanted for entry in put.attached.values()])
         views = self._desk.put(wanted, deletes)
         self._staged.difference_update(attached)
         return views

@@ -17,17 +17,25 @@ from typing import Any, Final, cast
 from blobfs.api import wire
 from blobfs.api.account import Account
 from blobfs.api.changes import Listeners
-from blobfs.api.desk import Desk, Past, View
+from blobfs.api.desk import Desk, Listed, Named, Past, View
 from blobfs.api.loop import WAITER
 from blobfs.control import address
 from blobfs.errors import RemoteUnavailable, StoreInUse
 
 SLOW: Final = frozenset(("fetch", "settle", "revisions"))
+
+
+def _view(result: Any) -> View:
+    view = View(*result)
+    return view._replace(named=[Named(*entry) for entry in view.named])
+
+
 RESULTS: Final[dict[str, Callable[[Any], Any]]] = {
-    "create": lambda result: View(*result),
-    "get": lambda result: None if result is None else View(*result),
-    "at": lambda result: None if result is None else View(*result),
-    "put": lambda result: [View(*view) for view in result],
+    "create": _view,
+    "get": lambda result: None if result is None else _view(result),
+    "at": lambda result: None if result is None else _view(result),
+    "put": lambda result: [_view(view) for view in result],
+    "entries": lambda result: [Listed(*entry) for entry in result],
     "revisions": lambda result: [Past(*past) for past in result],
     "keys": lambda result: [tuple(key) for key in result],
     "indexes": lambda result: {name: tuple(paths) for name, paths in result.items()},

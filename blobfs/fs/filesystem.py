@@ -10,7 +10,6 @@ relies on that.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -23,14 +22,14 @@ from blobfs.errors import (
     BlobfsError,
     BytesAbsent,
     FileTooBig,
-    InvalidArgument,
     IsADirectory,
     NotFound,
     StaleHandle,
 )
 from blobfs.fs.handles import OpenFile
-from blobfs.fs.inodes import References
+from blobfs.fs.names import Names
 from blobfs.fs.presence import Fetch, Presence
+from blobfs.fs.space import Allowance, Space, disk_of, within
 from blobfs.fs.stale import Stale, stale_after
 from blobfs.fs.writeback import MAX_HELD, SPILL, WriteBack
 from blobfs.store.documents import Applied
@@ -38,7 +37,7 @@ from blobfs.store.readers import COUNT as READERS
 from blobfs.store.store import Store
 from blobfs.values.documents import Kind
 from blobfs.values.extents import MAX_SIZE, ROW
-from blobfs.values.nodes import Content, Entry, Inode, Node
+from blobfs.values.nodes import Content, Inode, Node
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +45,6 @@ Prefetch = Callable[[Content, int, int], None]
 
 FLUSH_S: Final = 5.0
 """How long bytes written stay in memory alone while their file stays open."""
-MAX_DOOMED: Final = 32
-"""Deleted files purged in one transaction; fewer wait for the next `flush_all`."""
 BESIDE: Final = 2 * ROW
 """Bytes from which a read goes to a worker thread, so that a sequential reader's next ones are deciphered meanwhile;
 below, the hop costs more."""
@@ -64,21 +61,13 @@ class Owner(NamedTuple):
     """True: files show the owners they have. False: files of any other user show this one."""
 
 
-class Space(NamedTuple):
-    """What `df` shows; bytes."""
-
-    total: int
-    free: int
-
-
-class FileSystem:
+class FileSystem(Names):
     """The tree of one store as a filesystem. Single-threaded: every method is called from the trio loop.
 
     Args:
         fetch: brings bytes of a content into the store; whatever it raises, the reader gets.
         prefetch: a hint that these bytes will be read soon; returns at once.
         fetch_deadline_s: how long a reader or writer waits for absent bytes.
-        space: what the filesystem as a whole holds; None: the disk that the store is on.
     """
 
     def __init__(
@@ -89,149 +78,25 @@ class FileSystem:
         prefetch: Prefetch | None,
         owner: Owner,
         fetch_deadline_s: float,
-        space: Callable[[], Space] | None = None,
     ) -> None:
         self.owner = owner
         self.on_stale: Callable[[Stale], None] | None = None
         """Told what the kernel must forget after a change from another device; set while mounted."""
-        self._store = store
-        self._tree = store.tree
+        self.allowance: Callable[[], Allowance | None] = lambda: None
+        """What the account may hold, as the server said last; None while it has not."""
+        super().__init__(store)
         self._attachments = store.attachments
+        self._attachments.on_stored = self._note_stored
         self._presence = Presence(store.attachments, fetch, fetch_deadline_s)
         self._writeback = WriteBack(store, self._presence)
         self._prefetch = prefetch
-        self._space = space
         self._readers = trio.CapacityLimiter(READERS)
-        self._references = References()
-        self._files: dict[Inode, OpenFile] = {}
-
-    # --- names --------------------------------------------------------------------------------------------
-
-    def lookup(self, parent: Inode, name: bytes) -> Node:
-        """The node of a name; the kernel holds one more reference to it."""
-        node = self._tree.lookup(parent, name)
-        self._references.look(node.inode)
-        return self.seen(node)
-
-    def forget(self, inode: Inode, count: int) -> None:
-        """The kernel gives `count` references back."""
-        if self._references.forget(inode, count) and inode not in self._files:
-            self._doom(inode)
-
-    def entries(self, inode: Inode, after: int, limit: int) -> list[Entry]:
-        """At most `limit` entries of a directory whose cookies are above `after`, ascending."""
-        return self._tree.entries(inode, after, limit)
-
-    def entry_sent(self, inode: Inode) -> None:
-        """The kernel got this inode in a directory listing, which counts as a look-up."""
-        self._references.look(inode)
-
-    def parent(self, inode: Inode) -> Inode:
-        """The directory that a directory is in; the root is its own."""
-        return self._tree.parent(inode)
-
-    def make(
-        self,
-        parent: Inode,
-        name: bytes,
-        kind: Kind,
-        mode: int,
-        uid: int,
-        gid: int,
-        *,
-        rdev: int = 0,
-        target: bytes = b"",
-    ) -> Node:
-        """A new file, directory, symlink or special file; the kernel holds a reference to it."""
-        above = self._tree.get(parent)
-        if above.mode & 0o2000:  # a setgid directory hands down its group, and to directories the bit as well
-            gid = above.gid
-            if kind is Kind.DIRECTORY:
-                mode |= 0o2000
-        node = self._tree.create(
-            parent, name, kind, mode=mode & 0o7777, uid=uid, gid=gid, now_ns=time.time_ns(), rdev=rdev, target=target
-        )
-        self._references.look(node.inode)
-        return node
-
-    def link(self, inode: Inode, parent: Inode, name: bytes) -> Node:
-        """One more name for a file; the kernel holds one more reference to it."""
-        node = self._tree.link(inode, parent, name, time.time_ns())
-        self._references.look(inode)
-        self._outdate(inode)
-        return self.seen(node)
-
-    def unlink(self, parent: Inode, name: bytes) -> None:
-        """Remove a name; the file lives on while it is open."""
-        self._deleted(self._tree.unlink(parent, name, time.time_ns()))
-
-    def rmdir(self, parent: Inode, name: bytes) -> None:
-        """Remove an empty directory."""
-        self._deleted(self._tree.rmdir(parent, name, time.time_ns()))
-
-    def rename(
-        self,
-        parent: Inode,
-        name: bytes,
-        new_parent: Inode,
-        new_name: bytes,
-        *,
-        exchange: bool = False,
-        no_replace: bool = False,
-    ) -> None:
-        """Move a name; what it replaces lives on while it is open."""
-        replaced = self._tree.rename(
-            parent, name, new_parent, new_name, time.time_ns(), exchange=exchange, no_replace=no_replace
-        )
-        if replaced is not None:
-            self._deleted(replaced)
-
-    def readlink(self, inode: Inode) -> bytes:
-        """Where a symlink points."""
-        node = self._tree.get(inode)
-        if node.kind is not Kind.SYMLINK:
-            raise InvalidArgument("this is no symbolic link")
-        return node.target
-
-    def _deleted(self, node: Node) -> None:
-        inode = node.inode
-        self._outdate(inode)
-        if node.deleted:
-            self._references.delete(inode)
-            if inode not in self._references.lookups and inode not in self._files:
-                self._doom(inode)
-
-    def _outdate(self, inode: Inode) -> None:
-        file = self._files.get(inode)
-        if file is not None:
-            file.node = None
-
-    def _doom(self, inode: Inode) -> None:
-        if self._references.doom(inode) >= MAX_DOOMED:
-            self._purge()
-
-    def _purge(self) -> None:
-        doomed = self._references.take_doomed()
-        if not doomed:
-            return
-        try:
-            with self._store.transaction():
-                for inode in doomed:
-                    self._tree.purge(inode)
-        except BlobfsError as error:
-            self._references.put_back(doomed)
-            log.warning("the space of %d deleted files is not free yet: %s", len(doomed), error)
 
     # --- attributes ---------------------------------------------------------------------------------------
 
     def getattr(self, inode: Inode) -> Node:
         """A file as a reader sees it now, what is still buffered included."""
         return self.seen(self._tree.get(inode))
-
-    def seen(self, node: Node) -> Node:
-        """`node` of the store with what is buffered for it laid over."""
-        file = self._files.get(node.inode)
-        return node if file is None or not file.is_dirty else file.seen_through(node)
 
     async def setattr(
         self,
@@ -275,7 +140,10 @@ class FileSystem:
             if file is not None:
                 await self._writeback.landed(file)
 
-        return self.seen(await self._presence.perform(change, first=wait))
+        def perform() -> Node:
+            return change() if size is None else self._store.freeing(change)
+
+        return self.seen(await self._presence.perform(perform, first=wait))
 
     def _resize(self, inode: Inode, file: OpenFile | None, size: int, now_ns: int) -> Node:
         if file is None or not file.is_dirty:
@@ -299,11 +167,8 @@ class FileSystem:
         self._tree.remove_xattr(inode, name, time.time_ns())
 
     def space(self) -> tuple[Space, int]:
-        """What `df` shows, and the number of files."""
-        if self._space is not None:
-            return self._space(), self._tree.count()
-        disk = os.statvfs(self._store.path)
-        return Space(disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize), self._tree.count()
+        """What `df` shows, and the number of files. Never waits for the server."""
+        return within(disk_of(self._store.path, self._store.withheld()), self.allowance()), self._tree.count()
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
@@ -403,7 +268,6 @@ class FileSystem:
                 data = await trio.to_thread.run_sync(read, limiter=self._readers)
         except BytesAbsent:
             data = await self._presence.read(node.content, offset, length)
-            self._tell(Stale(((inode, False),), ()))  # it takes more blocks now
             if file is not None:
                 file.is_partial = True
         if file is not None and file.is_partial:  # worth it only where something had to be fetched already
@@ -502,6 +366,11 @@ class FileSystem:
     def _tell(self, stale: Stale) -> None:
         if self.on_stale is not None:
             self.on_stale(stale)
+
+    def _note_stored(self, inode: Inode) -> None:
+        """Its bytes came, or went: it takes more or fewer blocks now. From any thread."""
+        if inode in self._references.lookups:
+            self._tell(Stale(((inode, False),), ()))
 
     def invalidated(self, applied: Applied) -> Stale:
         """What the kernel must forget after a remote change."""

@@ -26,8 +26,8 @@ _CAP_DAC_OVERRIDE: Final = 1
 _UNMOUNT_S: Final = 10
 """fusermount3 -z only detaches, which takes no time; more means that it hangs."""
 READ_AHEAD: Final = 2 << 20
-"""Bytes that the kernel reads ahead: two requests, so that both processors have one. The default, 128 KiB, is an eighth of
-one."""
+"""Bytes that the kernel reads ahead: two requests, so that both processors have one. The default, 128 KiB, is an eighth
+of one."""
 
 
 @dataclass(frozen=True, slots=True)

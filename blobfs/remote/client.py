@@ -92,6 +92,16 @@ class Result:
     current: Sealed | None
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the account holds at the server, in bytes."""
+
+    used: int
+    quota: int | None
+    """None: no limit. May be less than `used`."""
+    objects: int
+
+
 class RemoteClient:
     """One account on one server, for this device. An async context manager; raises `RemoteError` kinds only."""
 
@@ -151,6 +161,15 @@ class RemoteClient:
         """
         condition = {"If-None-Match": "*"} if replaces is None else {"If-Match": replaces}
         await self._ask("PUT", self._path(protocol.SECRETS), most=64 << 10, body=body, headers=condition)
+
+    async def usage(self) -> Usage | None:
+        """What the account holds and may hold; None: the server is older than the question."""
+        try:
+            body = _json((await self._ask("GET", self._path(protocol.USAGE), most=64 << 10)).body)
+        except BlobNotFound:
+            return None
+        quota = body.get("quota")
+        return Usage(_count(body.get("used")), None if quota is None else _count(quota), _count(body.get("objects")))
 
     # --- documents ------------------------------------------------------------------------------------------
 
@@ -364,6 +383,12 @@ def _list(value: Any, most: int) -> list[Any]:
     return value
 
 
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+        raise _broken("usage")
+    return value
+
+
 def _sealed(value: Any) -> Sealed:
     entry = _members(value)
     doc_id, seq, revision = entry.get("doc_id"), entry.get("seq"), entry.get("revision")
@@ -443,4 +468,5 @@ __all__: Sequence[str] = (
     "RemoteClient",
     "Result",
     "Sealed",
+    "Usage",
 )

@@ -31,7 +31,7 @@ IntegrityError: Final = sqlcipher3.IntegrityError
 _FULL: Final = ("full", "disk I/O error")
 _FAILURES: Final = (sqlcipher3.DatabaseError, MemoryError)
 """SQLCipher answers all that follows a page that failed authentication with "out of memory"."""
-_NO_SPACE: Final = "the disk that holds the store is full or failing"
+FULL: Final = "the disk that holds the store is full or failing"
 
 
 class Database:
@@ -89,7 +89,7 @@ class Database:
             except sqlcipher3.DatabaseError as error:
                 self._connection.close()
                 if _is_full(error):
-                    raise NoSpace(_NO_SPACE) from error
+                    raise NoSpace(FULL) from error
                 raise StoreDamaged(f"{self.path.name} cannot be read with this store's key") from error
 
     def _migrate(self, ddl: str) -> None:
@@ -180,7 +180,7 @@ class Database:
     def _failure(self, error: Exception) -> Exception:
         if _is_full(error):
             self.failed = True
-            return NoSpace(_NO_SPACE)
+            return NoSpace(FULL)
         misused: bool = isinstance(error, (sqlcipher3.OperationalError, sqlcipher3.ProgrammingError))
         return error if misused else StoreDamaged(f"{self.path.name} is damaged")
 
@@ -205,7 +205,7 @@ class Database:
             NoSpace: a statement of this transaction failed already.
         """
         if self.failed:
-            raise NoSpace(_NO_SPACE)
+            raise NoSpace(FULL)
         try:
             if not self._connection.in_transaction:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -271,6 +271,11 @@ class Database:
         """Give the memory of the page cache back to the allocator."""
         self._connection.execute("PRAGMA shrink_memory").fetchall()
 
+    def spare(self) -> int:
+        """Bytes of pages that are free within the database."""
+        count, size = (self.one(f"PRAGMA {name}", ())[0] for name in ("freelist_count", "page_size"))
+        return int(count) * int(size)
+
     def applied(self) -> int:
         """Up to which journal record this database is complete."""
         return int(self.one("SELECT sequence FROM applied WHERE id = 1", ())[0])
@@ -309,7 +314,7 @@ def unlock(connection: Any, key: bytes, page_size: int) -> None:
 def refusal(path: Path, error: OSError) -> StoreError:
     """What it means that a file of the store could not be opened or written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
-        return NoSpace(_NO_SPACE)
+        return NoSpace(FULL)
     return StoreDamaged(f"{path.name} cannot be opened: {os.strerror(error.errno or 0)}")
 
 

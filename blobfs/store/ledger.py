@@ -28,10 +28,11 @@ from typing import Any, Final
 
 from blobfs.errors import NoSpace, StoreDamaged
 from blobfs.store import schema
-from blobfs.store.database import SHORT_LOG, Database, Value, refusal
+from blobfs.store.database import FULL, SHORT_LOG, Database, Value, refusal
 from blobfs.store.journal import Journal, journals, number_of, read
 from blobfs.store.log import Log
 from blobfs.store.readers import Readers
+from blobfs.store.reserve import Reserve
 from blobfs.values.keys import Keys, derive
 
 HEAVY: Final = 256 << 10
@@ -60,6 +61,8 @@ class Ledger:
         self.changed: list[Callable[[], None]] = []
         """Called after a transaction that left something to send; by the thread that made it."""
         self._directory = directory
+        self.reserve = Reserve(directory)
+        """Of the disk; before the databases are opened, which takes room, too."""
         self._flushing = threading.Lock()
         self._transaction = _Transaction(self)
         self._depth = 0
@@ -191,7 +194,7 @@ class Ledger:
                     if failed or self.documents.failed or self.blobs.failed:
                         self._undo()
                         if not failed:
-                            raise NoSpace("the disk that holds the store is full or failing")
+                            raise NoSpace(FULL)
                     else:
                         self._acknowledge()
                         notify = self._dirty
@@ -210,6 +213,9 @@ class Ledger:
         documents, blobs = self.documents, self.blobs
         if not documents.notes and not blobs.notes:
             return
+        if blobs.weight and self.reserve.is_spent and self.reserve.refuses(blobs.weight, blobs.spare()):
+            self._undo()
+            raise NoSpace(FULL)
         previous, sequence = self._sequence, self._sequence + 1
         mark = self._journal.size
         if self._loses:
@@ -286,6 +292,7 @@ class Ledger:
             self._limit = BATCH_BYTES
         except NoSpace:
             self._limit = self._journal.size + BATCH_BYTES
+            self.reserve.spend()  # for the next try: once the batch is in the databases, its journal gives room back
             if self.documents.failed or self.blobs.failed:
                 self._behind = True
 

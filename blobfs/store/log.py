@@ -19,10 +19,11 @@ import sqlcipher3
 
 from blobfs.store.database import SHORT_LOG, unlock
 
-FULL: Final = 384 << 20
+LONG: Final = 384 << 20
 """Bytes of log at which a commit moves them itself: who writes faster than the disk takes it waits for the disk."""
-_SHARE: Final = 4
-"""Of the disk's free room, the log takes one part in so many: it can only shrink while the database can grow."""
+_SHARE: Final = 16
+"""Of the disk's free room, a log that is not short takes one part in so many: on a full disk it is short.
+It can shrink only while the database can grow, and a start after a crash needs what `store/reserve.py` sets aside."""
 _BEGIN_WRITING: Final = 2
 """SYNC_FILE_RANGE_WRITE."""
 _sync_file_range = getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)
@@ -63,7 +64,7 @@ class Log:
             disk = os.statvfs(self._path.parent)
         except OSError:
             return SHORT_LOG
-        return max(SHORT_LOG, min(FULL, disk.f_bavail * disk.f_frsize // _SHARE))
+        return max(SHORT_LOG, min(LONG, disk.f_bavail * disk.f_frsize // _SHARE))
 
     def settle(self, *, is_calm: bool) -> None:
         """Move the log into the database if it is long, or not short and nobody writes. Does nothing on a full disk."""

@@ -1,6 +1,6 @@
 """A store: one account on one device. Opens every room of this floor in order, and owns the directory's lock.
 
-STORE/documents.db  blobs.db  journal-NNNNNNNNNN  secrets.json  lock
+STORE/documents.db  blobs.db  journal-NNNNNNNNNN  reserve  secrets.json  lock
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import fcntl
 import os
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from blobfs.errors import NotFound, StoreInUse, StoreMissing, UsageError
+from blobfs.errors import NoSpace, NotFound, StoreInUse, StoreMissing, UsageError
 from blobfs.store.attachments import Attachments
 from blobfs.store.content import ContentStore
 from blobfs.store.database import refusal
 from blobfs.store.documents import DocumentStore
+from blobfs.store.hidden import Hidden
 from blobfs.store.ledger import Ledger
 from blobfs.store.mending import check, mend
 from blobfs.store.pins import Pins
@@ -30,6 +32,8 @@ from blobfs.values.documents import ROOT
 from blobfs.values.keys import Keys
 from blobfs.values.nodes import ROOT_INODE
 from blobfs.values.revisions import DeviceId
+
+Result = TypeVar("Result")
 
 _SWEEPS: Final = 8
 """Slices of discarded rows that one tick deletes."""
@@ -63,6 +67,7 @@ class Store:
             self.queries = Queries(self._ledger, self.settings)
             self.pins = Pins(self._ledger)
             self.survey = Survey(self._ledger)
+            self.hidden = Hidden(self._ledger, self.tree)
             self._content = content
             self.device = DeviceId(self.settings.get("device", ""))
             self.transaction = self._ledger.transaction
@@ -153,11 +158,36 @@ class Store:
         Raises:
             NoSpace: the disk is full; nothing is lost.
         """
+        self._ledger.reserve.refill()
+        try:
+            self._free_rows()
+        except NoSpace:
+            self._ledger.reserve.spend()
+            raise
+        self._rest()
+
+    def freeing(self, action: Callable[[], Result]) -> Result:
+        """`action()`, one transaction that leaves less in the store; a full disk does not stop it.
+
+        Raises:
+            NoSpace: the reserve was given up before, and the disk is full again. Whatever else `action` raises.
+        """
+        while True:
+            try:
+                return action()
+            except NoSpace:
+                if not self._ledger.reserve.spend():
+                    raise
+
+    def withheld(self) -> int:
+        """Bytes that are free on the disk and not for files: they are to be the reserve again."""
+        return self._ledger.reserve.lacking
+
+    def _free_rows(self) -> None:
         self._ledger.tick()
         for _ in range(_SWEEPS):
             if not self._content.sweep():
                 break
-        self._rest()
 
     def _rest(self) -> None:
         """Give memory back to the system when nothing has been written for a while."""

@@ -32,6 +32,7 @@ from blobfs.remote.client import RemoteClient
 from blobfs.remote.retry import Backoff
 from blobfs.store.documents import Applied
 from blobfs.store.store import Store
+from blobfs.sync.allowance import Allowance
 from blobfs.sync.download import Download
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.evict import CacheLimits, evict
@@ -96,6 +97,7 @@ class SyncEngine:
         """Whether bytes must stay here; called from a worker thread."""
         self.health = Health()
         self._caught_up = trio.Event()
+        self.allowance = Allowance(client, self.health, DOWN)
         self.rounds = 0
         echoes = Echoes()
         leaves = Leaves(client, store.keys)
@@ -140,7 +142,8 @@ class SyncEngine:
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._download.run)
-                for task in (self._follow, self._send, self._apply_waiting, self._evict, self.keeper.run):
+                own = (self._follow, self._send, self._apply_waiting, self._evict)
+                for task in (*own, self.keeper.run, self.allowance.run):
                     nursery.start_soon(self._keep_up, task)
                 task_status.started()
         finally:
@@ -317,6 +320,8 @@ class SyncEngine:
                 next_s = 0.0
                 continue
             self.rounds += 1
+            if done.sent or done.error is not None:
+                self.allowance.outdate()
             if done.error is not None:
                 await self._stand_back(UP, done.error, backoff)
                 next_s = 0.0

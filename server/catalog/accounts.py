@@ -68,7 +68,8 @@ _TOKEN = select(
     TOKENS.c.seen_ns,
 ).join(USERS, USERS.c.id == TOKENS.c.user_id)
 _TOKEN_BY_HASH = _TOKEN.where(TOKENS.c.hash == bindparam("hash"), USERS.c.removed.is_(False))
-_LOCKED = _ACCOUNT.where(USERS.c.id == bindparam("user_id")).with_for_update()
+_BY_ID = _ACCOUNT.where(USERS.c.id == bindparam("user_id"))
+_LOCKED = _BY_ID.with_for_update()
 _ALL_LOCKED = _ACCOUNT.where(USERS.c.id.in_(bindparam("ids", expanding=True))).order_by(USERS.c.id).with_for_update()
 
 
@@ -94,6 +95,18 @@ def lock_accounts(connection: Connection, user_ids: Iterable[int]) -> dict[int, 
     """As `lock_account` for several, in one order for all; those removed are not among them, but locked too."""
     rows = connection.execute(_ALL_LOCKED, {"ids": sorted(set(user_ids))})
     return {row.id: Account(*row) for row in rows if not row.removed}
+
+
+def load_account(connection: Connection, user_id: int) -> Account:
+    """The account as it is at this moment; nobody is held up.
+
+    Raises:
+        AccountMissing: it was removed meanwhile.
+    """
+    row = connection.execute(_BY_ID, {"user_id": user_id}).first()
+    if row is None or row.removed:
+        raise AccountMissing("The account was removed.")
+    return Account(*row)
 
 
 def list_accounts(connection: Connection) -> list[Account]:

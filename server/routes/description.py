@@ -76,6 +76,7 @@ SCHEMAS: Final[Json] = {
         failures_total=_COUNT,
         process=_object(open_requests=_COUNT, waiting_requests=_COUNT),
     ),
+    "Usage": _object(used=_COUNT, quota=_or_null(_COUNT), objects=_COUNT),
     "About": _object(
         server={"const": "blobfs"}, version={"const": protocol.VERSION}, features=_list_of(_TEXT),
         limits={"type": "object", "additionalProperties": _COUNT},
@@ -219,6 +220,7 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
             body={_BYTES: {"type": "string", "format": "binary", "minLength": 1}},
         ),
     },
+    protocol.USAGE: {"get": _operation("What the account holds and may hold", {200: _ref("Usage")})},
     protocol.INCOMING: {
         "put": _NEW_BLOB
         | {"summary": "Leave something for an account", "parameters": [_header(protocol.DIGEST, _DIGEST)]},

@@ -119,6 +119,20 @@ def test_a_full_quota_lets_the_mount_go_on_and_is_named(desk: Desk, server: Acco
     assert desk.run("sync", desk.mount, "--wait", "--timeout", "30").returncode == 0
 
 
+def test_df_shows_what_the_quota_leaves(desk: Desk, server: AccountServer) -> None:
+    desk.up("--connect", server.command("user", "add", "alice", "--quota", str(32 << 20))["invite"])
+    wait_until(lambda: bool(desk.status()["usage"]))
+    disk = os.statvfs(desk.mount)
+    assert disk.f_blocks * disk.f_frsize == 32 << 20
+    (desk.mount / "note").write_bytes(os.urandom(5 << 20))
+    assert desk.run("sync", desk.mount, "--wait").returncode == 0
+    wait_until(lambda: os.statvfs(desk.mount).f_bavail * disk.f_frsize < 27 << 20)
+    assert "of 32.0 MiB used" in desk.run("status", desk.mount).stdout
+    assert "of 32.0 MiB used" in desk.run("doctor", desk.mount).stdout
+    server.stop()
+    assert os.statvfs(desk.mount).f_bavail * disk.f_frsize < 27 << 20
+
+
 def test_a_revoked_token_lets_the_mount_go_on_and_is_named(desk: Desk, server: AccountServer) -> None:
     desk.up("--connect", server.command("user", "add", "alice")["invite"])
     server.command("token", "revoke", "alice", server.command("token", "list", "alice")[0]["number"])

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import trio
 
-from blobfs.errors import BlobfsError, RemoteUnavailable
+from blobfs.errors import BlobfsError, BytesAbsent, RemoteUnavailable
 from blobfs.fs.filesystem import FileSystem, Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
@@ -65,14 +65,14 @@ class Shelf:
                     raise RemoteUnavailable("this device is offline") from None
                 self._store.attachments.keep(content, index, extent.blob_id, 0, plaintext)
 
-    def evict(self) -> None:
+    async def evict(self) -> None:
         """All that changed is on the server now, and no byte of it here."""
         for changed in self._store.documents.changed(1_000_000):
-            self._take(changed)
+            await self._take(changed)
         for content, index in self._store.attachments.evictable(1_000_000):
             self._store.attachments.evict(content, [index])
 
-    def _take(self, changed: Changed) -> None:
+    async def _take(self, changed: Changed) -> None:
         store, local = self._store, self._store.documents.local(changed.doc_id)
         assert local is not None
         node = local.node
@@ -81,7 +81,7 @@ class Shelf:
             for index, extent in store.attachments.extents(node.content).items():
                 if extent.dirty:
                     length = extent_length(node.size, index)
-                    plaintext = store.attachments.read_extent(node.content, index, length)
+                    plaintext = await self._read(node.content, index, length)
                     blob_id = BlobId(hashlib.sha256(plaintext).hexdigest())
                     (self._path / blob_id).write_bytes(plaintext)
                     sealed[index] = (blob_id, length)
@@ -90,6 +90,14 @@ class Shelf:
             assert local is not None
         revision = Revision.of({store.device: local.edit})
         store.documents.record_synced(changed.doc_id, changed.edit, revision, local.document, node.deleted)
+
+    async def _read(self, content: Content, index: int, length: int) -> bytes:
+        """A dirty extent, of which rows may have been evicted before others of it were written."""
+        try:
+            return self._store.attachments.read_extent(content, index, length)
+        except BytesAbsent:
+            await self.fetch(content, index * EXTENT, length)
+            return self._store.attachments.read_extent(content, index, length)
 
 
 async def _run(store: Store, mountpoint: Path, options: MountOptions) -> None:
@@ -120,7 +128,7 @@ async def _play_other_device(store: Store, fs: FileSystem, shelf: Shelf) -> None
     counter = 0
     while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
         if line == "/evict\n":
-            shelf.evict()
+            await shelf.evict()
             print("done", flush=True)
             continue
         counter += 1

@@ -26,6 +26,7 @@ ROUTES: list[tuple[str, str, dict[str, Any], set[str]]] = [
     ("GET", "/documents/{user}/d/revisions", {}, READ),
     ("HEAD", "/events/{user}", {}, READ),
     ("GET", "/secrets/{user}", {}, READ),
+    ("GET", "/usage/{user}", {}, READ),
     ("PUT", "/blobs/{user}/new", {"content": b"x"}, CREATE),
     ("POST", "/stream/{user}?direction=upload", {"content": b""}, CREATE),
     ("POST", "/documents/{user}", {"json": {"changes": [change("n", None, "r1")]}}, CREATE),
