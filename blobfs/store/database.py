@@ -50,6 +50,8 @@ class Database:
         """What the current transaction did here so far."""
         self.weight = 0
         """Bytes of payload in `notes`."""
+        self.patched = 0
+        """Of these, bytes of patches that are smaller than a page."""
         self.in_step = False
         """Whether the current transaction is marked, and so can be undone."""
         self.failed = False
@@ -176,6 +178,8 @@ class Database:
             raise self._failure(error) from error
         self.notes.append((self.number, PATCH, (position, offset, data)))
         self.weight += len(data)
+        if len(data) < self._page_size:
+            self.patched += len(data)
 
     def _failure(self, error: Exception) -> Exception:
         if _is_full(error):
@@ -241,7 +245,7 @@ class Database:
 
     def _forget(self) -> None:
         self.in_step = False
-        self.weight = 0
+        self.weight = self.patched = 0
         if self.notes:
             self.notes = []
 

@@ -221,7 +221,8 @@ class Ledger:
         if self._loses:
             self._loss = sequence
         try:
-            if blobs.weight >= HEAVY:
+            # A page costs more than a copy of the few bytes that were changed in it: those go the way of small writes.
+            if blobs.weight - blobs.patched >= HEAVY:
                 self._journal.append(sequence, sequence, documents.notes)
                 if self._loss > self._safe:
                     self._flush_journal()
