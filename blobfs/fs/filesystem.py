@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Final, NamedTuple
 
 import trio
@@ -32,9 +33,10 @@ from blobfs.fs.space import Allowance, Space, disk_of, within
 from blobfs.fs.stale import Stale, stale_after
 from blobfs.fs.writeback import MAX_HELD, SPILL, WriteBack
 from blobfs.store.documents import Applied
+from blobfs.store.readers import COUNT as READERS
 from blobfs.store.store import Store
 from blobfs.values.documents import Kind
-from blobfs.values.extents import MAX_SIZE
+from blobfs.values.extents import MAX_SIZE, ROW
 from blobfs.values.nodes import Content, Inode, Node
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,9 @@ Prefetch = Callable[[Content, int, int], None]
 
 FLUSH_S: Final = 5.0
 """How long bytes written stay in memory alone while their file stays open."""
+BESIDE: Final = 2 * ROW
+"""Bytes from which a read goes to a worker thread, so that a sequential reader's next ones are deciphered meanwhile;
+below, the hop costs more."""
 PREFETCH: Final = 8 << 20
 """Bytes that a reader in sequence is kept ahead by: two extents."""
 
@@ -85,6 +90,7 @@ class FileSystem(Names):
         self._presence = Presence(store.attachments, fetch, fetch_deadline_s)
         self._writeback = WriteBack(store, self._presence)
         self._prefetch = prefetch
+        self._readers = trio.CapacityLimiter(READERS)
 
     # --- attributes ---------------------------------------------------------------------------------------
 
@@ -244,7 +250,7 @@ class FileSystem(Names):
 
         Raises:
             RemoteUnavailable, IntegrityError: bytes that are not here could not be fetched.
-        Checkpoint: only when bytes are fetched.
+        Checkpoint: only when bytes are fetched, or many.
         """
         file = self._files.get(inode)
         if file is not None and file.is_dirty:
@@ -255,7 +261,11 @@ class FileSystem(Names):
         if length <= 0 or node.content is None:
             return b""
         try:
-            data = self._attachments.read(node.content, offset, length)
+            if length < BESIDE:
+                data = self._attachments.read(node.content, offset, length)
+            else:
+                read = partial(self._attachments.read_beside, node.content, offset, length)
+                data = await trio.to_thread.run_sync(read, limiter=self._readers)
         except BytesAbsent:
             data = await self._presence.read(node.content, offset, length)
             if file is not None:

@@ -27,6 +27,7 @@ from blobfs.values.nodes import Content
 
 _ROW: Final = "SELECT payload FROM rows WHERE position = ?"
 _ROWS: Final = "SELECT position, payload FROM rows WHERE position BETWEEN ? AND ?"
+_PRESENCE: Final = "SELECT extent, present FROM extents WHERE content = ? AND extent BETWEEN ? AND ?"
 _EXTENT: Final = "SELECT blob_id, length, present, dirty FROM extents WHERE content = ? AND extent = ?"
 _PUT_EXTENT: Final = "INSERT OR REPLACE INTO extents VALUES (?, ?, ?, ?, ?, ?, ?)"
 _ANY_ROW: Final = "SELECT 1 FROM rows WHERE position BETWEEN ? AND ? LIMIT 1"
@@ -71,6 +72,8 @@ class ContentStore:
         self._newest = newest
         self._frozen: dict[Content, Content] = {}
         """Contents that are read as they were at one moment, and where their rows of that moment go."""
+        self._touched: tuple[int, set[Content]] = (0, set())
+        """After how many commits these contents were changed: until the next, only the ledger sees how they are."""
         self._unresolved = {row[0] for row in ledger.all(self._db, "SELECT content FROM unresolved")}
 
     def new(self) -> Content:
@@ -96,10 +99,15 @@ class ContentStore:
 
     def require(self, content: Content, offset: int, length: int) -> None:
         """Raise `BytesAbsent` unless every row that the range touches is here."""
+        self._check(
+            content, offset, length, self._ledger.all(self._db, _PRESENCE, *_extents_of(content, offset, length))
+        )
+
+    def _check(self, content: Content, offset: int, length: int, presence: Iterable[tuple[int, int]]) -> None:
         first_row, last_row = offset // ROW, (offset + length - 1) // ROW
         absent = [
             extent * ROWS_PER_EXTENT + bit
-            for extent, present in self._presence(content, first_row // ROWS_PER_EXTENT, last_row // ROWS_PER_EXTENT)
+            for extent, present in presence
             if present != ALL_ROWS
             for bit in range(ROWS_PER_EXTENT)
             if not present >> bit & 1 and first_row <= extent * ROWS_PER_EXTENT + bit <= last_row
@@ -108,15 +116,6 @@ class ContentStore:
             raise BytesAbsent(content, absent[0] * ROW, (absent[-1] + 1 - absent[0]) * ROW)
         if content in self._unresolved:
             raise BytesAbsent(content, offset, length)
-
-    def _presence(self, content: Content, first: int, last: int) -> list[tuple[int, int]]:
-        return self._ledger.all(
-            self._db,
-            "SELECT extent, present FROM extents WHERE content = ? AND extent BETWEEN ? AND ?",
-            content,
-            first,
-            last,
-        )
 
     def read(self, content: Content, offset: int, length: int) -> bytes:
         """Exactly `length` bytes; holes and what a row lacks are zeros.
@@ -133,14 +132,23 @@ class ContentStore:
             return self._read_rows(content, offset, length)
 
     def _read_rows(self, content: Content, offset: int, length: int) -> bytes:
-        first, last = offset // ROW, (offset + length - 1) // ROW
-        found = dict(self._ledger.all(self._db, _ROWS, _position(content, first), _position(content, last)))
-        pieces = []
-        for row, start, wanted in spans(offset, length, ROW):
-            payload = found.get(_position(content, row), b"")
-            piece = payload if len(payload) == wanted else payload[start : start + wanted]
-            pieces.append(piece if len(piece) == wanted else piece.ljust(wanted, b"\0"))
-        return b"".join(pieces)
+        return _join(content, offset, length, self._ledger.all(self._db, _ROWS, *_rows_at(content, offset, length)))
+
+    def read_beside(self, content: Content, offset: int, length: int) -> bytes:
+        """As `read`, for a worker thread: it waits for no writer, unless the content was changed just now."""
+        commits, touched = self._touched
+        if (commits != self._db.commits or content not in touched) and content not in self._unresolved:
+            presence = (_PRESENCE, _extents_of(content, offset, length))
+            answers = self._ledger.readers.ask(presence, (_ROWS, _rows_at(content, offset, length)))
+            if answers is not None:
+                self._check(content, offset, length, answers[0])
+                return _join(content, offset, length, answers[1])
+        return self.read(content, offset, length)
+
+    def _touch(self, content: Content) -> None:
+        if self._touched[0] != self._db.commits:
+            self._touched = (self._db.commits, set())
+        self._touched[1].add(content)
 
     # --- writing ----------------------------------------------------------------------------------------
 
@@ -154,6 +162,7 @@ class ContentStore:
         """
         if content in self._unresolved:
             raise BytesAbsent(content, offset, len(data))
+        self._touch(content)
         view = memoryview(data)
         pieces = list(spans(offset, len(view), ROW))
         for row, start, length in {pieces[0], pieces[-1]}:
@@ -214,6 +223,7 @@ class ContentStore:
         freed = 0
         if content in self._unresolved:
             raise BytesAbsent(content, 0, max(1, old))
+        self._touch(content)
         if new < old:
             if new % ROW:
                 self.require(content, new - new % ROW, 1)
@@ -355,6 +365,7 @@ class ContentStore:
         known = self.extent(content, index)
         if known is None or known.blob_id != blob_id:
             return 0
+        self._touch(content)
         stored, present = 0, known.present
         for at in range(0, len(plaintext), ROW):
             row = first_row + at // ROW
@@ -380,6 +391,7 @@ class ContentStore:
         Returns the bytes that moved. What remains of `old` is the caller's to discard.
         """
         former = {} if old is None else self.extents(old)
+        self._touch(content)
         moved = 0
         for index, blob_id in blobs.items():
             length, have = attachment.blob_length(index), former.get(index)
@@ -418,6 +430,7 @@ class ContentStore:
         self._unresolved.discard(content)
 
     def _move(self, old: Content, new: Content, index: int) -> int:
+        self._touch(old)
         first, last = _rows_of(old, index)
         shift = _position(new, 0) - _position(old, 0)
         moved = int(self._db.one(_STORED, (first, last))[0])
@@ -455,6 +468,25 @@ def _position(content: int, row: int) -> int:
 
 def _range(content: int) -> tuple[int, int]:
     return _position(content, 0), _position(content + 1, 0) - 1
+
+
+def _extents_of(content: Content, offset: int, length: int) -> tuple[int, int, int]:
+    return content, offset // EXTENT, (offset + length - 1) // EXTENT
+
+
+def _rows_at(content: Content, offset: int, length: int) -> tuple[int, int]:
+    return _position(content, offset // ROW), _position(content, (offset + length - 1) // ROW)
+
+
+def _join(content: Content, offset: int, length: int, rows: Iterable[tuple[int, bytes]]) -> bytes:
+    """The bytes of a range, of which these rows are stored."""
+    found = dict(rows)
+    pieces = []
+    for row, start, wanted in spans(offset, length, ROW):
+        payload = found.get(_position(content, row), b"")
+        piece = payload if len(payload) == wanted else payload[start : start + wanted]
+        pieces.append(piece if len(piece) == wanted else piece.ljust(wanted, b"\0"))
+    return b"".join(pieces)
 
 
 def _rows_of(content: Content, index: int) -> tuple[int, int]:

@@ -25,6 +25,8 @@ Note = tuple[int, str, Sequence[Value]]
 PATCH: Final = "PATCH"
 """Stands in place of SQL for `patch`: parameters are (position, offset, bytes)."""
 
+SHORT_LOG: Final = 32 << 20
+"""Bytes of a log that stay when its pages are in the database; they are written anew."""
 IntegrityError: Final = sqlcipher3.IntegrityError
 _FULL: Final = ("full", "disk I/O error")
 _FAILURES: Final = (sqlcipher3.DatabaseError, MemoryError)
@@ -48,10 +50,14 @@ class Database:
         """What the current transaction did here so far."""
         self.weight = 0
         """Bytes of payload in `notes`."""
+        self.patched = 0
+        """Of these, bytes of patches that are smaller than a page."""
         self.in_step = False
         """Whether the current transaction is marked, and so can be undone."""
         self.failed = False
         """A full or failing disk came between: SQLite may have taken back the whole batch."""
+        self.commits = 0
+        """How often a batch was committed."""
         self._tight = False
         """Changed pages stay in memory, since the disk is full."""
         try:
@@ -62,18 +68,12 @@ class Database:
             os.fspath(path), isolation_level=None, check_same_thread=False, cached_statements=512
         )
         self._configure(key, page_size, cache_kib)
-        self._log_pages = (32 << 20) // page_size
+        self._page_size = page_size
         self._migrate(ddl)
 
     def _configure(self, key: bytes, page_size: int, cache_kib: int) -> None:
-        # SQLCipher would tell its own errors on standard error, past whoever says them in a sentence.
-        self._connection.execute("PRAGMA cipher_log_level = NONE")
-        # A raw key in x'..' quotes: no PBKDF2 at every open.
-        self._connection.execute(f"PRAGMA key = \"x'{key.hex()}'\"")
+        unlock(self._connection, key, page_size)
         for pragma in (
-            "cipher_log_level = NONE",
-            f"cipher_page_size = {page_size}",
-            "cipher_hmac_algorithm = HMAC_SHA256",
             # Not before the cipher is set up. A row's pages are then found without reading those before them, and
             # freed without reading any. Only a new database heeds it.
             "auto_vacuum = INCREMENTAL",
@@ -82,6 +82,7 @@ class Database:
             "journal_mode = WAL",
             "temp_store = MEMORY",
             "synchronous = NORMAL",
+            f"journal_size_limit = {SHORT_LOG}",
             f"cache_size = -{cache_kib}",
             "trusted_schema = OFF",
         ):
@@ -177,6 +178,8 @@ class Database:
             raise self._failure(error) from error
         self.notes.append((self.number, PATCH, (position, offset, data)))
         self.weight += len(data)
+        if len(data) < self._page_size:
+            self.patched += len(data)
 
     def _failure(self, error: Exception) -> Exception:
         if is_full(error):
@@ -242,7 +245,7 @@ class Database:
 
     def _forget(self) -> None:
         self.in_step = False
-        self.weight = 0
+        self.weight = self.patched = 0
         if self.notes:
             self.notes = []
 
@@ -257,15 +260,16 @@ class Database:
                 self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute("UPDATE applied SET sequence = ? WHERE id = 1", (sequence,))
             self._connection.execute("COMMIT")
+            self.commits += 1
             if self._tight:
                 self._connection.execute("PRAGMA cache_spill = ON")
                 self._tight = False
         except _FAILURES as error:
             raise self._failure(error) from error
 
-    def bound_log(self, is_bound: bool) -> None:
-        """Whether a log that has grown to 32 MiB moves into the database, which takes room on the disk first."""
-        self._connection.execute(f"PRAGMA wal_autocheckpoint = {self._log_pages if is_bound else 0}").fetchall()
+    def bound_log(self, size: int) -> None:
+        """At which size, in bytes, a commit moves the log into the database, which takes room there; 0: at none."""
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {size // self._page_size}").fetchall()
 
     def shrink(self) -> None:
         """Give the memory of the page cache back to the allocator."""
@@ -314,6 +318,20 @@ class Database:
     def close(self) -> None:
         """Close the connection; SQLite moves the log into the database."""
         self._connection.close()
+
+
+def unlock(connection: Any, key: bytes, page_size: int) -> None:
+    """Tell a connection how its database is sealed. Nothing is read yet, so nothing can be wrong yet."""
+    # SQLCipher would tell its own errors on standard error, past whoever says them in a sentence.
+    connection.execute("PRAGMA cipher_log_level = NONE")
+    # A raw key in x'..' quotes: no PBKDF2 at every open.
+    connection.execute(f"PRAGMA key = \"x'{key.hex()}'\"")
+    for pragma in (
+        "cipher_log_level = NONE",
+        f"cipher_page_size = {page_size}",
+        "cipher_hmac_algorithm = HMAC_SHA256",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
 
 
 def refusal(path: Path, error: OSError) -> StoreError:

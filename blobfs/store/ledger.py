@@ -28,8 +28,10 @@ from typing import Any, Final
 
 from blobfs.errors import NoSpace, StoreDamaged
 from blobfs.store import schema
-from blobfs.store.database import FULL, Database, Value, refusal
+from blobfs.store.database import FULL, SHORT_LOG, Database, Value, refusal
 from blobfs.store.journal import Journal, journals, number_of, read
+from blobfs.store.log import Log
+from blobfs.store.readers import Readers
 from blobfs.store.reserve import Reserve
 from blobfs.values.keys import Keys, derive
 
@@ -76,6 +78,8 @@ class Ledger:
         self._retired: list[Journal] = []
         self._journal: Journal
         self._sequence = 0
+        self._ticked = 0
+        """The last record at the last tick."""
         self._loss = 0
         """The last record that deleted rows."""
         self._heavy = 0
@@ -86,18 +90,27 @@ class Ledger:
             directory / "documents.db", 0, keys.documents_db, schema.DOCUMENTS_PAGE, schema.DOCUMENTS, 32 << 10
         )
         self._databases = [self.documents]
+        self._opened: list[Database | Log | Readers] = [self.documents]
         try:
             self.blobs = Database(directory / "blobs.db", 1, keys.blobs_db, schema.BLOBS_PAGE, schema.BLOBS, 32 << 10)
             self._databases.append(self.blobs)
+            self._opened.append(self.blobs)
+            self._log = Log(self.blobs.path, keys.blobs_db, schema.BLOBS_PAGE)
+            self._opened.append(self._log)
+            self.readers = Readers(self.blobs.path, keys.blobs_db, schema.BLOBS_PAGE)
+            self._opened.append(self.readers)
             self._key = derive(keys.journal, "store", self._pair())
             self.unclean = bool(journals(directory))
             """Whether the last run ended without `close`."""
             self.recovered = self._recover()
             """Records that had to be run again."""
         except BaseException:
-            for database in self._databases:
-                database.close()
+            self._close_databases()
             raise
+
+    def _close_databases(self) -> None:
+        for opened in reversed(self._opened):
+            opened.close()
 
     def _pair(self) -> bytes:
         """The mark of the store that both databases bear. A journal and a database of another store are refused."""
@@ -174,6 +187,7 @@ class Ledger:
 
     def _leave(self, failed: bool) -> None:
         notify = False
+        heavy = self._heavy
         try:
             if self._depth == 1:
                 try:
@@ -189,6 +203,8 @@ class Ledger:
         finally:
             self._depth -= 1
             self.lock.release()
+        if self._heavy > heavy:
+            self._log.hurry()
         if notify:
             for callback in self.changed:
                 callback()
@@ -205,7 +221,8 @@ class Ledger:
         if self._loses:
             self._loss = sequence
         try:
-            if blobs.weight >= HEAVY:
+            # A page costs more than a copy of the few bytes that were changed in it: those go the way of small writes.
+            if blobs.weight - blobs.patched >= HEAVY:
                 self._journal.append(sequence, sequence, documents.notes)
                 if self._loss > self._safe:
                     self._flush_journal()
@@ -287,11 +304,14 @@ class Ledger:
             raise refusal(database.path, error) from error
 
     def tick(self) -> None:
-        """Commit a batch that is old enough. For a worker thread, about once a second."""
+        """Commit a batch that is old enough, and see to the log. For a worker thread, about once a second."""
         with self.lock:
             due = self._since and time.monotonic() - self._since >= BATCH_AGE_S
+            is_calm, self._ticked = self._sequence == self._ticked, self._sequence
+            self.blobs.bound_log(self._log.bound())
         if due:
             self.commit()
+        self._log.settle(is_calm=is_calm)
 
     @property
     def sequence(self) -> int:
@@ -396,8 +416,7 @@ class Ledger:
         finally:
             for journal in (*self._retired, self._journal):
                 journal.close()
-            for database in self._databases:
-                database.close()
+            self._close_databases()
             if complete:
                 self._journal.path.unlink(missing_ok=True)
 
@@ -406,7 +425,7 @@ class Ledger:
     def _recover(self) -> int:
         old = journals(self._directory)
         for database in self._databases:
-            database.bound_log(False)  # what room a full disk has left is for what was acknowledged
+            database.bound_log(0)  # what room a full disk has left is for what was acknowledged
         done = self._replay()
         if old:
             self.blobs.commit(self._sequence)
@@ -418,8 +437,8 @@ class Ledger:
         self._flush_journal()
         for path in old:
             path.unlink(missing_ok=True)
-        for database in self._databases:
-            database.bound_log(True)
+        self.documents.bound_log(SHORT_LOG)
+        self.blobs.bound_log(self._log.bound())
         return done
 
     def _replay(self) -> int:

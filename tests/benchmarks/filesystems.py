@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests.benchmarks import ceiling
 from tests.benchmarks.processes import ProcessFailed, mounted
+from tests.benchmarks.trial import Result
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PASSPHRASE: Final = "correct horse battery staple"
@@ -71,6 +73,8 @@ class Filesystem:
     """What both commands read: a passphrase, with its repetition."""
     environment: Callable[[Place], Mapping[str, str]] = field(default=lambda place: {})
     remark: str = ""
+    measure: Callable[[Path, float, int], dict[str, Result]] | None = None
+    """In place of mounting: figures for a directory, at a scale, with a seed."""
 
     def why_not(self) -> str:
         """What is missing here; empty when it can be used."""
@@ -171,6 +175,12 @@ _EMPTY: Final[Argv] = [sys.executable, "-m", "tests.benchmarks.empty"]
 
 FILESYSTEMS: Final = (
     Filesystem("native", remark="the disk itself, nothing encrypted"),
+    Filesystem(
+        "sqlcipher",
+        module="sqlcipher3",
+        measure=ceiling.measure,
+        remark="no filesystem: rows as blobfs has them, written and read by SQLCipher in one thread",
+    ),
     Filesystem(
         "blobfs",
         module="blobfs.cli",

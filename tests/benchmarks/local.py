@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -106,6 +106,8 @@ def run_pass(
 ) -> dict[str, Result]:
     """One filesystem, every workload once, on a disk of its own."""
     wanted = [workload.name for workload in WORKLOADS.select(options.only)]
+    if filesystem.measure is not None:
+        return _measure(filesystem.measure, options, number, wanted)
     try:
         with (
             tempfile.TemporaryDirectory(prefix="blobfs-bench-", dir=options.disk) as images,
@@ -119,6 +121,16 @@ def run_pass(
             return results
     except (DiskFailed, ProcessFailed, OSError) as error:
         return {name: {"unit": WORKLOADS[name].unit, "error": str(error)} for name in wanted}
+
+
+def _measure(
+    measure: Callable[[Path, float, int], dict[str, Result]], options: Options, number: int, wanted: Sequence[str]
+) -> dict[str, Result]:
+    with (
+        tempfile.TemporaryDirectory(prefix="blobfs-bench-", dir=options.disk) as images,
+        fresh_disk(Path(images)) as disk,
+    ):
+        return {name: result for name, result in measure(disk, options.scale, number).items() if name in wanted}
 
 
 def _act(directory: Path, pid: int | None, options: Options, tarball: Path, number: int) -> dict[str, Result]:

@@ -86,6 +86,10 @@ def write(store: Store, inode: Inode, offset: int, data: bytes) -> Node:
 
 
 def content(store: Store, inode: Inode) -> bytes:
-    """All bytes of a file."""
+    """All bytes of a file, by both ways of reading."""
     node = store.tree.get(inode)
-    return b"" if node.content is None else store.attachments.read(node.content, 0, node.size)
+    if node.content is None:
+        return b""
+    data = store.attachments.read(node.content, 0, node.size)
+    assert store.attachments.read_beside(node.content, 0, node.size) == data
+    return data

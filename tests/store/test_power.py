@@ -1,7 +1,7 @@
 """Power loss: of what was written since the last flush to the disk, any pages may be there or not.
 
 What was flushed is known by watching `fdatasync` and `fsync`. The databases' main files are written by checkpoints
-alone, and there is none here: it takes a log of 32 MiB.
+alone, and there is none here: it takes a log of more than 32 MiB.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from blobfs.errors import BytesAbsent
 from blobfs.store.store import Store
@@ -40,6 +41,17 @@ def test_workers_and_the_loop_never_see_half_of_a_transaction(bench: Bench, stor
         data = store.attachments.read_extent(node.content, 0, node.size)
         assert data == data[:1] * len(data)
 
+    def read_beside() -> None:
+        node = store.tree.get(written.inode)
+        assert node.content is not None
+        data = store.attachments.read_beside(node.content, 0, node.size)
+        assert data == data[:1] * len(data)
+
+    def read_fetched_beside() -> None:
+        with suppress(BytesAbsent):
+            data = store.attachments.read_beside(fetched.content, 0, EXTENT)  # type: ignore[arg-type]
+            assert data == b"f" * EXTENT
+
     def read_fetched() -> None:
         try:
             assert store.attachments.read_extent(fetched.content, 0, EXTENT) == b"f" * EXTENT  # type: ignore[arg-type]
@@ -49,7 +61,18 @@ def test_workers_and_the_loop_never_see_half_of_a_transaction(bench: Bench, stor
     def evict() -> None:
         store.attachments.evict(fetched.content, [0])  # type: ignore[arg-type]
 
-    actions = [read_extent, read_fetched, evict, store.tick, store._ledger.commit, store.sync, store._ledger.commit]
+    actions = [
+        read_extent,
+        read_beside,
+        read_beside,
+        read_fetched,
+        read_fetched_beside,
+        evict,
+        store.tick,
+        store._ledger.commit,
+        store.sync,
+        store._ledger.commit,
+    ]
     threads = [threading.Thread(target=repeat(action)) for action in actions]
     for thread in threads:
         thread.start()

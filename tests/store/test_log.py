@@ -1,0 +1,59 @@
+"""The log of blobs.db moves into the database beside the writers, and gives its room back."""
+
+from __future__ import annotations
+
+import os
+
+from blobfs.store.database import SHORT_LOG
+from blobfs.store.store import Store
+from blobfs.values.documents import Kind
+from blobfs.values.nodes import ROOT_INODE, Inode
+from tests.store.conftest import Bench
+
+CHUNK = 4 << 20
+
+
+def fill(store: Store, name: bytes, size: int) -> tuple[Inode, bytes]:
+    """A file of random bytes, written as large files are."""
+    node = store.tree.create(ROOT_INODE, name, Kind.FILE, mode=0o600, uid=0, gid=0, now_ns=1)
+    data = os.urandom(size)
+    for start in range(0, size, CHUNK):
+        piece = data[start : start + CHUNK]
+        store.attachments.write(node.inode, [(start, piece)], start + len(piece), 2, 2)
+    return node.inode, data
+
+
+def read(store: Store, inode: Inode) -> bytes:
+    node = store.tree.get(inode)
+    assert node.content is not None
+    return store.attachments.read(node.content, 0, node.size)
+
+
+def test_a_long_log_is_moved_when_nobody_writes(bench: Bench) -> None:
+    store = bench.create()
+    path = store.path
+    inode, data = fill(store, b"large", SHORT_LOG + (8 << 20))
+    log, database = path / "blobs.db-wal", path / "blobs.db"
+    assert log.stat().st_size > len(data) > database.stat().st_size  # no commit has waited for it
+    store.tick()
+    assert log.stat().st_size > len(data)  # somebody wrote just now
+    store.sync()
+    store.tick()
+    store.tick()
+    assert log.stat().st_size <= SHORT_LOG
+    assert database.stat().st_size > len(data)
+    assert read(store, inode) == data
+    bench.close(store)
+    assert read(bench.open(path), inode) == data
+
+
+def test_an_open_batch_does_not_keep_a_log_from_being_moved(bench: Bench) -> None:
+    store = bench.create()
+    inode, data = fill(store, b"large", SHORT_LOG + (8 << 20))
+    small = store.tree.create(ROOT_INODE, b"small", Kind.FILE, mode=0o600, uid=0, gid=0, now_ns=1)
+    store.attachments.write(small.inode, [(0, b"small")], 5, 2, 2)  # its batch is not committed yet
+    store.tick()
+    store.tick()
+    assert (store.path / "blobs.db").stat().st_size > len(data)
+    assert read(store, inode) == data
+    assert read(store, small.inode) == b"small"
