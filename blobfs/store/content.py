@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from blobfs.errors import BytesAbsent
 from blobfs.store.ledger import Ledger
 from blobfs.store.schema import ROW_BITS
+from blobfs.store.small import PUT_EXTENT, PUT_ROW, SmallContents, range_of
 from blobfs.values.extents import (
     ALL_ROWS,
     EXTENT,
@@ -28,7 +29,6 @@ from blobfs.values.nodes import Content
 _ROW: Final = "SELECT payload FROM rows WHERE position = ?"
 _ROWS: Final = "SELECT position, payload FROM rows WHERE position BETWEEN ? AND ?"
 _EXTENT: Final = "SELECT blob_id, length, present, dirty FROM extents WHERE content = ? AND extent = ?"
-_PUT_EXTENT: Final = "INSERT OR REPLACE INTO extents VALUES (?, ?, ?, ?, ?, ?, ?)"
 _ANY_ROW: Final = "SELECT 1 FROM rows WHERE position BETWEEN ? AND ? LIMIT 1"
 _STORED: Final = "SELECT COALESCE(SUM(length(payload)), 0) FROM rows WHERE position BETWEEN ? AND ?"
 _ANY_EXTENT: Final = "SELECT 1 FROM extents WHERE content = ? LIMIT 1"
@@ -69,6 +69,7 @@ class ContentStore:
             int(ledger.one(ledger.documents, "SELECT COALESCE(MAX(content), 0) FROM documents")[0]),
         )
         self._newest = newest
+        self._small = SmallContents(self._db)
         self._frozen: dict[Content, Content] = {}
         """Contents that are read as they were at one moment, and where their rows of that moment go."""
         self._unresolved = {row[0] for row in ledger.all(self._db, "SELECT content FROM unresolved")}
@@ -96,6 +97,8 @@ class ContentStore:
 
     def require(self, content: Content, offset: int, length: int) -> None:
         """Raise `BytesAbsent` unless every row that the range touches is here."""
+        if self._small.holds(content):
+            return
         first_row, last_row = offset // ROW, (offset + length - 1) // ROW
         absent = [
             extent * ROWS_PER_EXTENT + bit
@@ -110,7 +113,7 @@ class ContentStore:
             raise BytesAbsent(content, offset, length)
 
     def _presence(self, content: Content, first: int, last: int) -> list[tuple[int, int]]:
-        return self._ledger.all(
+        return self._ledger.peek_all(
             self._db,
             "SELECT extent, present FROM extents WHERE content = ? AND extent BETWEEN ? AND ?",
             content,
@@ -125,6 +128,8 @@ class ContentStore:
             BytesAbsent: a row is not here.
         """
         with self._ledger.lock:
+            if self._small.holds(content):
+                return self._small.get(content)[offset : offset + length].ljust(length, b"\0")
             self.require(content, offset, length)
             row, start = divmod(offset, ROW)
             if start + length <= ROW:  # the usual case: one row
@@ -134,7 +139,7 @@ class ContentStore:
 
     def _read_rows(self, content: Content, offset: int, length: int) -> bytes:
         first, last = offset // ROW, (offset + length - 1) // ROW
-        found = dict(self._ledger.all(self._db, _ROWS, _position(content, first), _position(content, last)))
+        found = dict(self._ledger.peek_all(self._db, _ROWS, _position(content, first), _position(content, last)))
         pieces = []
         for row, start, wanted in spans(offset, length, ROW):
             payload = found.get(_position(content, row), b"")
@@ -154,6 +159,9 @@ class ContentStore:
         """
         if content in self._unresolved:
             raise BytesAbsent(content, offset, len(data))
+        if old_size == 0 and offset == 0 and len(data) <= ROW and content not in self._frozen:
+            self._small.put(content, bytes(data))
+            return len(data)
         view = memoryview(data)
         pieces = list(spans(offset, len(view), ROW))
         for row, start, length in {pieces[0], pieces[-1]}:
@@ -190,13 +198,13 @@ class ContentStore:
         return len(data) - former
 
     def _put_row(self, position: int, payload: bytes) -> None:
-        self._db.run("INSERT OR REPLACE INTO rows VALUES (?, ?)", (position, payload), len(payload))
+        self._db.run(PUT_ROW, (position, payload), len(payload))
 
     def _soil(self, content: Content, extent: int, rows: int, *, is_new: bool = False) -> None:
         """These rows of an extent were written: it is dirty."""
         known = None if is_new else self.extent(content, extent)
         if known is None:
-            self._db.run(_PUT_EXTENT, (content, extent, None, 0, ALL_ROWS, 1, 0))
+            self._db.run(PUT_EXTENT, (content, extent, None, 0, ALL_ROWS, 1, 0))
         elif not known.dirty or known.present | rows != known.present:
             self._db.run(
                 "UPDATE extents SET dirty = 1, present = ? WHERE content = ? AND extent = ?",
@@ -259,8 +267,7 @@ class ContentStore:
             self.discard(content)
             return
         self._ledger.mark_loss()
-        self._db.run("DELETE FROM rows WHERE position BETWEEN ? AND ?", _range(content))
-        self._db.run("DELETE FROM extents WHERE content = ?", (content,))
+        self._small.free(content)
 
     def sweep(self) -> bool:
         """Delete one slice of what was discarded; whether there may be more."""
@@ -271,7 +278,7 @@ class ContentStore:
             found = [row for row in found if row[0] not in held][:_SLICE]
             for (content,) in found:
                 self._ledger.mark_loss()
-                left -= self._db.run(_DELETE_SLICE, (*_range(content), left))
+                left -= self._db.run(_DELETE_SLICE, (*range_of(content), left))
                 if left == 0:
                     break
                 for table in ("extents", "unresolved", "discarded"):
@@ -280,12 +287,12 @@ class ContentStore:
 
     def trim(self, content: Content, size: int) -> int:
         """Delete what lies beyond `size`, which no document has been told of; bytes stored then. For `mend`."""
-        last = self._ledger.one(self._db, _LAST_ROW, *_range(content))
+        last = self._ledger.one(self._db, _LAST_ROW, *range_of(content))
         extent = self._ledger.one(self._db, "SELECT MAX(extent) FROM extents WHERE content = ?", content)[0]
         end = 0 if last is None else (last[0] & _ROW_MASK) * ROW + last[1]
         if end > size or (extent is not None and extent * EXTENT >= size):
             self._cut(content, size)
-        return int(self._ledger.one(self._db, _STORED, *_range(content))[0])
+        return int(self._ledger.one(self._db, _STORED, *range_of(content))[0])
 
     # --- one moment of a content that goes on changing ----------------------------------------------------
 
@@ -387,7 +394,7 @@ class ContentStore:
             if old is not None and have is not None and have.blob_id == blob_id and not have.dirty and have.present:
                 present = have.present
                 moved += self._move(old, content, index)
-            self._db.run(_PUT_EXTENT, (content, index, bytes.fromhex(blob_id), length, present, 0, 0))
+            self._db.run(PUT_EXTENT, (content, index, bytes.fromhex(blob_id), length, present, 0, 0))
         return moved
 
     def install_index(self, content: Content, attachment: Attachment) -> None:
@@ -451,10 +458,6 @@ def _extent(row: Sequence[Any]) -> Extent:
 
 def _position(content: int, row: int) -> int:
     return content << ROW_BITS | row
-
-
-def _range(content: int) -> tuple[int, int]:
-    return _position(content, 0), _position(content + 1, 0) - 1
 
 
 def _rows_of(content: Content, index: int) -> tuple[int, int]:

@@ -1,7 +1,9 @@
 """One SQLCipher connection: used by one thread at a time, and always inside the ledger's lock.
 
 The room knows how to open a database and how to run a statement; what a transaction is worth is the ledger's.
-Each statement that writes is also noted, so that the ledger can put it into the journal and run it again.
+Each statement that writes is also noted, so that the ledger can put it into the journal and run it again. Some are
+only noted: what they do is kept in memory, in a backlog, and reaches the database later and many at a time. Invariant:
+whoever looks at the database or changes it finds the backlog empty, but for `peek`, `peek_all` and `slice`.
 """
 
 from __future__ import annotations
@@ -32,6 +34,30 @@ _FAILURES: Final = (sqlcipher3.DatabaseError, MemoryError)
 _NO_SPACE: Final = "the disk that holds the store is full or failing"
 
 
+class Backlog:
+    """What a database has been told and has not been made to do yet. This one is always empty."""
+
+    @property
+    def waiting(self) -> int:
+        """How much waits."""
+        return 0
+
+    def settle(self, most: int | None = None) -> None:
+        """Have the database do what waits, or `most` of it, the longest waiting first. No transaction is under way."""
+
+    def undo(self) -> None:
+        """Take back what the current transaction added."""
+
+    def keep(self) -> None:
+        """What the current transaction added stays."""
+
+    def forget(self) -> None:
+        """What is known here may not be true any more: all goes, what waits too (the journal has it)."""
+
+    def shed(self) -> None:
+        """Give up the memory of all that does not wait."""
+
+
 class Database:
     """A connection with an open batch: statements since the last commit are visible to it alone."""
 
@@ -49,7 +75,8 @@ class Database:
         self.weight = 0
         """Bytes of payload in `notes`."""
         self.in_step = False
-        """Whether the current transaction is marked, and so can be undone."""
+        """Whether the current transaction has run something here; it is marked, and so can be undone."""
+        self.backlog = Backlog()
         self.failed = False
         """A full or failing disk came between: SQLite may have taken back the whole batch."""
         self._tight = False
@@ -109,13 +136,25 @@ class Database:
 
     def one(self, sql: str, parameters: Sequence[Value]) -> Any:
         """The first row of a query; None when there is none. Raises NoSpace, StoreDamaged."""
+        if self.backlog.waiting:
+            self._catch_up()
+        return self.peek(sql, parameters)
+
+    def all(self, sql: str, parameters: Sequence[Value]) -> list[Any]:
+        """All rows of a query. Raises NoSpace, StoreDamaged."""
+        if self.backlog.waiting:
+            self._catch_up()
+        return self.peek_all(sql, parameters)
+
+    def peek(self, sql: str, parameters: Sequence[Value]) -> Any:
+        """As `one`, of the database without the backlog: the caller knows what is in that."""
         try:
             return self._connection.execute(sql, parameters).fetchone()
         except _FAILURES as error:
             raise self._failure(error) from error
 
-    def all(self, sql: str, parameters: Sequence[Value]) -> list[Any]:
-        """All rows of a query. Raises NoSpace, StoreDamaged."""
+    def peek_all(self, sql: str, parameters: Sequence[Value]) -> list[Any]:
+        """As `all`, of the database without the backlog."""
         try:
             rows: list[Any] = self._connection.execute(sql, parameters).fetchall()
         except _FAILURES as error:
@@ -125,7 +164,7 @@ class Database:
     def slice(self, position: int, offset: int, length: int) -> bytes | None:
         """Bytes within the payload of a row of `rows`, fewer where it ends; None: there is no such row.
 
-        Only the pages that they lie on are read. Raises NoSpace, StoreDamaged.
+        Only the pages that they lie on are read, and nothing of the backlog. Raises NoSpace, StoreDamaged.
         """
         try:
             with self._connection.open_blob("rows", "payload", position, readonly=True) as payload:
@@ -150,18 +189,50 @@ class Database:
         """
         if not self.in_step:
             self.begin()
+        self.backlog.forget()
+        count = self._execute(sql, parameters)
+        self.notes.append((self.number, sql, parameters))
+        self.weight += weight
+        return count
+
+    def tell(self, sql: str, parameters: Sequence[Value], weight: int = 0) -> None:
+        """Note a statement of the backlog's own; it is run here only if the current transaction has run others."""
+        if self.in_step:
+            self._execute(sql, parameters)
+        self.notes.append((self.number, sql, parameters))
+        self.weight += weight
+
+    def many(self, sql: str, parameters: Sequence[Sequence[Value]]) -> None:
+        """Run a statement of the backlog's that was noted before, once for each. Raises NoSpace, StoreDamaged."""
+        if not parameters:
+            return
+        try:
+            if not self._connection.in_transaction:
+                self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany(sql, parameters)
+        except _FAILURES as error:
+            raise self._failure(error) from error
+
+    def _execute(self, sql: str, parameters: Sequence[Value]) -> int:
         try:
             count: int = self._connection.execute(sql, parameters).rowcount
         except IntegrityError:
             raise
         except _FAILURES as error:
             raise self._failure(error) from error
-        self.notes.append((self.number, sql, parameters))
-        self.weight += weight
         return count
+
+    def _catch_up(self) -> None:
+        """Empty the backlog. What the current transaction has there is run here."""
+        if self.notes and not self.in_step:
+            self.begin()
+        else:
+            self.backlog.settle()
 
     def scratch(self, sql: str) -> list[Any]:
         """Run a statement on temporary tables; its rows. It is not noted: what is in them ends with the process."""
+        if self.backlog.waiting:
+            self._catch_up()
         rows: list[Any] = self._connection.execute(sql).fetchall()
         return rows
 
@@ -169,14 +240,17 @@ class Database:
         """Overwrite bytes within the payload of a row of `rows`: only the pages that they lie on are written again."""
         if not self.in_step:
             self.begin()
+        self._patch(position, offset, data)
+        self.notes.append((self.number, PATCH, (position, offset, data)))
+        self.weight += len(data)
+
+    def _patch(self, position: int, offset: int, data: bytes) -> None:
         try:
             with self._connection.open_blob("rows", "payload", position) as payload:
                 payload.seek(offset)
                 payload.write(data)
         except _FAILURES as error:
             raise self._failure(error) from error
-        self.notes.append((self.number, PATCH, (position, offset, data)))
-        self.weight += len(data)
 
     def _failure(self, error: Exception) -> Exception:
         if _is_full(error):
@@ -202,11 +276,15 @@ class Database:
     def begin(self) -> None:
         """Open a batch if there is none, and mark where the current transaction starts here.
 
+        From here on it runs what it says. What it has in the backlog is run now, behind the mark.
+
         Raises:
             NoSpace: a statement of this transaction failed already.
         """
         if self.failed:
             raise NoSpace(_NO_SPACE)
+        self.backlog.undo()
+        self.backlog.settle()
         try:
             if not self._connection.in_transaction:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -214,11 +292,15 @@ class Database:
         except _FAILURES as error:
             raise self._failure(error) from error
         self.in_step = True
+        self.backlog.forget()
+        for _, sql, parameters in self.notes:
+            self._execute(sql, parameters)
 
     def keep(self) -> None:
         """What the current transaction did here is now part of the batch."""
         if self.in_step:
             self._connection.execute("RELEASE step")
+        self.backlog.keep()
         self._forget()
 
     def undo(self) -> None:
@@ -226,11 +308,15 @@ class Database:
         if self.in_step:
             self._connection.execute("ROLLBACK TO step")
             self._connection.execute("RELEASE step")
+            self.backlog.forget()
+        else:
+            self.backlog.undo()
         self._forget()
 
     def drop(self) -> None:
         """Take back the whole batch; the database works again after a failure."""
         self._forget()
+        self.backlog.forget()
         if self.failed:
             # What is run again now stays in memory until it is committed: even a query would meet the full disk.
             self._connection.execute("PRAGMA cache_spill = OFF")
@@ -252,6 +338,7 @@ class Database:
         Raises:
             NoSpace: the disk is full; the batch is lost.
         """
+        self.backlog.settle()
         try:
             if not self._connection.in_transaction:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -268,7 +355,8 @@ class Database:
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {self._log_pages if is_bound else 0}").fetchall()
 
     def shrink(self) -> None:
-        """Give the memory of the page cache back to the allocator."""
+        """Give the memory of the page cache, and of what is known beside it, back to the allocator."""
+        self.backlog.shed()
         self._connection.execute("PRAGMA shrink_memory").fetchall()
 
     def applied(self) -> int:

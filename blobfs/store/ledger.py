@@ -1,6 +1,7 @@
 """The ledger: both databases and the journal as one unit of commitment.
 
-    transaction   statements run in the open batch of each database; one journal record   survives SIGKILL
+    transaction   statements run in the open batch of each database, or wait in its
+                  backlog; one journal record                                             survives SIGKILL
     batch         after many records, or some seconds: both commit, a new journal begins  the same
     flush         logs and journal to the disk                                            survives power loss
 
@@ -42,6 +43,12 @@ QUICK_BYTES: Final = 64 << 10
 """Of records that were not flushed, up to which a flush can be quick."""
 BATCH_AGE_S: Final = 5.0
 """After which `tick` commits a batch."""
+BACKLOG: Final = 4096
+"""Entries of a database's backlog, beyond which whoever adds to it shortens it."""
+RELIEF: Final = 32
+"""Transactions after which the backlogs are looked at."""
+SLICE: Final = 64
+"""Entries that `tick` settles at once: less than a millisecond, in which every request waits."""
 
 
 class Ledger:
@@ -121,8 +128,20 @@ class Ledger:
         rows: list[Any] = self._query(database.all, sql, parameters)
         return rows
 
+    def peek(self, database: Database, sql: str, *parameters: Value) -> Any:
+        """As `one`, of the database without its backlog: the caller knows what is in that."""
+        return self._query(database.peek, sql, parameters)
+
+    def peek_all(self, database: Database, sql: str, *parameters: Value) -> list[Any]:
+        """As `all`, of the database without its backlog."""
+        rows: list[Any] = self._query(database.peek_all, sql, parameters)
+        return rows
+
     def slice(self, position: int, offset: int, length: int) -> bytes | None:
-        """Bytes within the payload of a row of blobs.db, fewer where it ends; None: there is no such row."""
+        """Bytes within the payload of a row of blobs.db, fewer where it ends; None: there is no such row.
+
+        Of the database without its backlog.
+        """
         found: bytes | None = self._query(self.blobs.slice, position, offset, length)
         return found
 
@@ -220,6 +239,18 @@ class Ledger:
             self._since = time.monotonic()
         if self._journal.size >= self._limit:
             self._commit()
+        elif sequence % RELIEF == 0:
+            self._relieve()
+
+    def _relieve(self) -> None:
+        """Shorten backlogs that grow faster than `tick` empties them."""
+        for database in self._databases:
+            beyond = database.backlog.waiting - BACKLOG
+            if beyond > 0:
+                try:
+                    database.backlog.settle(beyond)
+                except NoSpace:
+                    self._behind = True
 
     def _flush_journal(self) -> None:
         try:
@@ -280,7 +311,17 @@ class Ledger:
             raise refusal(database.path, error) from error
 
     def tick(self) -> None:
-        """Commit a batch that is old enough. For a worker thread, about once a second."""
+        """Empty the backlogs, and commit a batch that is old enough. For a worker thread, about once a second.
+
+        Raises:
+            NoSpace: the disk does not take what was written.
+        """
+        for database in self._databases:
+            # What is added meanwhile is for the next time.
+            for _ in range(0, database.backlog.waiting, SLICE):
+                started = time.perf_counter()
+                self._query(database.backlog.settle, SLICE)
+                time.sleep(time.perf_counter() - started)  # the lock is anybody's for as long as it was held
         with self.lock:
             due = self._since and time.monotonic() - self._since >= BATCH_AGE_S
         if due:
