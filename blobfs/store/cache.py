@@ -285,10 +285,7 @@ class TreeCache(Backlog):
         if self._log:
             self._db.begin()
             return
-        moved = [cookie for cookie in cookies if cookie in self._moved]
-        nodes = {now[2] for cookie in moved if (now := self._moved[cookie].now) is not None}
-        self._settle_nodes([inode for inode in nodes if inode in self._changed])
-        self._settle_names(moved)
+        self._settle_names([cookie for cookie in cookies if cookie in self._moved])
 
     def _settle_nodes(self, inodes: list[int]) -> None:
         inserts, updates, deletes = [], [], []
@@ -310,6 +307,9 @@ class TreeCache(Backlog):
 
     def _settle_names(self, cookies: list[int]) -> None:
         moves = [(cookie, self._moved[cookie]) for cookie in cookies]
+        # A name that the database has must lead to a node there: it is looked for with both together.
+        named = {move.now[2]: None for _, move in moves if move.now is not None}
+        self._settle_nodes([inode for inode in named if self._changed.get(inode) is False])
         self._db.many(_DELETE_NAME, [(cookie,) for cookie, move in moves if move.was is not None])
         # Or replace: the name may still be that of another row, which waits too and has given it up.
         self._db.many(_PUT_NAME, [(cookie, *move.now) for cookie, move in moves if move.now is not None])
