@@ -38,6 +38,7 @@ _DELETE: Final = "DELETE FROM documents WHERE inode = ?"
 _ADD_NAME: Final = "INSERT INTO names VALUES (?, ?, ?, ?)"
 _PUT_NAME: Final = "INSERT OR REPLACE INTO names VALUES (?, ?, ?, ?)"
 _CHANGE_NAME: Final = "UPDATE names SET parent = ?, name = ?, inode = ? WHERE id = ?"
+_MOVE_NAME: Final = "UPDATE OR REPLACE names SET parent = ?, name = ? WHERE id = ?"
 _DELETE_NAME: Final = "DELETE FROM names WHERE id = ?"
 
 _KINDS: Final = {kind.value: kind for kind in Kind}
@@ -72,8 +73,8 @@ class Link(NamedTuple):
 class _Move(NamedTuple):
     """What became of a row of `names`."""
 
-    was: tuple[int, bytes] | None
-    """Where the database has the row; None: nowhere."""
+    was: tuple[int, bytes, Inode] | None
+    """As the database has the row; None: not at all."""
     now: tuple[int, bytes, Inode] | None
 
 
@@ -181,32 +182,32 @@ class TreeCache(Backlog):
 
     def delete_name(self, parent: Inode, name: bytes) -> None:
         """A name that there is becomes free."""
-        cookie = self._cookie(parent, name)
+        cookie, inode = self._link(parent, name)
         self._db.tell(_DELETE_NAME, (cookie,))
         self._set(self._names, (parent, name), None)
-        self._move(cookie, (parent, name), None)
+        self._move(cookie, (parent, name, inode), None)
 
-    def move_name(self, old: tuple[Inode, bytes], new: tuple[Inode, bytes], inode: Inode) -> None:
+    def move_name(self, old: tuple[Inode, bytes], new: tuple[Inode, bytes]) -> None:
         """A name becomes another one, which is free."""
-        cookie = self._cookie(*old)
+        cookie, inode = self._link(*old)
         self._db.tell(_CHANGE_NAME, (*new, inode, cookie))
         self._set(self._names, old, None)
         self._set(self._names, new, Link(cookie, inode))
-        self._move(cookie, old, (*new, inode))
+        self._move(cookie, (*old, inode), (*new, inode))
 
     def repoint(self, parent: Inode, name: bytes, inode: Inode) -> None:
         """A name that there is gets another node."""
-        cookie = self._cookie(parent, name)
+        cookie, former = self._link(parent, name)
         self._db.tell(_CHANGE_NAME, (parent, name, inode, cookie))
         self._set(self._names, (parent, name), Link(cookie, inode))
-        self._move(cookie, (parent, name), (parent, name, inode))
+        self._move(cookie, (parent, name, former), (parent, name, inode))
 
-    def _cookie(self, parent: Inode, name: bytes) -> int:
+    def _link(self, parent: Inode, name: bytes) -> Link:
         link = self.child(parent, name)
         assert link is not None
-        return link.cookie
+        return link
 
-    def _move(self, cookie: int, was: tuple[int, bytes] | None, now: tuple[int, bytes, Inode] | None) -> None:
+    def _move(self, cookie: int, was: tuple[int, bytes, Inode] | None, now: tuple[int, bytes, Inode] | None) -> None:
         if self._db.in_step:
             return
         for place in (was, now):
@@ -310,9 +311,19 @@ class TreeCache(Backlog):
         # A name that the database has must lead to a node there: it is looked for with both together.
         named = {move.now[2]: None for _, move in moves if move.now is not None}
         self._settle_nodes([inode for inode in named if self._changed.get(inode) is False])
-        self._db.many(_DELETE_NAME, [(cookie,) for cookie, move in moves if move.was is not None])
+        deletes, inserts, changes = [], [], []
+        for cookie, (was, now) in moves:
+            if now is None:
+                deletes.append((cookie,))
+            elif was is not None and was[2] == now[2]:
+                changes.append((*now[:2], cookie))
+            else:
+                inserts.append((cookie, *now))
+        self._db.many(_DELETE_NAME, deletes)
         # Or replace: the name may still be that of another row, which waits too and has given it up.
-        self._db.many(_PUT_NAME, [(cookie, *move.now) for cookie, move in moves if move.now is not None])
+        if self._db.many(_MOVE_NAME, changes) < len(changes):
+            inserts.extend((cookie, *now) for cookie, (was, now) in moves if was is not None and now is not None)
+        self._db.many(_PUT_NAME, inserts)
         for cookie in cookies:
             del self._moved[cookie]
         if not self._moved:

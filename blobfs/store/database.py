@@ -202,16 +202,21 @@ class Database:
         self.notes.append((self.number, sql, parameters))
         self.weight += weight
 
-    def many(self, sql: str, parameters: Sequence[Sequence[Value]]) -> None:
-        """Run a statement of the backlog's that was noted before, once for each. Raises NoSpace, StoreDamaged."""
+    def many(self, sql: str, parameters: Sequence[Sequence[Value]]) -> int:
+        """Run a statement of the backlog's that was noted before, once for each; the number of rows that it changed.
+
+        Raises:
+            NoSpace, StoreDamaged.
+        """
         if not parameters:
-            return
+            return 0
         try:
             if not self._connection.in_transaction:
                 self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany(sql, parameters)
+            count: int = self._connection.executemany(sql, parameters).rowcount
         except _FAILURES as error:
             raise self._failure(error) from error
+        return count
 
     def _execute(self, sql: str, parameters: Sequence[Value]) -> int:
         try:

@@ -304,7 +304,7 @@ class Tree:
                 self._check_descent(node.inode, new_parent)
             if other is not None:
                 self._replace(node, other, new_parent, new_name, now_ns)
-            self._cache.move_name((parent, name), (new_parent, new_name), node.inode)
+            self._cache.move_name((parent, name), (new_parent, new_name))
             if node.nlink > FEW and node.kind is not Kind.DIRECTORY:
                 check_room(self._ledger, node.inode)
             moved = int(node.kind is Kind.DIRECTORY)
