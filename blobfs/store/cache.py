@@ -20,8 +20,8 @@ COLUMNS: Final = (
     "documents.inode, doc_id, kind, mode, uid, gid, rdev, size, stored, nlink, "
     "atime_ns, mtime_ns, ctime_ns, birth_ns, target, content, deleted"
 )
-MAX_KNOWN: Final = 8192
-"""Nodes and names that are remembered beside those that wait: each takes less than a kilobyte."""
+MAX_KNOWN: Final = 32768
+"""Nodes and names that are remembered beside those that wait: some half a kilobyte each, until nobody writes."""
 
 _ROW: Final = f"{COLUMNS}, edit, synced, changed_ns, touched_ns"
 _NODE: Final = f"SELECT {_ROW} FROM documents WHERE inode = ?"  # noqa: S608
@@ -89,6 +89,8 @@ class TreeCache(Backlog):
         """None: its row is to be deleted."""
         self._names: dict[tuple[int, bytes], Link | None] = {}
         """None: there is no such name."""
+        self._whole: set[int] = set()
+        """Directories made in this run, of which each name is in `_names`: what is not there need not be asked for."""
         self._changed: dict[int, bool] = {}
         """Nodes that the database has not been told of, and whether it has the row at all."""
         self._moved: dict[int, _Move] = {}
@@ -115,6 +117,8 @@ class TreeCache(Backlog):
         """What has a name; None when it is free."""
         link = self._names.get((parent, name), _UNKNOWN)
         if link is _UNKNOWN:
+            if parent in self._whole:
+                return None
             self._make_room()
             row = self._ledger.peek(self._db, _CHILD, parent, name)
             link = None if row is None else Link(row[0], row[1])
@@ -151,6 +155,8 @@ class TreeCache(Backlog):
         """One more row of `documents`."""
         node = record.node
         self._db.tell(_INSERT, _row_of(record))
+        if node.kind is Kind.DIRECTORY and record.is_new:
+            self._whole.add(node.inode)
         if not self._db.in_step:
             self._set(self._changed, node.inode, False)
         self._set(self._nodes, node.inode, record)
@@ -259,7 +265,7 @@ class TreeCache(Backlog):
     def forget(self) -> None:
         """The database may know better, or is told again by the journal."""
         if self._nodes or self._names:
-            for table in (self._nodes, self._names, self._changed, self._moved, self._stirred):
+            for table in (self._nodes, self._names, self._whole, self._changed, self._moved, self._stirred):
                 table.clear()
         self._log.clear()
 
@@ -269,7 +275,8 @@ class TreeCache(Backlog):
         for inode in [inode for inode in self._nodes if inode not in self._changed]:
             del self._nodes[inode]
         for place in [place for place in self._names if place not in places]:
-            del self._names[place]
+            if self._names.pop(place) is not None:
+                self._whole.discard(place[0])
 
     def settle(self, most: int | None = None) -> None:
         """Tell the database of all rows that wait, or of the `most` of each table that wait longest."""
