@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from blobfs.errors import ProtocolError, StoreDamaged, WrongAccount
+from blobfs.errors import KeysChanged, PreconditionFailed, ProtocolError, StoreDamaged, WrongAccount
 from blobfs.protocol import MAX_SEEN, Invite, pack_invite
 from blobfs.remote.client import RemoteClient
 from blobfs.store.settings import Settings
+from blobfs.sync.keyring import is_older
 from blobfs.values.documents import Json, dump, load
 from blobfs.values.keys import AccountId
 from blobfs.values.revisions import DeviceId
@@ -32,6 +33,8 @@ class Remote:
     token: str
     port: int | None
     """Of the embedded server, 0 before its first start; None: the server is not ours to start."""
+    pin: str | None = None
+    """Of the server's key; None: its certificate counts."""
     seen: Mapping[str, int] = field(default_factory=dict, compare=False)
     """Of an invite: what the inviting device had seen."""
 
@@ -47,14 +50,16 @@ def load_remote(settings: Settings) -> Remote:
     """The server of the store. Raises StoreDamaged when its record is not what was written."""
     body = settings.get(_REMOTE)
     try:
-        return Remote(url=body["url"], user=body["user"], token=body["token"], port=body["port"])
+        found = Remote(url=body["url"], user=body["user"], token=body["token"], port=body["port"])
+        return replace(found, pin=body.get("pin"))
     except (KeyError, TypeError):
         raise StoreDamaged("the store does not know its server; restore it from a backup") from None
 
 
 def save_remote(settings: Settings, remote: Remote) -> None:
     """Make `remote` the server of the store."""
-    settings.set(_REMOTE, {"url": remote.url, "user": remote.user, "token": remote.token, "port": remote.port})
+    body = {"url": remote.url, "user": remote.user, "token": remote.token, "port": remote.port}
+    settings.set(_REMOTE, body | ({"pin": remote.pin} if remote.pin is not None else {}))
 
 
 def move_remote(settings: Settings, remote: Remote, url: str, port: int) -> Remote:
@@ -65,10 +70,15 @@ def move_remote(settings: Settings, remote: Remote, url: str, port: int) -> Remo
     return moved
 
 
-def invite_text(remote: Remote, heads: Mapping[DeviceId, int]) -> str:
+def connect(remote: Remote) -> RemoteClient:
+    """A client of this server, not connected yet. Raises UsageError."""
+    return RemoteClient(remote.url, remote.user, remote.token, pin=remote.pin)
+
+
+def invite_text(remote: Remote, token: str, heads: Mapping[DeviceId, int], pin: str | None) -> str:
     """What another device needs beside the passphrase, and what this one has seen, so that an old state is noticed."""
     seen = sorted(sorted(heads.items(), key=lambda entry: -entry[1])[:MAX_SEEN])
-    return pack_invite(Invite(remote.url, remote.user, remote.token, tuple(seen)))
+    return pack_invite(Invite(remote.url, remote.user, token, tuple(seen), pin))
 
 
 # --- the wrapped secret at the server -----------------------------------------------------------------------------
@@ -76,7 +86,7 @@ def invite_text(remote: Remote, heads: Mapping[DeviceId, int]) -> str:
 
 async def fetch_secrets(remote: Remote) -> Json | None:
     """The wrapped secret of the account, or None when no device has sent one. Raises RemoteError kinds."""
-    async with RemoteClient(remote.url, remote.user, remote.token) as client:
+    async with connect(remote) as client:
         there = await client.fetch_secret()
     return _parse(there[0]) if there is not None else None
 
@@ -88,7 +98,7 @@ async def offer_secrets(remote: Remote, body: Json) -> None:
         PreconditionFailed: another device was first.
         RemoteError kinds.
     """
-    async with RemoteClient(remote.url, remote.user, remote.token) as client:
+    async with connect(remote) as client:
         await client.store_secret(dump(body))
 
 
@@ -97,6 +107,7 @@ async def publish_secrets(client: RemoteClient, settings: Settings, body: Json) 
 
     Raises:
         WrongAccount: the server keeps the secret of another account; nothing was changed.
+        KeysChanged: it keeps one of a newer epoch.
         PreconditionFailed: another device changes it at this moment.
         RemoteError kinds.
     """
@@ -108,8 +119,26 @@ async def publish_secrets(client: RemoteClient, settings: Settings, body: Json) 
         if there[0] == dump(body):
             remember_published(settings, body)
             return
+        is_older(_parse(there[0]), body)
     await client.store_secret(dump(body), there[1] if there is not None else None)
     remember_published(settings, body)
+
+
+async def replace_secrets(client: RemoteClient, ours: Json, fresh: Json) -> None:
+    """Put `fresh`, of a new epoch, in place of what this device has as `ours`.
+
+    Raises:
+        KeysChanged: another device was first. WrongAccount, RemoteError kinds. The server is then as before, unless it
+        is its answer that was lost.
+    """
+    there = await client.fetch_secret()
+    if there is not None:
+        check_account(_parse(there[0]), AccountId(ours["account"]))
+        is_older(_parse(there[0]), ours)
+    try:
+        await client.store_secret(dump(fresh), there[1] if there is not None else None)
+    except PreconditionFailed:
+        raise KeysChanged("another device changes the account's keys at this moment; mount, then try again") from None
 
 
 def remember_published(settings: Settings, body: Json) -> None:

@@ -20,6 +20,7 @@ from blobfs.errors import UsageError
 from blobfs.values.documents import dump, load
 
 SECRETS: Final = "secrets.json"
+NEWER: Final = "secrets.newer.json"
 PASSPHRASE: Final = "passphrase"  # noqa: S105 - the name of a file
 SERVER: Final = "server"
 LOG: Final = "log"
@@ -28,17 +29,21 @@ SOCKET: Final = "control"
 PENDING: Final = "pending.json"
 UNFINISHED: Final = "unfinished"
 """Names in a store's directory; the databases are the store room's own."""
+GUESS_S: Final = 0.7
+"""Processor seconds that a guess at a passphrase takes where it is set, unless a person says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a secret text is read from: a file, or an open descriptor; never an argument or the environment."""
+    """Where a secret text is read from: a file, a descriptor or a keyring; never an argument or the environment."""
 
     file: Path | None = None
     fd: int | None = None
+    text: str | None = field(default=None, repr=False)
+    """What a keyring gave, or a person typed who wants it kept there."""
 
     def __bool__(self) -> bool:
-        return self.file is not None or self.fd is not None
+        return self.file is not None or self.fd is not None or self.text is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +56,20 @@ class Config:
     recovery: Source = field(default_factory=Source)
     connect: str | None = None
     """An invite, or `@FILE` that holds one."""
+    pin: str | None = None
+    """Of the server's key, in place of the one in the invite."""
+    device_name: str | None = None
+    """Of this device, on a first run; by default the machine's."""
     background: bool = False
     allow_other: bool = False
+    keyring: bool = False
+    """Whether the passphrase is looked for in the desktop's keyring, and kept there."""
+    words_check: bool = True
+    """Whether a person at a terminal is asked for some of the recovery words of a new account."""
+    lock_after: str | None = None
+    """What the option of that name is set to, before it is mounted."""
+    guess_s: float = GUESS_S
+    """Processor seconds that a guess at a new passphrase is to take."""
     handover: int | None = None
     """Set in the process that `--background` starts: the descriptor over which it gets the keys and reports."""
 

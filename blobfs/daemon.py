@@ -13,31 +13,44 @@ import math
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Final
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 import blobfs
 from blobfs import control, mountpoint
-from blobfs.account import invite_text, load_remote, move_remote, publish_secrets
-from blobfs.answers.options import Options
+from blobfs.account import connect, load_remote, move_remote, publish_secrets
+from blobfs.answers.devices import DeviceAnswers
+from blobfs.answers.options import LOCK_AFTER, Options, parse_time
 from blobfs.answers.table import commands
 from blobfs.api.reception import Reception
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
+from blobfs.devices import Devices
 from blobfs.embedded import EmbeddedServer
 from blobfs.errors import BlobfsError, ServerFailed, SyncTimeout
 from blobfs.fs.filesystem import Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
+from blobfs.fs.space import Allowance
+from blobfs.fs.use import Use
 from blobfs.fs.views import ViewedFileSystem
-from blobfs.remote.client import RemoteClient
+from blobfs.locking import AutoLock
+from blobfs.newer import keep_newer
+from blobfs.remote.box import Box
 from blobfs.status import MOUNTED, LiveLine, Pending, Status, format_pending, write_pending
 from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine, SyncOptions
+from blobfs.sync.inbox import Inbox
 from blobfs.sync.status import SyncState
-from blobfs.values.documents import Json
+from blobfs.values import drops
+from blobfs.values.documents import Json, dump
 from blobfs.values.keys import Keys
+
+if TYPE_CHECKING:
+    from blobfs.page.browsing import Browsing
 
 TICK_S: Final = 1
 FETCH_DEADLINE_S: Final = 60
@@ -99,6 +112,7 @@ class Daemon:
         self._is_open = True
         self._start, self._mount = trio.CancelScope(), trio.CancelScope()
         self._publish_now = trio.Event()
+        self._use = Use()
         self.was_ready = False
         self.pending = Pending(None, None)
         """What waits for the server; known once it has ended."""
@@ -112,9 +126,7 @@ class Daemon:
                 nursery.start_soon(self._end_on_signal, signals)
                 async with self._embedded():
                     try:
-                        async with RemoteClient(
-                            self._remote.url, self._remote.user, self._remote.token
-                        ) as self._client:
+                        async with connect(self._remote) as self._client:
                             self._build()
                             await self._serve()
                     finally:
@@ -127,14 +139,20 @@ class Daemon:
         if not self._is_open:
             return
         self._is_open = False
-        self.pending = Pending(*self._store.documents.pending())
+        self.pending = Pending(*self._store.documents.pending(self._store.blobs.staying()))
         self._store.close()
         with contextlib.suppress(OSError):
             write_pending(self._config.store / PENDING, self.pending)
         log.info("ended: %s", format_pending(self.pending))
 
     def _build(self) -> None:
-        self._engine = SyncEngine(self._store, self._client, options=SyncOptions())
+        self._engine = SyncEngine(
+            self._store,
+            self._client,
+            options=SyncOptions(),
+            secret=lambda: dump(read_secrets(self._config.secrets)),
+            keep_secret=partial(keep_newer, self._config.store),
+        )
         self._fs = ViewedFileSystem(
             self._store,
             fetch=self._engine.fetch,
@@ -142,12 +160,22 @@ class Daemon:
             owner=Owner(os.geteuid(), os.getegid(), os.geteuid() == 0),
             fetch_deadline_s=FETCH_DEADLINE_S,
         )
+        self._box = Box(self._client.transport, self._remote.user)
+        self._inbox = Inbox(self._store, self._box)
         self._options = Options(self._store.settings, self._engine)
+        if self._config.lock_after is not None:
+            self._options.set(LOCK_AFTER, parse_time(self._config.lock_after))
         self._options.apply()
+        self._devices = Devices(self._store, self._engine, self._client)
         self._fs.failure = self._engine.failure
-        self._reception = Reception(self._store, self._engine, self._client, self._fs.notify)
+        self._fs.allowance = self._allowance
+        self._reception = Reception(self._store, self._engine, self._client, self._fs.notify, self._use)
         self._engine.is_busy = lambda inode: self._fs.is_open(inode) or self._reception.is_open(inode)
         self._engine.on_applied = self._reception.applied
+
+    def _allowance(self) -> Allowance | None:
+        usage = self._engine.allowance.last
+        return None if usage is None else Allowance(usage.used, usage.quota)
 
     @contextlib.asynccontextmanager
     async def _embedded(self) -> AsyncIterator[None]:
@@ -181,11 +209,18 @@ class Daemon:
             top.start_soon(self._sync, syncing, synced)
             top.start_soon(self._tick)
             top.start_soon(self._publish)
+            top.start_soon(self._devices.run)
+            top.start_soon(self._inbox.run, self._engine.ready, self._reception.applied)
             top.start_soon(self._show)
+            top.start_soon(AutoLock(self._options, self._use, self._has_open_files, self._lock).run)
             try:
                 with self._mount:
-                    async with control.serving(self._config.store, self._commands()), self._reception.serving():
-                        await self._hold_mount()
+                    async with trio.open_nursery() as pages:
+                        commands = self._commands()
+                        commands["browse"] = self._browse(pages, dict(commands))
+                        async with control.serving(self._config.store, commands), self._reception.serving():
+                            await self._hold_mount()
+                        pages.cancel_scope.cancel()
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + FLUSH_DEADLINE_S):
                     await self._fs.flush_all()
@@ -200,7 +235,7 @@ class Daemon:
             with trio.move_on_after(FIRST_LOOK_S):
                 await self._engine.first_look()
         options = MountOptions(allow_other=self._config.allow_other)
-        await serve(self._fs, self._config.mountpoint, options, ready=self._ready)
+        await serve(self._fs, self._config.mountpoint, options, ready=self._ready, use=self._use)
 
     def _ready(self) -> None:
         try:
@@ -218,6 +253,16 @@ class Daemon:
             log.info("ending: %s", signal.Signals(number).name)
             self._start.cancel()
             self._mount.cancel()
+
+    def _has_open_files(self) -> bool:
+        return self._fs.has_open_files() or self._reception.has_open_files()
+
+    def _lock(self, reason: str) -> None:
+        """End as on a signal: buffers are stored, the kernel's caches go, and the process with its keys."""
+        log.info("locking: %s", reason)
+        if self._live is not None:
+            self._live.say(f"Locking: {reason}.")
+        self._mount.cancel()
 
     async def _sync(self, scope: trio.CancelScope, ended: trio.Event) -> None:
         try:
@@ -259,15 +304,24 @@ class Daemon:
     # --- what the control socket answers -------------------------------------------------------------------------
 
     def _commands(self) -> dict[str, control.Command]:
+        told = commands(self._store, self._engine, self._client, self._fs, self._options, self._config.secrets)
         return {
             "status": self._answer_status,
             "sync": self._answer_sync,
             "recover": self._answer_recover,
             "umount": self._answer_umount,
-            "invite": self._answer_invite,
+            **DeviceAnswers(self._store, self._engine, self._client, self._devices).commands(),
             "publish": self._answer_publish,
-            **commands(self._store, self._engine, self._client, self._fs, self._options, self._config.secrets),
+            "drop-address": self._answer_drop_address,
+            **{name: self._counted(command) for name, command in told.items()},
         }
+
+    def _counted(self, command: control.Command) -> control.Command:
+        async def answer(question: Json) -> Json:
+            with self._use:
+                return await command(question)
+
+        return answer
 
     async def _answer_status(self, question: Json) -> Json:
         return (await trio.to_thread.run_sync(self._status)).to_json()
@@ -277,6 +331,7 @@ class Daemon:
         await self._fs.flush_all()
         heard = self._engine.health.changed
         self._engine.retry()
+        self._inbox.wake()
         if question.get("wait"):
             if self._engine.health.worst is not None:
                 # What was wrong may be mended by now: it counts only once it has been tried again.
@@ -313,13 +368,33 @@ class Daemon:
             await trio.to_thread.run_sync(mountpoint.unmount, self._config.mountpoint)
         return {"pid": os.getpid()}
 
-    async def _answer_invite(self, question: Json) -> Json:
-        heads = await trio.to_thread.run_sync(self._store.documents.heads)
-        return {"invite": invite_text(self._remote, heads), "embedded": self._remote.is_embedded}
+    async def _answer_drop_address(self, question: Json) -> Json:
+        """A new address for senders."""
+        days = question.get("days")
+        lifetime_s = days * 86400 if isinstance(days, int) else None
+        token, remote, keys = await self._box.admit("drop", lifetime_s), self._remote, self._store.keys
+        address = drops.Address(remote.url, remote.user, token, keys.account, drops.public_key(keys))
+        return {"address": drops.pack_address(address), "embedded": remote.is_embedded}
 
     async def _answer_publish(self, question: Json) -> Json:
         self._publish_now.set()
         return {}
+
+    def _browse(self, pages: trio.Nursery, answers: dict[str, control.Command]) -> control.Command:
+        """What opens the page; until somebody asks for it, there is nothing of it, not even its code."""
+        opened: list[Browsing] = []
+
+        async def answer(question: Json) -> Json:
+            from blobfs.page.browsing import Browsing
+            from blobfs.page.previews import Previews
+            from blobfs.page.site import Site
+
+            if not opened:
+                name, previews = self._config.mountpoint.name, Previews(self._store, self._fs)
+                opened.append(Browsing(pages, lambda guard: Site(name, answers, previews, guard)))
+            return await opened[0].link()
+
+        return answer
 
     # --- the state ------------------------------------------------------------------------------------------------
 
@@ -327,6 +402,7 @@ class Daemon:
         """From any thread."""
         sync = self._engine.status()
         told = sync.to_json()
+        usage = self._engine.allowance.last
         return Status(
             state=MOUNTED if sync.state is SyncState.CONNECTED else sync.state.value,
             reason=sync.reason or None,
@@ -344,4 +420,6 @@ class Daemon:
             parked=told["parked"],
             last_contact=told["last_contact"],
             version=blobfs.__version__,
+            usage=None if usage is None else asdict(usage),
+            notices=self._devices.notices(),
         )

@@ -22,6 +22,7 @@ BlobfsError
 ├── IntegrityError              somebody changed what only our devices may write
 │   ├── CorruptBlob
 │   ├── CorruptDocument
+│   ├── CorruptItem             (of the incoming box: anybody who may send can make one)
 │   ├── Rollback
 │   └── DataMissing
 ├── DoorError                   mounting, and talking to the daemon that did
@@ -33,7 +34,8 @@ BlobfsError
 └── RemoteError                 the server, or the way to it
     ├── RemoteUnavailable       (retriable)
     ├── AccessDenied
-    ├── WrongAccount
+    ├── WrongAccount  WrongServer
+    ├── KeysChanged
     ├── QuotaExceeded
     ├── BlobNotFound  BlobExists  BlobTooLarge  BlobReferred  InvalidFlags
     ├── PreconditionFailed
@@ -220,6 +222,10 @@ class CorruptDocument(IntegrityError):
     """A sealed document failed authentication, or its plaintext breaks the format."""
 
 
+class CorruptItem(IntegrityError):
+    """What somebody left in the incoming box was not sealed for this account under this id, or was changed."""
+
+
 class Rollback(IntegrityError):
     """A revision that does not follow from what this device has seen."""
 
@@ -281,16 +287,24 @@ class WrongAccount(RemoteError):
     """The server's data belongs to another account than this store."""
 
 
+class WrongServer(RemoteError):
+    """The server's key is not the one that this device was told."""
+
+
+class KeysChanged(RemoteError):
+    """The account is in a newer epoch than this store has keys of."""
+
+
 class QuotaExceeded(RemoteError):
     """The account's quota, or the server's disk, has no room."""
 
 
 class BlobNotFound(RemoteError):
-    """No blob of this id."""
+    """No blob of this id, on the server or among those of a program."""
 
 
 class BlobExists(RemoteError):
-    """A blob of this id is there already."""
+    """A blob of this id is there already, on the server or among those of a program."""
 
 
 class BlobTooLarge(RemoteError):
@@ -302,7 +316,7 @@ class BlobReferred(RemoteError):
 
 
 class InvalidFlags(RemoteError):
-    """A flag that the server does not know."""
+    """A flag that nobody knows."""
 
 
 class PreconditionFailed(RemoteError):

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
@@ -27,16 +27,27 @@ from blobfs.account import (
     remember_published,
     save_remote,
 )
+from blobfs.calibration import calibrate
 from blobfs.config import PASSPHRASE, SECRETS, UNFINISHED, Config
+from blobfs.devices import keep_token, own_token, was_taken
 from blobfs.embedded import HOST, add_user
 from blobfs.errors import PreconditionFailed, StoreInUse, UsageError, WrongAccount, WrongPassphrase
-from blobfs.protocol import parse_invite
+from blobfs.protocol import is_pin, parse_invite
 from blobfs.store.secrets import write_secrets
 from blobfs.store.store import Store
 from blobfs.sync.story import expect_seen
-from blobfs.unlock import MAX_TEXT, Unlocked, keep_passphrase, make_body, new_passphrase, unlock_body
+from blobfs.unlock import (
+    MAX_TEXT,
+    Unlocked,
+    credential,
+    keep_passphrase,
+    make_body,
+    new_passphrase,
+    open_body,
+    unlock_body,
+)
 from blobfs.values.documents import Json
-from blobfs.values.keys import new_account, unwrap
+from blobfs.values.keys import FLOOR, new_account
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +98,7 @@ def make(config: Config) -> Made:
     """
     with _building(config.store):
         if config.connect is not None:
-            remote = read_invite(config.connect)
+            remote = read_invite(config.connect, config.pin)
             account = _join_or_found(remote, config)
         else:
             user = f"device-{secrets.token_hex(4)}"
@@ -98,9 +109,12 @@ def make(config: Config) -> Made:
             keep_passphrase(kept, account.drawn or "")
         write_secrets(config.secrets, account.body)
         with contextlib.closing(
-            Store.create(config.store, account.unlocked.keys(), device_name=socket.gethostname())
+            Store.create(config.store, account.unlocked.keys(), device_name=config.device_name or socket.gethostname())
         ) as store:
-            save_remote(store.settings, remote)
+            if remote.is_embedded:
+                save_remote(store.settings, remote)
+            else:
+                keep_token(store.settings, remote, *trio.run(own_token, remote, store.device))
             expect_seen(store.settings, remote.seen)
             if not remote.is_embedded:
                 remember_published(store.settings, account.body)
@@ -116,9 +130,13 @@ def reconnect(config: Config, unlocked: Unlocked) -> None:
     Raises:
         WrongAccount: the invite is for another account. UsageError: the store has its own, embedded server.
     """
-    remote = read_invite(config.connect or "")
+    remote = read_invite(config.connect or "", config.pin)
     with contextlib.closing(Store.open(config.store, unlocked.keys())) as store:
         known = load_remote(store.settings)
+        if was_taken(store.settings, remote):
+            remote, invite = replace(known, pin=remote.pin or known.pin), remote
+        else:
+            invite = remote
         if known == remote:
             return
         if known.is_embedded:
@@ -127,14 +145,16 @@ def reconnect(config: Config, unlocked: Unlocked) -> None:
         if there is None:
             raise WrongAccount("the account of the invite is still empty; give --store a new place to begin it")
         check_account(there, unlocked.account)
-        save_remote(store.settings, remote)
+        keep_token(store.settings, invite, *trio.run(own_token, remote, store.device))
 
 
-def read_invite(text: str) -> Remote:
+def read_invite(text: str, pin: str | None = None) -> Remote:
     """The server, account and token of an invite, or of a file that holds one when `text` is `@FILE`.
 
+    Args:
+        pin: of the server's key, in place of the one in the invite.
     Raises:
-        UsageError: no such file, or not an invite.
+        UsageError: no such file, not an invite, or not a pin.
     """
     if text.startswith("@"):
         try:
@@ -146,16 +166,22 @@ def read_invite(text: str) -> Remote:
         invite = parse_invite(text)
     except ValueError:
         raise UsageError(
-            "this is not an invite; copy the whole text that begins with blobfs1:, as `blobfs invite DIR` prints it"
+            "this is not an invite; copy the whole text that begins with blobfs1: or blobfs2:, as `blobfs invite DIR` "
+            "prints it"
         ) from None
-    return Remote(url=invite.url, user=invite.user, token=invite.token, port=None, seen=dict(invite.seen))
+    if pin is not None and not (is_pin(pin) and invite.url.startswith("https://")):
+        raise UsageError("a pin is sha256//BASE64, as `blobfs-server` prints it, and for a server with https only")
+    remote = Remote(url=invite.url, user=invite.user, token=invite.token, port=None, pin=pin or invite.pin)
+    return replace(remote, seen=dict(invite.seen))
 
 
 def _found(config: Config) -> tuple[_Account, bytes]:
     """A new account, and its passphrase."""
-    passphrase, drawn = new_passphrase(config.passphrase)
+    passphrase, drawn = new_passphrase(config.passphrase or credential())
     unlocked = Unlocked(*new_account())
-    body, words = make_body(unlocked, passphrase)
+    # What was drawn at random is beyond guessing at any cost.
+    cost = calibrate(config.guess_s) if drawn is None else FLOOR
+    body, words = make_body(unlocked, passphrase, cost)
     return _Account(unlocked, body, words, drawn), passphrase
 
 
@@ -178,7 +204,7 @@ def _join_winner(remote: Remote, passphrase: bytes) -> _Account:
     if there is None:
         raise PreconditionFailed("the account's secret came and went on the server; try again")
     try:
-        return _Account(Unlocked(*unwrap(there, passphrase=passphrase)), there)
+        return _Account(open_body(there, passphrase=passphrase), there)
     except WrongPassphrase:
         raise WrongPassphrase(
             "another device set this account up at this moment, with another passphrase; mount again with that one"

@@ -23,6 +23,7 @@ examples:
   blobfs status                                 what is mounted, and what waits for the server
   blobfs status ~/private/letter.odt            where one file is, and why it waits if it does
   blobfs pin ~/private/travel                   keep a folder here, for when there is no network
+  blobfs browse ~/private                       the folder in a browser: states, previews, versions, conflicts
   blobfs versions ~/private/letter.odt          what it was before; `restore` brings it back
   blobfs sync ~/private --wait                  return when the server has everything
   blobfs doctor ~/private                       what is wrong, and what to do
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_mount(commands)
     _add_state(commands)
+    _add_browse(commands)
     _add_ends(commands)
     _add_keeping(commands)
     _add_past(commands)
@@ -75,11 +77,23 @@ def _add_mount(commands: Commands) -> None:
         help="where the encrypted store is; default: a place of its own, remembered",
     )
     _add_sources(mount)
+    _add_keyring(mount)
     mount.add_argument("--connect", metavar="INVITE", help="join the server of an invite, or of @FILE that holds one")
+    mount.add_argument(
+        "--pin", metavar="PIN", help="with --connect: the key of the server, as `blobfs-server` prints it"
+    )
+    mount.add_argument(
+        "--device-name", metavar="NAME", help="on a first run: this device's name; default: the machine's"
+    )
     mount.add_argument("--background", action="store_true", help="return once the mount is ready")
     mount.add_argument(
         "--allow-other", action="store_true", help="let other users of this machine in, as far as modes allow"
     )
+    mount.add_argument(
+        "--lock-after", metavar="MINUTES", help="end the mount when nobody has used it for so long; `off`: never"
+    )
+    _add_words_check(mount)
+    _add_guess_time(mount)
     mount.add_argument("--handover", type=int, help=argparse.SUPPRESS)
 
 
@@ -125,6 +139,18 @@ def _add_state(commands: Commands) -> None:
     _add_sources(doctor)
 
 
+def _add_browse(commands: Commands) -> None:
+    browse = _add(
+        commands,
+        "browse",
+        "browse.browse",
+        "open a mount in the browser: files and their states, previews, versions, conflicts, the trash",
+        "blobfs browse ~/private",
+    )
+    browse.add_argument("dir", metavar="PATH", type=Path, help=ANYTHING)
+    browse.add_argument("--no-open", action="store_true", help="print the link only; it opens once, on this machine")
+
+
 def _add_ends(commands: Commands) -> None:
     umount = _add(commands, "umount", "mounts.umount", "end a mount; everything is in the local store then")
     umount.add_argument("dir", metavar="DIR", type=Path, help="the mount point")
@@ -133,6 +159,7 @@ def _add_ends(commands: Commands) -> None:
     )
     lock = _add(commands, "lock", "mounts.lock", "end mounts at once, open files or not, so that no key is in memory")
     lock.add_argument("dir", metavar="DIR", type=Path, nargs="?", help="the mount point; default: every mount")
+    lock.add_argument("--forget", action="store_true", help="remove the passphrase from the desktop's keyring, too")
 
 
 def _add_keeping(commands: Commands) -> None:
@@ -196,16 +223,60 @@ def _add_copies(commands: Commands) -> None:
 
 
 def _add_account(commands: Commands) -> None:
-    invite = _add(commands, "invite", "mounts.invite", "print what another device needs to join, beside the passphrase")
+    invite = _add(
+        commands, "invite", "devices.invite", "print what another device needs to join, beside the passphrase"
+    )
     invite.add_argument("dir", metavar="DIR", type=Path, help=ANYTHING)
-    passwd = _add(commands, "passwd", "mounts.passwd", "change the passphrase")
+    invite.add_argument(
+        "--days", metavar="N", type=_days, default=7, help="it expires after N days unless a device joins (default: 7)"
+    )
+    invite.add_argument(
+        "--pin", action="store_true", help="let it name the server's key, so that no certificate can stand in for it"
+    )
+    address = _add(
+        commands,
+        "drop-address",
+        "drops.address",
+        "print an address with which others can leave files for you, and do nothing else",
+        "blobfs drop-address ~/private > address.txt",
+    )
+    address.add_argument("dir", metavar="DIR", type=Path, help=ANYTHING)
+    address.add_argument("--days", metavar="N", type=_count, help="how long it is good; default: for ever")
+    drop = _add(
+        commands,
+        "drop",
+        "drops.drop",
+        "leave files for somebody, sealed so that only they can read them",
+        "blobfs drop report.pdf --to @address.txt",
+    )
+    drop.add_argument("files", metavar="FILE", type=Path, nargs="+", help="a file to leave")
+    drop.add_argument("--to", metavar="ADDRESS", required=True, help="of `drop-address`, or @FILE that holds one")
+    passwd = _add(
+        commands, "passwd", "mounts.passwd", "change the passphrase, and the keys for all that is written from then on"
+    )
     passwd.add_argument("dir", metavar="DIR", type=Path, nargs="?", help="the mount point")
     passwd.add_argument("--store", type=Path, metavar="DIR", help="the store, instead of its mount point")
     _add_sources(passwd)
     _add_source(passwd, "new-passphrase", "the new passphrase")
-    device = _add(commands, "device", "settings.device", "show this device's name, or give it another")
+    _add_keyring(passwd)
+    _add_guess_time(passwd)
+    _add_words_check(passwd)
+    keep = "leave the keys as they are: old copies of the secrets file go on to open everything"
+    passwd.add_argument("--keep-keys", action="store_true", help=keep)
+    device = _add(
+        commands,
+        "device",
+        "devices.device",
+        "list the account's devices, name this one, or revoke another",
+        "blobfs device ~/private --revoke 'old laptop'",
+    )
     device.add_argument("dir", metavar="DIR", type=Path, help=ANYTHING)
-    device.add_argument("name", metavar="NAME", nargs="?", help="the new name, for conflict copies from now on")
+    device.add_argument("name", metavar="NAME", nargs="?", help="the same as --rename NAME")
+    device.add_argument(
+        "--rename", metavar="NAME", help="call this device NAME, in lists and conflict copies from now on"
+    )
+    device.add_argument("--revoke", metavar="NAME|ID", help="let a device in no more, or a token that no device has")
+    _add_json(device)
     config = _add(
         commands,
         "config",
@@ -233,7 +304,10 @@ def _add_shell(commands: Commands) -> None:
     )
     unit.add_argument("dir", metavar="DIR", type=Path, help="the mount point")
     unit.add_argument("--store", type=Path, metavar="DIR", help="the store; default: as `mount` finds it")
-    unit.add_argument("--passphrase-file", type=Path, metavar="F", help="a file that holds the passphrase")
+    given = unit.add_mutually_exclusive_group()
+    given.add_argument("--passphrase-file", type=Path, metavar="F", help="a file that holds the passphrase")
+    given.add_argument("--credential", type=Path, metavar="F", help="a file that `systemd-creds encrypt` made of it")
+    given.add_argument("--keyring", action="store_true", help="the passphrase is in the desktop's keyring")
     _add(commands, "man", "shell.man", "print the manual page", "blobfs man | man -l -")
 
 
@@ -247,6 +321,30 @@ def _add_json(made: argparse.ArgumentParser) -> None:
 def _add_sources(made: argparse.ArgumentParser) -> None:
     _add_source(made, "passphrase", "the passphrase")
     _add_source(made, "recovery", "the 24 recovery words, in place of the passphrase")
+
+
+def _add_keyring(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--keyring", action="store_true", help="take the passphrase from the desktop's keyring, and keep it there"
+    )
+
+
+def _add_words_check(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--no-words-check",
+        dest="words_check",
+        action="store_false",
+        help="do not ask for some of the new recovery words",
+    )
+
+
+def _add_guess_time(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--guess-time",
+        type=_seconds,
+        metavar="S",
+        help="how long a guess at a new passphrase is to take on this machine (default: 0.7; 0: the least allowed)",
+    )
 
 
 def _add_source(made: argparse.ArgumentParser, name: str, text: str) -> None:
@@ -267,6 +365,13 @@ def _count(text: str) -> int:
     if not 0 < number < 1 << 63:
         raise ValueError(text)
     return number
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 1 / 1440 <= days <= 3650:
+        raise ValueError(text)
+    return days
 
 
 def _seconds(text: str) -> float:

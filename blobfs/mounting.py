@@ -8,6 +8,7 @@ checked without it has been.
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import os
 import select
@@ -15,16 +16,21 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from blobfs import __version__, mountpoint
+from blobfs.calibration import calibrate
 from blobfs.config import LOG, PENDING, Config, Mount, Source, recall
 from blobfs.control import ask
-from blobfs.errors import BlobfsError, NotMounted, StoreInUse, UsageError
+from blobfs.errors import BlobfsError, NotMounted, StoreInUse, UsageError, WrongPassphrase
+from blobfs.keyring import KeyringEntry
 from blobfs.process import (
     harden,
+    hold_little_memory,
     let_go_of_terminal,
     log_to,
     module_command,
@@ -33,8 +39,20 @@ from blobfs.process import (
     tell_manager,
 )
 from blobfs.status import LiveLine, Pending, Status, format_pending, from_json, not_mounted, read_pending
-from blobfs.unlock import Unlocked, change_passphrase, new_passphrase, unlock
-from blobfs.values.keys import AccountId
+from blobfs.unlock import (
+    Unlocked,
+    change_passphrase,
+    choose_passphrase,
+    has_terminal,
+    new_passphrase,
+    opens_with,
+    read_source,
+    unlock,
+)
+from blobfs.values.documents import Json
+from blobfs.values.epochs import claimed_epoch
+from blobfs.values.keys import AccountId, Argon2Cost
+from blobfs.wordcheck import show_words
 
 if TYPE_CHECKING:
     from blobfs.firstrun import Made
@@ -42,6 +60,8 @@ if TYPE_CHECKING:
 Announce = Callable[[Status], None]
 
 READY: Final = b"ready\n"
+_HANDOVER: Final = 16 << 10
+"""Bytes of the line that hands the secrets of all epochs over."""
 END_S: Final = 60
 """Seconds that `umount` waits for the process to end before it says that it still works."""
 
@@ -57,7 +77,7 @@ def mount(config: Config) -> int:
     mountpoint.check_fuse()
     _check_free(config)
     mountpoint.check(config.mountpoint)
-    unlocked = _unlock(config)
+    unlocked = _unlock_by_keyring(config) if config.keyring else _unlock(config)
     if config.background:
         return _start_in_background(config, unlocked)
     log_to(config.store / LOG)
@@ -81,10 +101,11 @@ def _check_free(config: Config) -> None:
 
 
 def _unlock(config: Config) -> Unlocked:
-    from blobfs import firstrun
+    from blobfs import firstrun, rotation
 
     if not firstrun.is_new(config.store):
-        unlocked = unlock(config.store, config.passphrase, config.recovery)
+        unlocked = unlock(config.store, config.passphrase, config.recovery, partial(_fetch_newer, config))
+        rotation.renew(config.store, unlocked.keys())
         if config.connect is not None:
             firstrun.reconnect(config, unlocked)
         return unlocked
@@ -95,27 +116,73 @@ def _unlock(config: Config) -> Unlocked:
     return made.unlocked
 
 
+def _unlock_by_keyring(config: Config) -> Unlocked:
+    """`_unlock` with the passphrase that the keyring has; else with one given or typed, which it keeps then."""
+    from blobfs import firstrun
+
+    entry = KeyringEntry(config.store)
+    known = None if config.passphrase or config.recovery else entry.read()
+    if known is not None:
+        try:
+            return _unlock(replace(config, passphrase=Source(text=known)))
+        except WrongPassphrase:
+            raise WrongPassphrase(
+                "the passphrase in the keyring does not open this store; remove it with `blobfs lock --forget`"
+            ) from None
+    if config.recovery:
+        return _unlock(config)
+    if config.passphrase:
+        text = read_source(config.passphrase, "passphrase")
+    elif not has_terminal():
+        raise UsageError("the keyring has no passphrase of this store; mount once with --keyring on a terminal")
+    elif firstrun.is_new(config.store) and config.connect is None:
+        text = choose_passphrase().decode()
+    else:
+        text = getpass.getpass("Passphrase: ")
+    unlocked = _unlock(replace(config, passphrase=Source(text=text)))
+    entry.write(text)
+    return unlocked
+
+
+def forget(mounts: Iterable[Mount]) -> None:
+    """Remove the passphrases of these mounts' stores from the keyring."""
+    count = sum(KeyringEntry(mount.store).forget() for mount in mounts)
+    print(f"The keyring has forgotten {count} passphrase{'s' * (count != 1)}.")
+
+
+def _fetch_newer(config: Config) -> Json | None:
+    """The secrets file that the server of an invite has: the store's own server is known to whoever opens it."""
+    if config.connect is None:
+        return None
+    import trio
+
+    from blobfs.account import fetch_secrets
+    from blobfs.firstrun import read_invite
+
+    remote = read_invite(config.connect)
+    try:
+        body = trio.run(fetch_secrets, remote)
+        return body if body is not None and claimed_epoch(body) else None
+    except BlobfsError:
+        return None
+
+
 def _print_made(config: Config, made: Made) -> None:
     print(f"New store in {config.store}.")
     if made.words is not None:
-        print(
-            "\nRecovery words. Write them down and keep them apart from this machine: with the words, or with the\n"
-            "passphrase, the account can be opened; without both, nobody can.\n"
-        )
-        numbered = [f"{place:2}. {word:<8}" for place, word in enumerate(made.words.split(), 1)]
-        for first in range(0, len(numbered), 6):
-            print("   " + "  ".join(numbered[first : first + 6]).rstrip())
-        print()
+        show_words(made.words, check=config.words_check)
     if made.kept is not None:
         print(
             f"The passphrase is a random one, kept in {made.kept}; set your own with "
-            f"`{spoken_command()} passwd --store {config.store}`."
+            f"`{spoken_command()} passwd --store {config.store}` while it is not mounted."
         )
     sys.stdout.flush()
 
 
 def _run(config: Config, unlocked: Unlocked, announce: Announce, live: LiveLine | None) -> int:
     from blobfs import daemon
+
+    hold_little_memory()
 
     try:
         pending = daemon.run(config, unlocked.keys(), announce, live)
@@ -164,6 +231,8 @@ def _start_in_background(config: Config, unlocked: Unlocked) -> int:
     arguments = [os.fspath(config.mountpoint), "--store", os.fspath(config.store), "--handover", str(theirs.fileno())]
     if config.allow_other:
         arguments.append("--allow-other")
+    if config.lock_after is not None:
+        arguments += ["--lock-after", config.lock_after]
     with ours:
         with theirs:
             child = subprocess.Popen(  # noqa: S603 - our own program and our own arguments
@@ -176,9 +245,7 @@ def _start_in_background(config: Config, unlocked: Unlocked) -> int:
             )
         try:
             with contextlib.suppress(BrokenPipeError):
-                ours.sendall(
-                    json.dumps({"account": unlocked.account, "secret": unlocked.secret.hex()}).encode() + b"\n"
-                )
+                ours.sendall(_pack(unlocked))
             if ours.recv(len(READY)) == READY:
                 # It lives on by itself, so there is nothing to wait for.
                 child.returncode = 0
@@ -190,14 +257,22 @@ def _start_in_background(config: Config, unlocked: Unlocked) -> int:
             raise
 
 
+def _pack(unlocked: Unlocked) -> bytes:
+    """A line with all secrets, at most `_HANDOVER` bytes."""
+    older = [secret.hex() for secret in unlocked.older]
+    return json.dumps({"account": unlocked.account, "secret": unlocked.secret.hex(), "older": older}).encode() + b"\n"
+
+
 def _run_handed_over(config: Config, descriptor: int) -> int:
     try:
         parent = socket.socket(fileno=descriptor)
     except OSError:
         raise UsageError("--handover is for blobfs itself; use --background") from None
     with parent, parent.makefile("rb") as stream:
-        body = json.loads(stream.readline(1024))
-        unlocked = Unlocked(AccountId(body["account"]), bytes.fromhex(body["secret"]))
+        body = json.loads(stream.readline(_HANDOVER))
+        unlocked = Unlocked(
+            AccountId(body["account"]), bytes.fromhex(body["secret"]), tuple(map(bytes.fromhex, body["older"]))
+        )
         log_to(config.store / LOG)
 
         def announce(status: Status) -> None:
@@ -264,19 +339,73 @@ def _has_ended(process: int | None, timeout_s: float) -> bool:
     return process is None or bool(select.select([process], [], [], timeout_s)[0])
 
 
-def passwd(store: Path, *, passphrase: Source, recovery: Source, new: Source) -> int:
-    """Change the passphrase of `store`, mounted or not."""
+def passwd(
+    store: Path,
+    *,
+    passphrase: Source,
+    recovery: Source,
+    new: Source,
+    guess_s: float,
+    keyring: bool,
+    keep_keys: bool,
+    words_check: bool,
+) -> int:
+    """Change the passphrase of `store`, and its keys; with `keep_keys`, mounted or not, the passphrase alone.
+
+    Raises:
+        StoreInUse: it is mounted, so its databases cannot get new keys.
+    """
     harden()
+    if not keep_keys and _is_served(store):
+        raise StoreInUse(
+            "the keys change only while the store is not mounted; unmount it first, or change the passphrase alone "
+            "with --keep-keys"
+        )
+    entry = KeyringEntry(store) if keyring else None
+    if entry is not None and not passphrase and not recovery:
+        passphrase = Source(text=entry.read())
     unlocked = unlock(store, passphrase, recovery)
     fresh, drawn = new_passphrase(new)
     if drawn is not None:
         raise UsageError("there is no terminal to ask for the new passphrase on; give --new-passphrase-file or -fd")
-    change_passphrase(store, unlocked, fresh)
+    cost = calibrate(guess_s)
+    if keep_keys:
+        _change_passphrase_alone(store, unlocked, fresh, cost)
+    else:
+        _begin_epoch(store, unlocked, fresh, cost, words_check=words_check)
+    if entry is not None:
+        entry.write(fresh.decode())
+    return 0
+
+
+def _is_served(store: Path) -> bool:
+    try:
+        ask(store, "status")
+    except NotMounted:
+        return False
+    return True
+
+
+def _change_passphrase_alone(store: Path, unlocked: Unlocked, fresh: bytes, cost: Argon2Cost) -> None:
+    change_passphrase(store, unlocked, fresh, cost)
     with contextlib.suppress(NotMounted):
         # Unmounted, the next mount sends it.
         ask(store, "publish")
     print(
-        "The passphrase is changed. The recovery words stay as they are. Other devices keep the old passphrase until "
-        "it is changed there; a new device needs the new one."
+        "The passphrase is changed; keys and recovery words stay as they are, so an old copy of the secrets file "
+        "still opens everything with the old passphrase. Other devices keep the old passphrase until it is changed "
+        "there; a new device needs the new one."
     )
-    return 0
+
+
+def _begin_epoch(store: Path, unlocked: Unlocked, fresh: bytes, cost: Argon2Cost, *, words_check: bool) -> None:
+    from blobfs import rotation
+
+    if opens_with(store, fresh):
+        raise UsageError("the new passphrase is the one that opens the store now; choose another one")
+    rotation.begin_epoch(store, unlocked, fresh, partial(show_words, check=words_check), cost)
+    print(
+        "The passphrase and the keys are changed. The old passphrase and the old recovery words open nothing that is "
+        "written from now on: keep the new words in their place. Other devices sync again once they are unmounted "
+        "and mounted with the new passphrase."
+    )

@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Final
 
 _PR_SET_DUMPABLE: Final = 4
+_M_MMAP_THRESHOLD: Final = -3
+_LARGE: Final = 2 << 20
+"""Bytes: above a request of the kernel's, which comes too often to be mapped, and below an extent."""
 _LOG_BYTES: Final = 1 << 20
 _LOG_FILES: Final = 3
 
@@ -30,6 +33,17 @@ def harden() -> None:
     os.umask(0o077)
     # Until there is a log, nothing is logged: by default warnings and tracebacks would go to standard error.
     logging.lastResort = None
+
+
+def hold_little_memory() -> None:
+    """From here on blocks as large as an extent go back to the system when they are freed.
+
+    glibc would get used to them and carve them out of its heap, which then never shrinks: some 60 MiB in a daemon that
+    writes and sends one large file. Other C libraries do not know the question.
+    """
+    tune = getattr(ctypes.CDLL(None), "mallopt", None)
+    if tune is not None:
+        tune(_M_MMAP_THRESHOLD, _LARGE)
 
 
 def module_command(module: str, *arguments: str) -> list[str]:

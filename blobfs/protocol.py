@@ -48,6 +48,9 @@ DOCUMENTS: Final = "/documents/{user}"
 REVISIONS: Final = "/documents/{user}/{doc_id}/revisions"
 EVENTS: Final = "/events/{user}"
 SECRETS: Final = "/secrets/{user}"
+USAGE: Final = "/usage/{user}"
+TOKENS: Final = "/tokens/{user}"
+TOKEN: Final = "/tokens/{user}/{token_id}"  # noqa: S105 - a route
 INCOMING: Final = "/incoming/{user}/{item_id}"
 
 # --- headers ----------------------------------------------------------------------------------------
@@ -230,6 +233,52 @@ class UploadResultJson(TypedDict):
     """An `UploadStatus`."""
 
 
+class UsageJson(TypedDict):
+    """`GET /usage/{user}`: what the account holds, and what it may hold."""
+
+    used: int
+    """Bytes of blobs, of documents with their kept revisions, and of the wrapped secret."""
+    quota: int | None
+    """Bytes; None when there is no limit. May be less than `used`."""
+    objects: int
+    """Blobs, of all namespaces."""
+
+
+class TokenJson(TypedDict):
+    """A token of the account, without its text; `GET /tokens/{user}` answers `{"tokens": [...]}`, oldest first."""
+
+    id: int
+    label: str
+    """The device id of the device that it belongs to, or `INVITE_LABEL`; what the server's keeper wrote, for others."""
+    scopes: list[str]
+    created_s: int
+    """Seconds since the epoch, as the other times."""
+    expires_s: int | None
+    seen_s: int | None
+    """When it was last used; None: never."""
+    is_own: bool
+    """It is the one that asks."""
+
+
+class NewTokenJson(TypedDict):
+    """The body of `POST /tokens/{user}`."""
+
+    label: str
+    """An id, as in the grammar of names."""
+    lifetime_s: int | None
+    """Seconds until it expires; None: never."""
+    scope: str
+    """`write`, for a device, or `incoming`, for somebody who may only leave things; absent: `write`."""
+
+
+class MadeTokenJson(TypedDict):
+    """The answer to it."""
+
+    id: int
+    token: str
+    """Its text, this once."""
+
+
 class ErrorBody(TypedDict):
     """The member `error` of every error's JSON body."""
 
@@ -258,6 +307,13 @@ MAX_WAIT_S: Final = 55
 """Seconds that a long poll of the feed is held open, below the idle timeout of common proxies."""
 MAX_SECRETS: Final = 64 << 10
 """Bytes of the wrapped secret."""
+
+INVITE_LABEL: Final = "invite"
+"""Of a token that waits in an invite. The device that joins with it makes one of its own and deletes this one."""
+MAX_TOKENS: Final = 1000
+"""Tokens of one account."""
+MAX_LIFETIME_S: Final = 10 * 366 * 86400
+"""Seconds that a token with an end may live."""
 
 # --- stream framing ---------------------------------------------------------------------------------------
 #
@@ -309,12 +365,21 @@ def unpack_item_header(fixed: bytes) -> tuple[ItemStatus, int, int]:
 # --- invites ------------------------------------------------------------------------------------------------
 
 INVITE_PREFIX: Final = "blobfs1:"
+PINNED_PREFIX: Final = "blobfs2:"
+"""Of an invite with a pin. A client that knows no pins must refuse it, not connect without looking."""
 MAX_INVITE: Final = 4096
 """Characters of an invite."""
 MAX_SEEN: Final = 16
 """Devices in it: enough to notice an old state, few enough for a QR code."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _DEVICE: Final = re.compile(r"[0-9a-f]{16}")
+_PIN: Final = re.compile(r"sha256//([A-Za-z0-9+/]{43}=)")
+
+
+def is_pin(text: str) -> bool:
+    """Whether `text` is `sha256//BASE64`, as curl writes it: SHA-256 of a server's public key (DER, SPKI)."""
+    match = _PIN.fullmatch(text)
+    return match is not None and base64.b64encode(base64.b64decode(match[1])).decode("ascii") == match[1]
 
 
 class Invite(NamedTuple):
@@ -326,6 +391,8 @@ class Invite(NamedTuple):
     token: str
     seen: tuple[tuple[str, int], ...] = ()
     """(device, edits of it) that the inviting device has seen, ascending: a server cannot show the new one less."""
+    pin: str | None = None
+    """Of the server's key, which then counts in place of its certificate."""
 
 
 def is_server_url(url: str) -> bool:
@@ -345,7 +412,7 @@ def pack_invite(invite: Invite) -> str:
     """The text that a person copies to a new device: the prefix, then base64url of canonical JSON.
 
     Raises:
-        ValueError: a URL, user, token or count that cannot stand in an invite.
+        ValueError: a URL, user, token, pin or count that cannot stand in an invite.
     """
     if not (is_server_url(invite.url) and is_id(invite.user) and _TOKEN.fullmatch(invite.token)):
         raise ValueError("an invite needs the address of a server, a user and a token")
@@ -356,8 +423,13 @@ def pack_invite(invite: Invite) -> str:
     body: dict[str, object] = {"v": 1, "url": invite.url, "user": invite.user, "token": invite.token}
     if invite.seen:
         body["seen"] = dict(invite.seen)
+    if invite.pin is not None:
+        if not is_pin(invite.pin) or not invite.url.startswith("https://"):
+            raise ValueError("an invite has the pin of an https server's key")
+        body |= {"v": 2, "pin": invite.pin}
     packed = json.dumps(body, sort_keys=True, separators=(",", ":")).encode("ascii")
-    return INVITE_PREFIX + base64.urlsafe_b64encode(packed).rstrip(b"=").decode("ascii")
+    prefix = INVITE_PREFIX if invite.pin is None else PINNED_PREFIX
+    return prefix + base64.urlsafe_b64encode(packed).rstrip(b"=").decode("ascii")
 
 
 def parse_invite(text: str) -> Invite:
@@ -367,19 +439,20 @@ def parse_invite(text: str) -> Invite:
         ValueError: anything that `pack_invite` would not have written.
     """
     text = text.strip()
-    if len(text) > MAX_INVITE or not text.startswith(INVITE_PREFIX):
+    if len(text) > MAX_INVITE or not text.startswith((INVITE_PREFIX, PINNED_PREFIX)):
         raise ValueError("not an invite")
-    encoded = text.removeprefix(INVITE_PREFIX)
+    encoded = text[len(INVITE_PREFIX) :]
     try:
         packed = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
         body = json.loads(packed.decode("ascii"))
         fields = (body["url"], body["user"], body["token"])
         seen = tuple((device, int(count)) for device, count in body.get("seen", {}).items())
+        pin = body.get("pin")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError("not an invite") from error
-    if not all(isinstance(field, str) for field in fields):
+    if not all(isinstance(field, str) for field in fields) or not isinstance(pin, str | None):
         raise ValueError("not an invite")
-    invite = Invite(*fields, seen)
+    invite = Invite(*fields, seen, pin)
     # One text for each invite: this refuses unknown members, versions, duplicate keys and loose base64 at once.
     if pack_invite(invite) != text:
         raise ValueError("not an invite")

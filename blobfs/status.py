@@ -58,6 +58,10 @@ class Status:
     last_contact: float | None
     """When the server last answered, in seconds since the epoch."""
     version: str
+    usage: Json | None = None
+    """What the account holds at the server: `used`, `quota` (bytes, null: no limit), `objects`; None: not known."""
+    notices: Sequence[str] | None = None
+    """What a person should hear of the account's other devices, a sentence each."""
 
     def to_json(self) -> dict[str, Any]:
         """As `json.dumps` takes it."""
@@ -118,6 +122,14 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
+def format_span(seconds: float) -> str:
+    """A time as it is set: in hours or minutes where it is whole ones."""
+    for unit, name in ((3600, "h"), (60, "min")):
+        if seconds >= unit and seconds % unit == 0:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:g} s"
+
+
 def format_bytes(count: int) -> str:
     """A number of bytes with its unit, in three or four digits."""
     size, unit = float(count), 0
@@ -135,6 +147,23 @@ def format_pending(pending: Pending) -> str:
     noun = "document" if pending.documents == 1 else "documents"
     verb = "waits" if pending.documents == 1 else "wait"
     return f"{pending.documents} {noun} ({format_bytes(pending.bytes or 0)}) {verb} for the server"
+
+
+def format_usage(usage: Json) -> str:
+    """What the account holds at the server, in words."""
+    used, quota = int(usage["used"]), usage["quota"]
+    if quota is None:
+        return f"{format_bytes(used)} used, no limit"
+    return f"{format_bytes(used)} of {format_bytes(quota)} used, {format_bytes(max(0, quota - used))} left"
+
+
+def format_ago(passed_s: float) -> str:
+    """A duration until now, in words."""
+    for unit_s, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        count = int(passed_s // unit_s)
+        if count > 0:
+            return f"{count} {name}{'s' if count > 1 else ''} ago"
+    return "just now"
 
 
 def format_line(status: Status, *, colour: bool = False) -> str:
@@ -155,11 +184,14 @@ def format_status(status: Status, *, colour: bool = False) -> str:
     if status.server:
         kind = "embedded, this machine only" if status.embedded else f"as {printable(status.user or '?')}"
         lines.append(f"  server  {printable(status.server)} ({kind})")
+    if status.usage:
+        lines.append(f"  quota   {format_usage(status.usage)}")
     if status.store:
         held = f" ({format_bytes(status.stored_bytes)} here)" if status.stored_bytes is not None else ""
         lines.append(f"  store   {printable(status.store)}{held}")
     for entry in status.parked or ():
         lines.append(f"  aside   {printable(str(entry['doc_id']))}: {printable(str(entry['reason']))}")
+    lines += [f"  devices {printable(notice)}" for notice in status.notices or ()]
     if status.pid:
         lines.append(f"  process {status.pid}")
     return "\n".join(lines)

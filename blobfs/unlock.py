@@ -7,25 +7,43 @@ environment, never logged, and written to disk only when it was drawn at random 
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import secrets
 import stat
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from blobfs.config import PASSPHRASE, SECRETS, Source
 from blobfs.errors import BlobfsError, UsageError, WrongPassphrase
-from blobfs.store.secrets import read_secrets, write_secrets
+from blobfs.newer import adopt, is_newer, read_newer, replace_all
+from blobfs.store.secrets import read_secrets
 from blobfs.values.documents import Json
-from blobfs.values.keys import AccountId, Keys, derive_keys, passphrase_bytes, unwrap, wrap
+from blobfs.values.epochs import claimed_epoch, open_older
+from blobfs.values.keys import (
+    FLOOR,
+    AccountId,
+    Argon2Cost,
+    Keys,
+    derive_keys,
+    passphrase_bytes,
+    replace_passphrase,
+    unwrap,
+    wrap,
+)
 from blobfs.values.words import recovery_key, recovery_words
 
 MAX_TEXT: Final = 4096
 """Bytes of a passphrase or of recovery words with their spaces."""
 TRIES: Final = 3
+CREDENTIAL: Final = "blobfs.passphrase"
+"""As systemd names it: LoadCredential=blobfs.passphrase:FILE."""
 _NOBODY: Final = "there is no terminal to ask for the passphrase on; give --passphrase-file FILE or --passphrase-fd N"
 
 
@@ -35,9 +53,11 @@ class Unlocked:
 
     account: AccountId
     secret: bytes
+    older: tuple[bytes, ...] = ()
+    """The secrets of the epochs before, oldest first."""
 
     def keys(self) -> Keys:
-        return derive_keys(self.account, self.secret)
+        return derive_keys(self.account, self.secret, self.older)
 
     def __repr__(self) -> str:
         return f"Unlocked(account={self.account!r})"
@@ -53,7 +73,9 @@ def read_source(source: Source, what: str) -> str:
         UsageError: it cannot be read, is empty, too long or not UTF-8.
     """
     try:
-        if source.fd is not None:
+        if source.text is not None:
+            data = source.text.encode("utf-8", "surrogateescape")
+        elif source.fd is not None:
             with open(source.fd, "rb") as file:
                 data = file.read(MAX_TEXT + 1)
         else:
@@ -68,6 +90,13 @@ def read_source(source: Source, what: str) -> str:
     if not text or len(data) > MAX_TEXT:
         raise UsageError(f"the {what} is empty or longer than {MAX_TEXT} bytes; check the file or the descriptor")
     return text
+
+
+def credential() -> Source:
+    """The passphrase that systemd has for this service, if any: a file that only the service can read."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(directory) / CREDENTIAL if directory else None
+    return Source(file=path) if path is not None and path.is_file() else Source()
 
 
 def has_terminal() -> bool:
@@ -98,38 +127,64 @@ def new_passphrase(source: Source) -> tuple[bytes, str | None]:
 # --- opening --------------------------------------------------------------------------------------------------
 
 
-def unlock(store: Path, passphrase: Source, recovery: Source) -> Unlocked:
+def unlock(
+    store: Path, passphrase: Source, recovery: Source, fetch: Callable[[], Json | None] = lambda: None
+) -> Unlocked:
     """Open the secrets file of `store` with what is given, else the kept random passphrase, else by asking.
 
+    What does not open it may open a newer one, which another device left at the server; that one takes its place then.
+
+    Args:
+        fetch: gets the server's secrets file, asked for when nothing that is here opens.
     Raises:
         WrongPassphrase: nothing that was given or typed opens it.
         UsageError: nothing was given, and there is no terminal.
         StoreMissing, StoreDamaged, StoreTooNew: of the secrets file.
+        StoreInUse: a newer one opened, and a process has the store open with the old one.
     """
-    return unlock_body(read_secrets(store / SECRETS), passphrase, recovery, kept=store / PASSPHRASE)
+    body, opened = read_secrets(store / SECRETS), list[Json]()
+
+    def newer() -> Iterator[Json]:
+        for candidate in (read_newer(store), fetch()):
+            if candidate is not None and is_newer(candidate, body):
+                opened[:] = [candidate]
+                yield candidate
+
+    unlocked = unlock_body(body, passphrase, recovery, store / PASSPHRASE, newer)
+    if len(unlocked.older) > claimed_epoch(body):
+        adopt(store, opened[0], unlocked.keys())
+    return unlocked
 
 
-def unlock_body(body: Json, passphrase: Source, recovery: Source, kept: Path | None = None) -> Unlocked:
+def unlock_body(
+    body: Json,
+    passphrase: Source,
+    recovery: Source,
+    kept: Path | None = None,
+    newer: Callable[[], Iterable[Json]] = tuple,
+) -> Unlocked:
     """`unlock` for a secrets file that is in memory; `kept` is where a random passphrase may lie."""
+    attempt = partial(_open, body, newer)
     if recovery:
-        return _open(body, recovery=recovery_key(read_source(recovery, "recovery words")))
+        return attempt(recovery=recovery_key(read_source(recovery, "recovery words")))
+    passphrase = passphrase or credential()
     if passphrase:
-        return _open(body, passphrase=passphrase_bytes(read_source(passphrase, "passphrase")))
+        return attempt(passphrase=passphrase_bytes(read_source(passphrase, "passphrase")))
     if kept is not None and kept.exists():
-        return _open(body, passphrase=read_kept(kept))
+        return attempt(passphrase=read_kept(kept))
     if not has_terminal():
         raise UsageError(_NOBODY)
-    return _ask(body)
+    return _ask(attempt)
 
 
-def _ask(body: Json) -> Unlocked:
+def _ask(attempt: Callable[..., Unlocked]) -> Unlocked:
     for left in reversed(range(TRIES)):
         typed = getpass.getpass("Passphrase (or the recovery words): ")
         try:
             # Nobody's passphrase is 24 words of the list by chance, and a person in need looks for no option.
             if len(typed.split()) == 24:
-                return _open(body, recovery=recovery_key(typed))
-            return _open(body, passphrase=passphrase_bytes(typed))
+                return attempt(recovery=recovery_key(typed))
+            return attempt(passphrase=passphrase_bytes(typed))
         except (WrongPassphrase, UsageError) as error:
             if not left:
                 raise
@@ -137,12 +192,25 @@ def _ask(body: Json) -> Unlocked:
     raise AssertionError("the last try returns or raises")
 
 
-def _open(body: Json, *, passphrase: bytes | None = None, recovery: bytes | None = None) -> Unlocked:
-    try:
-        return Unlocked(*unwrap(body, passphrase=passphrase, recovery=recovery))
-    except WrongPassphrase:
-        what = "passphrase does" if passphrase is not None else "recovery words do"
-        raise WrongPassphrase(f"the {what} not open this store; try again, nothing was changed") from None
+def _open(
+    body: Json,
+    newer: Callable[[], Iterable[Json]],
+    *,
+    passphrase: bytes | None = None,
+    recovery: bytes | None = None,
+) -> Unlocked:
+    # The store's own first: what the server claims to be newer may ask for a costly hash.
+    for candidate in chain([body], newer()):
+        with contextlib.suppress(WrongPassphrase):
+            return open_body(candidate, passphrase=passphrase, recovery=recovery)
+    what = "passphrase does" if passphrase is not None else "recovery words do"
+    raise WrongPassphrase(f"the {what} not open this store; try again, nothing was changed")
+
+
+def open_body(body: Json, *, passphrase: bytes | None = None, recovery: bytes | None = None) -> Unlocked:
+    """All secrets of a secrets file. Raises as `unwrap`."""
+    account, secret = unwrap(body, passphrase=passphrase, recovery=recovery)
+    return Unlocked(account, secret, open_older(body, secret))
 
 
 # --- the random passphrase beside the store ----------------------------------------------------------------------
@@ -173,23 +241,27 @@ def read_kept(path: Path) -> bytes:
 # --- making and changing -----------------------------------------------------------------------------------------
 
 
-def make_body(unlocked: Unlocked, passphrase: bytes) -> tuple[Json, str]:
+def make_body(unlocked: Unlocked, passphrase: bytes, cost: Argon2Cost = FLOOR) -> tuple[Json, str]:
     """A secrets file for `unlocked`, and the recovery words that open it too."""
     recovery = secrets.token_bytes(32)
-    return wrap(unlocked.account, unlocked.secret, passphrase, recovery), recovery_words(recovery)
+    return wrap(unlocked.account, unlocked.secret, passphrase, recovery, cost), recovery_words(recovery)
 
 
-def change_passphrase(store: Path, unlocked: Unlocked, passphrase: bytes) -> None:
-    """Make `passphrase` the one that opens `store`; the recovery words stay, a kept random passphrase goes.
+def opens_with(store: Path, passphrase: bytes) -> bool:
+    """Whether `passphrase` is the one that opens `store` now."""
+    try:
+        unwrap(read_secrets(store / SECRETS), passphrase=passphrase)
+    except WrongPassphrase:
+        return False
+    return True
+
+
+def change_passphrase(store: Path, unlocked: Unlocked, passphrase: bytes, cost: Argon2Cost = FLOOR) -> None:
+    """Make `passphrase` the one that opens `store`; keys and recovery words stay, a kept random passphrase goes.
 
     On return neither generation of the secrets file opens with the old passphrase.
     """
-    path = store / SECRETS
-    fresh, _ = make_body(unlocked, passphrase)
-    kept = [slot for slot in read_secrets(path)["slots"] if slot["kind"] != "passphrase"]
-    body = fresh | {"slots": [slot for slot in fresh["slots"] if slot["kind"] == "passphrase"] + kept}
-    if unwrap(body, passphrase=passphrase) != (unlocked.account, unlocked.secret):
+    body = replace_passphrase(read_secrets(store / SECRETS), unlocked.secret, passphrase, cost)
+    if open_body(body, passphrase=passphrase) != unlocked:
         raise BlobfsError("the new secrets file does not open, so the old one was kept; try again")
-    write_secrets(path, body)
-    write_secrets(path, body)
-    (store / PASSPHRASE).unlink(missing_ok=True)
+    replace_all(store, body)

@@ -27,11 +27,11 @@ from blobfs import protocol
 from blobfs.protocol import ErrorCode
 from server import collect, errors, quota
 from server.backends.interface import BlobsBackend
-from server.catalog import documents
+from server.catalog import accounts, documents
 from server.catalog.engine import Catalog
 from server.intake import Intake
 from server.meter import Meter
-from server.routes import about, admin, blobs, description, metrics, stream
+from server.routes import about, admin, blobs, description, metrics, stream, tokens, usage
 from server.routes import documents as document_routes
 from server.routes import secrets as secret_routes
 from server.service import Service, open_backend
@@ -94,6 +94,9 @@ ROUTES: Final = (
     _route(protocol.REVISIONS, GET=document_routes.show_revisions),
     _route(protocol.EVENTS, GET=document_routes.show_events),
     _route(protocol.SECRETS, GET=secret_routes.show_secrets, PUT=secret_routes.store_secrets),
+    _route(protocol.USAGE, GET=usage.show_usage),
+    _route(protocol.TOKENS, GET=tokens.list_tokens, POST=tokens.make_token),
+    _route(protocol.TOKEN, DELETE=tokens.revoke_token),
     _route(protocol.INCOMING, PUT=secret_routes.drop_incoming),
 )
 
@@ -123,7 +126,11 @@ async def _run(app: Starlette) -> AsyncIterator[None]:
     service: Service = app.state.service
     await to_thread.run_sync(_recover, service)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(service.news.watch, lambda ids: service.read(documents.last_seqs, ids))
+        tasks.start_soon(
+            service.news.watch,
+            lambda ids: service.read(documents.last_seqs, ids),
+            lambda ids: service.read(accounts.living_tokens, ids),
+        )
         tasks.start_soon(_keep_up, service, app.state.intake)
         try:
             yield

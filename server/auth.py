@@ -42,6 +42,8 @@ class Action(enum.Enum):
     """Replaces or deletes."""
     DROP = enum.auto()
     """Leaves something in the incoming namespace."""
+    DELEGATE = enum.auto()
+    """Lets other devices in, and out."""
     OPERATE = enum.auto()
     """Looks at the server as a whole: for whoever runs it."""
 
@@ -63,6 +65,10 @@ class Principal:
     user: str
     token_id: int
     actions: frozenset[Action]
+
+    def covers(self, scopes: str) -> bool:
+        """Whether a token of these scopes, in the catalog's form, may do nothing that this one may not."""
+        return actions_of(scopes) <= self.actions
 
     def require(self, action: Action) -> None:
         """Refuse what the token is not for.
@@ -115,9 +121,12 @@ def authenticate(connection: Connection, header: str | None, user: str | None = 
         raise Unauthorized("The token is unknown, expired or revoked.")
     if user is not None and name != user:
         raise Forbidden("This token is for another user.")
-    scopes = [Scope(scope) for scope in token.scopes.split()]
-    actions = frozenset[Action]().union(*(ALLOWED[scope] for scope in scopes))
-    return Principal(token.user_id, token.user, token.token_id, actions)
+    return Principal(token.user_id, token.user, token.token_id, actions_of(token.scopes))
+
+
+def actions_of(scopes: str) -> frozenset[Action]:
+    """What a token of these scopes, in the catalog's form, may do."""
+    return frozenset[Action]().union(*(ALLOWED[Scope(scope)] for scope in scopes.split()))
 
 
 def _is_expired(token: accounts.Token) -> bool:

@@ -13,7 +13,7 @@ from argparse import Namespace
 from dataclasses import asdict
 from typing import Any
 
-from blobfs.protocol import Invite, pack_invite
+from blobfs.protocol import INVITE_LABEL, Invite, pack_invite
 from server import auth, check, collect, move
 from server.auth import Scope
 from server.catalog import accounts
@@ -22,7 +22,7 @@ from server.catalog.engine import Catalog
 from server.config import read_config
 from server.errors import AccountNotEmpty, DataUnusable
 from server.service import open_backend
-from server.settings import DAY_S, Settings, lock_data, prepare_data, recall_address
+from server.settings import DAY_S, Settings, lock_data, prepare_data, recall_address, recall_pin
 
 
 def run(parsed: Namespace, settings: Settings) -> Any:
@@ -53,7 +53,8 @@ def run(parsed: Namespace, settings: Settings) -> Any:
 
 def _invitation(settings: Settings, parsed: Namespace, token: str) -> dict[str, Any]:
     url = parsed.url or settings.public_url or recall_address(settings.data)
-    invite = pack_invite(Invite(url.rstrip("/"), parsed.name, token))
+    pin = recall_pin(settings.data) if url.startswith("https://") else None
+    invite = pack_invite(Invite(url.rstrip("/"), parsed.name, token, pin=pin))
     return {"user": parsed.name, "token": token, "invite": invite}
 
 
@@ -122,6 +123,7 @@ def _list_tokens(parsed: Namespace, _settings: Settings, catalog: Catalog) -> An
 def _revoke_token(parsed: Namespace, _settings: Settings, catalog: Catalog) -> Any:
     with catalog.writing() as connection:
         account = accounts.find_account(connection, parsed.name)
+        accounts.drop_invites(connection, account.user_id, INVITE_LABEL, made_by=parsed.token)
         accounts.revoke_token(connection, account.user_id, parsed.token)
     return {"user": parsed.name, "revoked": parsed.token}
 

@@ -1,18 +1,19 @@
 """Who waits for changes of which account, and waking them. Knows nothing of documents beyond their sequence number.
 
 Invariant: a change that commits after `listen` was called ends the wait that follows, at once when it came through
-this process, within `POLL_S` when it came through another on the same catalog.
+this process, within `POLL_S` when it came through another on the same catalog. So does the end of the token that waits.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 import anyio
 
-from server.errors import ServerError, TooManyRequests
+from server.errors import ServerError, TooManyRequests, Unauthorized
 
 POLL_S: Final = 1.0
 """How often the catalog is asked for changes that other processes made, while anybody waits."""
@@ -28,6 +29,9 @@ class News:
         self._changed: dict[int, anyio.Event] = {}
         self._waiting: dict[int, int] = {}
         self._seen: dict[int, int] = {}
+        self._tokens: dict[int, Counter[int]] = {}
+        """Of each account, how many of its requests wait with which token."""
+        self._revoked: set[int] = set()
         self.closing = False
         """Set when the process ends; waits end at once from then on."""
 
@@ -46,15 +50,21 @@ class News:
             raise TooManyRequests("The account has too many requests waiting; close some.")
 
     @contextlib.contextmanager
-    def listening(self, user_id: int) -> Iterator[None]:
-        """Count one waiting request of the account."""
+    def listening(self, user_id: int, token_id: int) -> Iterator[None]:
+        """Count one waiting request of the account, with this token."""
         self._waiting[user_id] = self._waiting.get(user_id, 0) + 1
+        tokens = self._tokens.setdefault(user_id, Counter())
+        tokens[token_id] += 1
         try:
             yield
         finally:
             self._waiting[user_id] -= 1
+            tokens[token_id] -= 1
+            if not tokens[token_id]:
+                del tokens[token_id]
+                self._revoked.discard(token_id)
             if not self._waiting[user_id]:
-                for table in (self._waiting, self._changed, self._seen):
+                for table in (self._waiting, self._changed, self._seen, self._tokens):
                     table.pop(user_id, None)
 
     def listen(self, user_id: int) -> anyio.Event:
@@ -71,26 +81,55 @@ class News:
         if event is not None:
             event.set()
 
+    def revoke(self, user_id: int, token_id: int) -> None:
+        """The token is good no more: what waits with it ends now."""
+        if token_id in self._tokens.get(user_id, ()):
+            self._revoked.add(token_id)
+            self.tell(user_id)
+
+    def is_revoked(self, token_id: int) -> bool:
+        """Whether a token that waits is known to be good no more."""
+        return token_id in self._revoked
+
+    def require_token(self, token_id: int) -> None:
+        """Refuse to wait on.
+
+        Raises:
+            Unauthorized: the token was revoked meanwhile.
+        """
+        if self.is_revoked(token_id):
+            raise Unauthorized("The token is unknown, expired or revoked.")
+
     def close(self) -> None:
         """Wake everybody, for good."""
         self.closing = True
         for user_id in list(self._changed):
             self.tell(user_id)
 
-    async def watch(self, last_seqs: Callable[[Sequence[int]], Awaitable[dict[int, int]]]) -> None:
-        """Tell of changes that other processes made; runs until cancelled.
+    async def watch(
+        self,
+        last_seqs: Callable[[Sequence[int]], Awaitable[dict[int, int]]],
+        living: Callable[[Sequence[int]], Awaitable[set[int]]],
+    ) -> None:
+        """Tell of changes that other processes made, and of tokens that ended; runs until cancelled.
 
         Args:
             last_seqs: the newest sequence number of each of these accounts.
+            living: those of these tokens that are good.
         """
         while True:
             await anyio.sleep(POLL_S)
             if not self._waiting:
                 continue
             try:
+                tokens = [(user_id, token) for user_id, held in self._tokens.items() for token in held]
                 seqs = await last_seqs(list(self._waiting))
+                good = await living([token for _, token in tokens])
             except ServerError:
                 continue  # the catalog is busy or its disk is full: those who wait find out by themselves
+            for user_id, token in tokens:
+                if token not in good:
+                    self.revoke(user_id, token)
             for user_id, seq in seqs.items():
                 # The first look has nothing to compare with, and the change may have been just before it.
                 if self._seen.get(user_id) != seq and user_id in self._waiting:

@@ -14,7 +14,7 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from blobfs.protocol import UploadStatus
+from blobfs.protocol import INCOMING_NAMESPACE, UploadStatus
 from server.backends.interface import BlobKey, BlobsBackend, Staged
 from server.catalog import blobs
 from server.catalog.accounts import Account, lock_account, lock_accounts
@@ -24,6 +24,13 @@ from server.errors import OverQuota
 
 MAX_BLOBS: Final = 20_000_000
 """Blobs of one account: a bound on what blobs of no bytes, which no quota counts, can do to the catalog."""
+
+
+MAX_INCOMING: Final = 1000
+"""Items that wait in the incoming box of one account."""
+
+MAX_INCOMING_BYTES: Final = 1 << 30
+"""Bytes of them; a quarter of the quota where that is less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,12 @@ def reserve(
     held = blobs.find_several(connection, place.user_id, place.namespace, dict(wanted))
     room = None if account.quota is None else account.quota - account.used - account.reserved
     slots = MAX_BLOBS - account.blobs
+    if place.namespace == INCOMING_NAMESPACE:
+        # What senders leave has a quota of its own: a flood of it must not stop the account's own devices.
+        items, size = blobs.held(connection, place.user_id, place.namespace)
+        slots = min(slots, MAX_INCOMING - items)
+        share = MAX_INCOMING_BYTES if account.quota is None else min(MAX_INCOMING_BYTES, account.quota // 4)
+        room = share - size if room is None else min(room, share - size)
     answers: list[Reservation | UploadStatus] = []
     rows: list[dict[str, object]] = []
     total = 0

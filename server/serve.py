@@ -21,9 +21,10 @@ import uvicorn
 from starlette.applications import Starlette
 
 from server.app import create_app
+from server.certificate import read_pin
 from server.errors import DataUnusable, PortBusy
 from server.service import Service
-from server.settings import Settings, lock_data, prepare_data, remember_address
+from server.settings import Settings, lock_data, prepare_data, remember_address, remember_pin
 
 DRAIN_S: Final = 10
 """How long requests under way may take to finish once the end has begun."""
@@ -82,12 +83,19 @@ class _Server(uvicorn.Server):
         self._settings = settings
         self._url = url_of(settings, listener)
         self._parent: int | None = None
+        self._pin: str | None = None
+        self._is_pin_needed = False
+        if settings.tls_certificate is not None:
+            self._pin, self._is_pin_needed = read_pin(settings.tls_certificate)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
             remember_address(self._settings.data, self._url)
+            remember_pin(self._settings.data, self._pin if self._is_pin_needed else None)
             print(f"listening on {self._url}", flush=True)
+            if self._pin is not None:
+                print(f"key pin {self._pin}", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Long polls and event streams would otherwise hold the end up for as long as they may wait.

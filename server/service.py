@@ -35,6 +35,11 @@ PARSERS: Final = 2
 """Threads that take JSON apart: a bound on the memory which hostile JSON takes, and no slower than more of them."""
 
 
+DROPS_PER_S: Final = 5.0
+DROP_BURST: Final = 200
+"""What senders leave for one account, in requests: apart from those of its devices, which a flood must not stop."""
+
+
 def open_backend(settings: Settings) -> BlobsBackend:
     """Where the settings say that blobs go: an object store, or files below the data directory.
 
@@ -65,6 +70,7 @@ class Service:
         self.meter = Meter()
         self.sightings = Sightings()
         self.rates = Rates(settings.requests_per_s, settings.burst)
+        self.drops = Rates(DROPS_PER_S, DROP_BURST)
         self.bodies = Bodies(settings.json_bytes)
         self._parsers = CapacityLimiter(PARSERS)
         self._readers = CapacityLimiter(READERS)

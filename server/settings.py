@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from blobfs.protocol import is_server_url
+from blobfs.protocol import is_pin, is_server_url
 from server.errors import DataInUse, DataUnusable
 
 DEFAULT_HOST: Final = "127.0.0.1"
@@ -125,6 +125,25 @@ def remember_address(data: Path, url: str) -> None:
     temporary = data / "address.new"
     temporary.write_text(url + "\n", encoding="ascii")
     temporary.replace(data / "address")
+
+
+def remember_pin(data: Path, pin: str | None) -> None:
+    """Keep the pin that invites need, for later commands; None: they need none."""
+    if pin is None:
+        (data / "pin").unlink(missing_ok=True)
+        return
+    temporary = data / "pin.new"
+    temporary.write_text(pin + "\n", encoding="ascii")
+    temporary.replace(data / "pin")
+
+
+def recall_pin(data: Path) -> str | None:
+    """The pin that invites of this server need; None: none, or it never ran."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        pin = (data / "pin").read_text(encoding="ascii").strip()
+        if is_pin(pin):
+            return pin
+    return None
 
 
 def recall_address(data: Path) -> str:

@@ -32,19 +32,28 @@ CLIENT: Final = {
             "account",
             "answers",
             "api",
+            "calibration",
             "cli",
             "commands",
             "config",
             "control",
             "daemon",
+            "devices",
             "embedded",
             "firstrun",
             "grammar",
+            "keyring",
+            "locking",
             "mounting",
             "mountpoint",
+            "newer",
+            "page",
             "process",
+            "rotation",
             "status",
+            "suspend",
             "unlock",
+            "wordcheck",
         ),
     ),
     # Runs before anything is installed, so it imports nothing of ours and nothing from outside.
@@ -65,6 +74,8 @@ FORBIDDEN_ARROWS: Final = {("fs", "remote")}
 SOLE_IMPORTERS: Final = {
     "pyfuse3": ("blobfs.fs.operations",),
     "httpx": ("blobfs.remote.transport",),
+    "fsspec": ("blobfs.api.urls",),
+    "h11": ("blobfs.page.wire", "blobfs.page.browsing"),
 }
 ALONE: Final = ("blobfs.errors", "blobfs.protocol", "blobfs.bootstrap", "blobfs.setup")
 """Import the standard library and themselves, nothing else."""

@@ -14,10 +14,10 @@ from typing import Final
 from blobfs.answers.paths import find, page, path_of, text_of
 from blobfs.store.store import Store
 from blobfs.store.survey import Found, absent_bytes
+from blobfs.sync.choice import LOCAL_ONLY
 from blobfs.sync.copies import is_conflict_name
 from blobfs.sync.engine import SyncEngine
 from blobfs.sync.status import STUCK, SyncState, SyncStatus
-from blobfs.sync.upload import LOCAL_ONLY
 from blobfs.values.documents import Json, Kind, name_to_text
 from blobfs.values.extents import extent_length
 from blobfs.values.nodes import ROOT_INODE, Inode, Node
@@ -56,11 +56,12 @@ class Files:
             }
             if node.kind is Kind.DIRECTORY:
                 return common | self._folder(node, status)
-            return common | self._file(node, status)
+            return common | self.file(node, status)
 
     # --- a file -----------------------------------------------------------------------------------------------
 
-    def _file(self, node: Node, status: SyncStatus) -> Json:
+    def file(self, node: Node, status: SyncStatus) -> Json:
+        """What there is to say of a node that is no folder, within a transaction."""
         local, base = self._store.documents.local(node.doc_id), self._store.documents.base(node.doc_id)
         absent, dirty = self._bytes(node)
         waits = local is not None and local.edit > local.synced

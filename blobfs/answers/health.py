@@ -15,8 +15,10 @@ from typing import Final
 import trio
 
 import blobfs
+from blobfs.devices import Register
 from blobfs.errors import BlobfsError, RemoteUnavailable
 from blobfs.remote.client import RemoteClient
+from blobfs.status import format_usage
 from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
 from blobfs.sync.copies import is_conflict_name
@@ -31,6 +33,8 @@ _CLOCK_S: Final = 120
 """Of difference between two clocks, from which times of files confuse people."""
 _FREE: Final = 256 << 20
 """Bytes on the disk of the store, below which writing may soon fail."""
+_NEARLY: Final = 0.95
+"""Part of the quota from which on it is nearly used up."""
 _ANSWER_S: Final = 15
 """Seconds that each question to the server may take."""
 
@@ -67,6 +71,8 @@ class Health:
             *self._aside(),
             await trio.to_thread.run_sync(self._conflicts),
             self._local_keys(),
+            self._quota(),
+            *await trio.to_thread.run_sync(self._devices),
         ]
         for name, check in (
             ("server", self._server),
@@ -118,6 +124,14 @@ class Health:
             return Finding("sync", None, f"{status.state.value}; {waits}", advice)
         return Finding("sync", False, f"{status.state.value}: {status.reason}; {waits}", "mend what the sentence names")
 
+    def _quota(self) -> Finding:
+        usage = self._engine.allowance.last
+        if usage is None:
+            return Finding("quota", None, "the server has not said yet what the account may hold")
+        full = usage.quota is not None and usage.used > usage.quota * _NEARLY
+        advice = "delete what is not needed, or ask the server's operator for more" if full else ""
+        return Finding("quota", not full, format_usage(asdict(usage)), advice)
+
     def _aside(self) -> list[Finding]:
         parked = self._engine.status().parked
         if not parked:
@@ -131,6 +145,17 @@ class Health:
         if count:
             return Finding("conflicts", True, f"{count} conflict copies", "`blobfs conflicts DIR` lists them")
         return Finding("conflicts", True, "no conflict copies")
+
+    def _devices(self) -> list[Finding]:
+        register = Register(self._store)
+        register.learn()
+        found = [Finding("devices", None, notice, "`blobfs device DIR` lists them") for notice in register.notices()]
+        strangers = register.strangers()
+        if strangers:
+            text = f"{len(strangers)} devices wrote and have not told of themselves: {', '.join(strangers[:5])}"
+            advice = "they run an older blobfs, or are none of yours: then `blobfs passwd`, and a new invite for each"
+            found.append(Finding("devices", None, text, advice))
+        return found or [Finding("devices", True, "no device is new or silent")]
 
     def _local_keys(self) -> Finding:
         try:

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import trio
+
+from blobfs import suspend
 from blobfs.answers.paths import text_of
 from blobfs.errors import UsageError
 from blobfs.store.settings import Settings
@@ -22,6 +25,10 @@ _KEPT: Final = "door.options"
 _SIZE: Final = re.compile(r"(\d{1,15})(?:\.(\d))?\s*([kmgt]?)(?:i?b)?(?:/s)?", re.IGNORECASE)
 _UNITS: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _MAX_NAME: Final = 64
+_TIME: Final = re.compile(r"(\d{1,6})\s*(s|m|min|h|)", re.IGNORECASE)
+_SECONDS: Final = {"s": 1, "": 60, "m": 60, "min": 60, "h": 3600}
+LOCK_AFTER: Final = "lock-after"
+LOCK_ON_SUSPEND: Final = "lock-on-suspend"
 
 
 def parse_size(text: str) -> int | None:
@@ -43,6 +50,25 @@ def parse_switch(text: str) -> bool:
     if text.lower() not in ("on", "off"):
         raise UsageError("that option is `on` or `off`")
     return text.lower() == "on"
+
+
+def parse_time(text: str) -> int | None:
+    """Seconds from `15` or `15min`, `90s`, `2h`; None from `off`. Raises UsageError."""
+    if text.lower() in ("off", "none"):
+        return None
+    match = _TIME.fullmatch(text.strip())
+    seconds = int(match[1]) * _SECONDS[match[2].lower()] if match is not None else 0
+    if seconds <= 0:
+        raise UsageError("a time is a number of minutes, or a number with s, min or h behind it, or `off`")
+    return seconds
+
+
+def parse_suspend(text: str) -> bool:
+    """`on` or `off`. Raises UsageError, also where the machine cannot say that it goes to sleep."""
+    wanted = parse_switch(text)
+    if wanted:
+        suspend.check()
+    return wanted
 
 
 def parse_name(text: str) -> str:
@@ -68,6 +94,9 @@ OPTIONS: Final = {
     "upload-limit": Option(parse_size, None, "bytes a second to the server"),
     "download-limit": Option(parse_size, None, "bytes a second from the server"),
     "paused": Option(parse_switch, False, "whether to leave the server alone; local work goes on"),
+    "incoming": Option(parse_switch, True, "whether what senders leave becomes files in Incoming, here"),
+    LOCK_AFTER: Option(parse_time, None, "lock when nobody has used it for so long: minutes, or 90s, 2h"),
+    LOCK_ON_SUSPEND: Option(parse_suspend, False, "whether to lock before the machine goes to sleep"),
     "device-name": Option(parse_name, None, "how conflict copies from this device are named"),
 }
 
@@ -77,6 +106,8 @@ class Options:
 
     def __init__(self, settings: Settings, engine: SyncEngine) -> None:
         self._settings, self._engine = settings, engine
+        self.changed = trio.Event()
+        """Set, and replaced by another, when an option is set."""
 
     def values(self) -> dict[str, Any]:
         """Every option's value."""
@@ -89,9 +120,19 @@ class Options:
         values, engine = self.values(), self._engine
         engine.limit(up=values["upload-limit"], down=values["download-limit"])
         cache = CacheLimits(most=values["cache-limit"], free_disk=values["free-disk"])
-        engine.options = replace(engine.options, cache=cache)
+        engine.options = replace(engine.options, cache=cache, incoming=values["incoming"])
+        engine.health.tell()
         if values["paused"] != engine.health.paused:
             (engine.pause if values["paused"] else engine.resume)()
+
+    def set(self, name: str, value: Any) -> None:
+        """Keep the value of an option. On the loop."""
+        if name == "device-name":
+            self._settings.set("device_name", value)
+        else:
+            self._settings.set(_KEPT, {**self._settings.get(_KEPT, {}), name: value})
+        self.changed.set()
+        self.changed = trio.Event()
 
     async def answer(self, question: Json) -> Json:
         """`config`: show all, or set the option `name` to `value`."""
@@ -99,10 +140,6 @@ class Options:
             name, option = text_of(question, "name"), OPTIONS.get(text_of(question, "name"))
             if option is None:
                 raise UsageError(f"there is no option of that name; there are {', '.join(OPTIONS)}")
-            value = option.parse(text_of(question, "value"))
-            if name == "device-name":
-                self._settings.set("device_name", value)
-            else:
-                self._settings.set(_KEPT, {**self._settings.get(_KEPT, {}), name: value})
+            self.set(name, option.parse(text_of(question, "value")))
             self.apply()
         return {"values": self.values(), "texts": {name: option.text for name, option in OPTIONS.items()}}

@@ -10,8 +10,10 @@ import trio
 from blobfs.answers.files import Files
 from blobfs.answers.health import Health
 from blobfs.answers.keeping import Keeping
+from blobfs.answers.listing import Listing
 from blobfs.answers.options import Options
 from blobfs.answers.past import Past
+from blobfs.answers.resolving import Resolving
 from blobfs.fs.filesystem import FileSystem
 from blobfs.remote.client import RemoteClient
 from blobfs.store.store import Store
@@ -28,6 +30,8 @@ def commands(
     files = Files(store, engine, fs.is_open)
     # By way of the engine: what programs have open through the API counts, too, and they are told as well.
     keeping = Keeping(store, engine)
+    listing = Listing(store, engine, files)
+    resolving = Resolving(store, engine.is_busy, engine.on_applied)
     past = Past(store, client, engine.is_busy, engine.on_applied)
 
     def in_thread(answer: Callable[[Json], Json]) -> Command:
@@ -53,6 +57,11 @@ def commands(
     return {
         "file": in_thread(files.show),
         "conflicts": in_thread(files.conflicts),
+        "pair": in_thread(resolving.pair),
+        "resolve": flushed(resolving.resolve),
+        "list": in_thread(listing.list),
+        "search": in_thread(listing.search),
+        "aside": in_thread(listing.aside),
         "pin": pin,
         "unpin": in_thread(keeping.unpin),
         "pins": in_thread(keeping.pins),

@@ -13,9 +13,12 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from blobfs.api.attaching import Attaching
+from blobfs.api.blobs import Blobs
 from blobfs.api.changes import Changes, Listeners
-from blobfs.api.desk import Desk, Put
-from blobfs.api.document import Change, Document, text_of
+from blobfs.api.desk import Desk, Listed, Put
+from blobfs.api.document import Document, text_of
+from blobfs.api.events import Events
+from blobfs.api.incoming import Incoming
 from blobfs.api.staging import Source, Staged
 from blobfs.errors import UsageError
 from blobfs.store.queries import Scalar
@@ -66,6 +69,10 @@ class Account:
         """Open the store when the passphrase is lost; known only to whoever has just made the account."""
         self._desk, self._listeners, self._close = desk, listeners, close
         self._attaching = Attaching(desk)
+        self.incoming = Incoming(self)
+        """What senders left."""
+        self.blobs = Blobs(self)
+        """Bytes that programs keep beside the files, by namespace and id."""
 
     def __enter__(self) -> Self:
         return self
@@ -142,6 +149,26 @@ class Account:
         view = self.desk.at(path)
         return None if view is None else Document(self, view)
 
+    def list_folder(self, path: str = "") -> list[Listed]:
+        """What is in a folder of the mount, by name; without a path, in its top directory.
+
+        Raises:
+            NotFound, NotADirectory, InvalidDocument: there is no such folder.
+        """
+        return self.desk.entries(path)
+
+    def make_folder(self, path: str) -> None:
+        """See that there is a folder, and all that lead to it. Raises NotADirectory, InvalidDocument, NoSpace."""
+        self.desk.make_folder(path)
+
+    def move(self, path: str, new_path: str) -> None:
+        """Give a file or folder of the mount another place, in a folder that is there.
+
+        Raises:
+            NotFound. Exists: the place is taken. InvalidArgument: a folder into itself. NotADirectory, InvalidDocument.
+        """
+        self.desk.move(path, new_path)
+
     def get_doc(self, doc_id: str) -> Document | None:
         """The document of this id; None when there is none, or it was deleted."""
         view = self.desk.get(doc_id)
@@ -156,7 +183,7 @@ class Account:
                     yield document
 
     def put_doc(self, document: Document) -> None:
-        """Store what was changed in a document, and in its attachment, in one transaction.
+        """Store what was changed in a document, and in its attachments, in one transaction.
 
         Raises:
             RevisionConflict: somebody changed it since it was read; nothing was stored, and nothing lost: get it again
@@ -170,14 +197,15 @@ class Account:
         puts = [_as_put(document) for document in documents]
         views = self.desk.put(puts, [(document.doc_id, document.view.seen) for document in delete])
         for document, view in zip(documents, views, strict=True):
-            if isinstance(document.change, Staged):
-                self.attaching.staging.release(document.change)
+            for change in document.changes.values():
+                if isinstance(change, Staged):
+                    self.attaching.staging.release(change)
             document.refresh(view)
         for document in delete:
-            self.attaching.change(document, Change.NOTHING)
+            self.attaching.forget(document)
 
     def delete_doc(self, document: Document) -> None:
-        """Delete a document and its attachment, on all devices.
+        """Delete a document and its attachments, on all devices.
 
         Raises:
             RevisionConflict: somebody changed it since it was read. DocumentNotFound: it was deleted already.
@@ -189,7 +217,7 @@ class Account:
         """See `Document.is_dirty`."""
         text = text_of(document.doc_id, document.content)
         view = self.desk.get(document.doc_id)
-        return document.change is not Change.NOTHING or view is None or text != view.text
+        return bool(document.changes) or view is None or text != view.text
 
     # --- indexes --------------------------------------------------------------------------------------------------
 
@@ -296,12 +324,17 @@ class Account:
         """
         return self._listeners.listen()
 
+    def events(self) -> Events:
+        """What happens from now on, as an iterator: changes, conflicts, progress of transfers, states.
+
+        Close it, or use it in a `with`; it also ends when the account is closed.
+        """
+        return Events(self, self._listeners.listen())
+
 
 def _as_put(document: Document) -> Put:
-    text, change = text_of(document.doc_id, document.content), document.change
-    attached: tuple[Any, ...] | None = None
-    if isinstance(change, Staged):
-        attached = change.attached
-    elif change is Change.DETACH:
-        attached = (None, 0, 0)
-    return Put(document.doc_id, document.view.seen, text, attached)
+    attached = {
+        name: change.attached if isinstance(change, Staged) else (None, 0, 0)
+        for name, change in document.changes.items()
+    }
+    return Put(document.doc_id, document.view.seen, text_of(document.doc_id, document.content), attached)

@@ -6,58 +6,30 @@ caller takes effect; one that waits for the server or for news is given up at on
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self
 
 import anyio
 import anyio.lowlevel
 from anyio import to_thread
 
 from blobfs.api.account import Account, AccountStatus, PastRevision
+from blobfs.api.blobs_async import AsyncBlobs
 from blobfs.api.changes import Changes
-from blobfs.api.document import AttachmentState, Document, text_of
-from blobfs.api.loop import WAITER, Waiter
-from blobfs.api.staging import AsyncSource, Filler, Staged, Staging
+from blobfs.api.desk import Listed
+from blobfs.api.document import MAIN, AttachmentState, Document, text_of
+from blobfs.api.events import Event, Events
+from blobfs.api.incoming_async import AsyncIncoming
+from blobfs.api.staging import AsyncSource
+from blobfs.api.threads import in_thread, stage, waiting
 from blobfs.store.queries import Scalar
 from blobfs.store.tree import new_doc_id
 from blobfs.values.documents import Json
 
-Result = TypeVar("Result")
-
-
-async def in_thread(call: Callable[..., Result], *arguments: Any, shielded: bool = False) -> Result:
-    """Run `call` in a worker thread, to its end."""
-    with anyio.CancelScope(shield=shielded):
-        return await to_thread.run_sync(partial(call, *arguments))
-    raise AssertionError("a scope that is not cancelled does not swallow")
-
-
-async def waiting(call: Callable[..., Result], *arguments: Any) -> Result:
-    """Run `call`, which waits for the engine's thread, in a worker thread; cancelled, it ends at once."""
-    waiter = Waiter()
-
-    def run() -> Result:
-        WAITER.set(waiter)
-        return call(*arguments)
-
-    try:
-        return await to_thread.run_sync(run, abandon_on_cancel=True)
-    except BaseException:
-        waiter.cancel()
-        raise
-
-
-async def stage(staging: Staging, filler: Filler, source: AsyncIterable[bytes]) -> Staged:
-    """See `Staging.take`, for pieces that come one after the other."""
-    try:
-        async for piece in source:
-            await in_thread(filler.add, piece)
-        return await in_thread(filler.end)
-    except BaseException:
-        await in_thread(staging.drop, filler.staged, shielded=True)
-        raise
+_SHORT_S: Final = 0.1
+"""Seconds after which a cancelled wait for an event ends."""
 
 
 class AsyncDocument:
@@ -98,38 +70,42 @@ class AsyncDocument:
         """See `Document.get_paths`."""
         return await in_thread(self.plain.get_paths)
 
-    async def put_attachment(self, source: AsyncSource) -> None:
+    async def list_attachments(self) -> dict[str, int]:
+        """See `Document.list_attachments`."""
+        return await in_thread(self.plain.list_attachments)
+
+    async def put_attachment(self, source: AsyncSource, name: str = MAIN) -> None:
         """See `Document.put_attachment`; the pieces may also come from an async iterable."""
         if isinstance(source, AsyncIterable):
-            await self._put_pieces(source)
+            await self._put_pieces(source, name)
         else:
-            await in_thread(self.plain.put_attachment, source)
+            await in_thread(self.plain.put_attachment, source, name)
 
-    async def _put_pieces(self, source: AsyncIterable[bytes]) -> None:
+    async def _put_pieces(self, source: AsyncIterable[bytes], name: str) -> None:
         attaching = self.plain.account.attaching
-        staged = await stage(attaching.staging, await in_thread(attaching.begin, self.plain), source)
-        await in_thread(attaching.change, self.plain, staged)
+        staged = await stage(attaching.staging, await in_thread(attaching.begin, self.plain, name), source)
+        await in_thread(attaching.change, self.plain, name, staged)
 
-    async def get_attachment(self) -> anyio.AsyncFile[bytes] | None:
+    async def get_attachment(self, name: str = MAIN) -> anyio.AsyncFile[bytes] | None:
         """See `Document.get_attachment`; the file is one of anyio's."""
-        file = await in_thread(self.plain.get_attachment)
+        file = await in_thread(self.plain.get_attachment, name)
         return None if file is None else anyio.wrap_file(file)
 
-    async def delete_attachment(self) -> None:
+    async def delete_attachment(self, name: str = MAIN) -> None:
         """See `Document.delete_attachment`."""
-        await in_thread(self.plain.delete_attachment)
+        await in_thread(self.plain.delete_attachment, name)
 
-    async def get_attachment_state(self) -> AttachmentState:
+    async def get_attachment_state(self, name: str = MAIN) -> AttachmentState:
         """See `Document.get_attachment_state`."""
-        return await in_thread(self.plain.get_attachment_state)
+        return await in_thread(self.plain.get_attachment_state, name)
 
-    async def upload_attachment(self, timeout_s: float | None = None) -> AttachmentState:
+    async def upload_attachment(self, name: str = MAIN, *, timeout_s: float | None = None) -> AttachmentState:
         """See `Document.upload_attachment`."""
-        return await waiting(self.plain.upload_attachment, timeout_s)
+        return await waiting(partial(self.plain.upload_attachment, name, timeout_s=timeout_s))
 
-    async def download_attachment(self) -> AttachmentState:
+    async def download_attachment(self, name: str = MAIN) -> AttachmentState:
         """See `Document.download_attachment`."""
-        return await waiting(self.plain.download_attachment)
+        return await waiting(self.plain.download_attachment, name)
 
 
 class AsyncChanges(AsyncIterator[str]):
@@ -165,6 +141,43 @@ class AsyncChanges(AsyncIterator[str]):
         self._changes.close()
 
 
+class AsyncEvents(AsyncIterator[Event]):
+    """See `Events`; a wait that is cancelled loses nothing."""
+
+    def __init__(self, events: Events) -> None:
+        """Use `AsyncAccount.events`."""
+        self._events = events
+
+    async def __anext__(self) -> Event:
+        while True:
+            try:
+                # To the end of its short wait: a thread that is left alone could take an event along.
+                event = await in_thread(self._next)
+            except EOFError:
+                raise StopAsyncIteration from None
+            if event is not None:
+                return event
+
+    def _next(self) -> Event | None:
+        try:
+            return self._events.next_within(_SHORT_S)
+        except StopIteration:
+            # No future can carry that one.
+            raise EOFError from None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Listen no more."""
+        self._events.close()
+
+
 class AsyncAccount:
     """See `Account`; what may touch a disk or the server is awaited."""
 
@@ -172,6 +185,10 @@ class AsyncAccount:
         """Use `async with open_account(...)`."""
         self.plain = account
         """The same account for plain calls."""
+        self.incoming = AsyncIncoming(account.incoming)
+        """See `Account.incoming`."""
+        self.blobs = AsyncBlobs(account.blobs)
+        """See `Account.blobs`."""
 
     @property
     def recovery_words(self) -> str | None:
@@ -203,6 +220,18 @@ class AsyncAccount:
         """See `Account.get_doc_at`."""
         document = await in_thread(self.plain.get_doc_at, path)
         return None if document is None else AsyncDocument(document)
+
+    async def list_folder(self, path: str = "") -> list[Listed]:
+        """See `Account.list_folder`."""
+        return await in_thread(self.plain.list_folder, path)
+
+    async def make_folder(self, path: str) -> None:
+        """See `Account.make_folder`."""
+        await in_thread(self.plain.make_folder, path)
+
+    async def move(self, path: str, new_path: str) -> None:
+        """See `Account.move`."""
+        await in_thread(self.plain.move, path, new_path)
 
     async def get_doc(self, doc_id: str) -> AsyncDocument | None:
         """See `Account.get_doc`."""
@@ -266,3 +295,7 @@ class AsyncAccount:
     def changes(self) -> AsyncChanges:
         """See `Account.changes`."""
         return AsyncChanges(self.plain.changes())
+
+    async def events(self) -> AsyncEvents:
+        """See `Account.events`."""
+        return AsyncEvents(await in_thread(self.plain.events))

@@ -40,11 +40,11 @@ class Changes(Iterator[str]):
                 del self._waiting[doc_id]
             return doc_id
 
-    def wait(self) -> bool:
-        """Wait until there is something to `take`, or somebody pokes; False at the end."""
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until there is something to `take`, somebody pokes, or the time is over; False at the end."""
         with self._news:
             pokes = self._pokes
-            self._news.wait_for(lambda: self._waiting or self._closed or self._pokes != pokes)
+            self._news.wait_for(lambda: self._waiting or self._closed or self._pokes != pokes, timeout_s)
             return bool(self._waiting) or not self._closed
 
     def poke(self) -> None:

@@ -10,19 +10,23 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Final
 
 import trio
 
-from blobfs.account import load_remote, move_remote, publish_secrets
+from blobfs.account import connect, load_remote, move_remote, publish_secrets
 from blobfs.api.loop import Loop, plain
 from blobfs.config import SECRETS, SERVER, SERVER_LOG
+from blobfs.devices import Devices
 from blobfs.embedded import EmbeddedServer
 from blobfs.errors import BlobfsError, RemoteError
+from blobfs.newer import keep_newer
 from blobfs.remote.client import RemoteClient
 from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine, SyncOptions
+from blobfs.values.documents import dump
 
 TICK_S: Final = 1
 PUBLISH_S: Final = 60
@@ -75,13 +79,20 @@ class Connection(Loop):
     async def _main(self) -> None:
         async with self._embedded():
             remote = self._remote
-            async with RemoteClient(remote.url, remote.user, remote.token) as client:
-                engine = SyncEngine(self._store, client, options=OPTIONS)
+            async with connect(remote) as client:
+                engine = SyncEngine(
+                    self._store,
+                    client,
+                    options=OPTIONS,
+                    secret=lambda: dump(read_secrets(self._store.path / SECRETS)),
+                    keep_secret=partial(keep_newer, self._store.path),
+                )
                 self.wire(engine)
                 async with trio.open_nursery() as nursery:
                     await nursery.start(engine.run)
                     nursery.start_soon(self._tick)
                     nursery.start_soon(self._publish, client)
+                    nursery.start_soon(Devices(self._store, engine, client).run)
                     self.begin(nursery, engine, client)
                     self._started.set_result(None)
                     await trio.sleep_forever()

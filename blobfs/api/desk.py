@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import trio
 
-from blobfs.api import places
+from blobfs.api import named, places
 from blobfs.api.loop import Loop
+from blobfs.api.mailroom import Mailroom
+from blobfs.api.shelf import Shelf
 from blobfs.errors import DocumentNotFound, NotFound, RemoteUnavailable, RevisionConflict, StaleHandle
 from blobfs.store.documents import Applied, Local
 from blobfs.store.queries import Scalar
@@ -36,6 +39,16 @@ LOCAL: Final = 1
 REMOTE: Final = 2
 
 
+class Named(NamedTuple):
+    """A further attachment of a document."""
+
+    name: str
+    inode: int
+    content: int
+    size: int
+    mtime_ns: int
+
+
 class View(NamedTuple):
     """What a program can see of a document. Another `seen` means that somebody changed it."""
 
@@ -48,11 +61,28 @@ class View(NamedTuple):
     content: int | None
     size: int
     mtime_ns: int
+    named: Sequence[Named]
+    """Ascending by name."""
 
     @property
-    def seen(self) -> tuple[str, int | None, int, int]:
+    def seen(self) -> list[Any]:
         """All but what says nothing to a program, such as its name in the mount or what the server has."""
-        return self.text, self.content, self.size, self.mtime_ns
+        return [self.text, self.content, self.size, self.mtime_ns, [list(entry) for entry in self.named]]
+
+    def find(self, name: str) -> Named | None:
+        """The further attachment of this name."""
+        return next((entry for entry in self.named if entry.name == name), None)
+
+
+class Listed(NamedTuple):
+    """A file or folder in a folder."""
+
+    name: str
+    doc_id: str
+    kind: str
+    """`file`, `directory`, `symlink` or what else a filesystem has."""
+    size: int
+    mtime_ns: int
 
 
 class Put(NamedTuple):
@@ -61,8 +91,8 @@ class Put(NamedTuple):
     doc_id: str
     seen: Sequence[Any]
     text: str
-    attached: Sequence[Any] | None
-    """(content or None to detach, size, bytes stored); None leaves the attachment as it is."""
+    attached: Mapping[str, Sequence[Any]]
+    """By name, `""` for the document's own: (content or None to detach, size, bytes stored). Others stay."""
 
 
 class Past(NamedTuple):
@@ -89,13 +119,15 @@ class Desk:
             written: called after each change of a document that came through here.
         """
         self._store, self._loop, self._written = store, loop, written
+        self.blobs = Shelf(store, loop, written=written)
+        self.incoming = Mailroom(store, loop)
         self._open: Counter[int] = Counter()
         self._lock = threading.Lock()
 
     # --- documents ------------------------------------------------------------------------------------------------
 
     def create(self, doc_id: str, text: str, path: str | None, attached: Sequence[Any] | None) -> View:
-        """Store a new document, with an attachment (as in `Put`) if one is given.
+        """Store a new document, with an attachment (content, size, bytes stored) if one is given.
 
         Raises:
             DocumentExists, NotADirectory, InvalidDocument.
@@ -106,9 +138,7 @@ class Desk:
             if attached is not None:
                 self._attach(nodes[-1], attached)
             view = self._view(self._live(doc_id))
-            applied = [
-                Applied(node.inode, None, (), tuple(self._store.tree.names(node.inode)), False) for node in nodes
-            ]
+            applied = self._made(nodes)
         for change in applied:
             self._written(change)
         return view
@@ -123,6 +153,32 @@ class Desk:
         with self._store.transaction():
             node = places.find(self._store, names)
             return None if node is None else self._view(self._live(node.doc_id))
+
+    def entries(self, path: str) -> list[Listed]:
+        """What is in a folder of the mount, by name; `""` is the top. Raises NotFound, NotADirectory."""
+        with self._store.transaction():
+            return [
+                Listed(os.fsdecode(name), node.doc_id, node.kind.value, node.size, node.mtime_ns)
+                for _, name, node in places.entries(self._store, places.split(path) if path else [])
+            ]
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder and all that lead to it; one that is there is left. Raises NotADirectory, InvalidDocument."""
+        with self._store.transaction():
+            _, made = places.folder(self._store, places.split(path))
+            applied = self._made(made)
+        for change in applied:
+            self._written(change)
+
+    def _made(self, nodes: Sequence[Node]) -> list[Applied]:
+        return [Applied(node.inode, None, (), tuple(self._store.tree.names(node.inode)), False) for node in nodes]
+
+    def move(self, path: str, new_path: str) -> None:
+        """Move a file or folder to a free place. Raises NotFound, Exists, NotADirectory, InvalidArgument."""
+        with self._store.transaction():
+            applied = places.move(self._store, places.split(path), places.split(new_path))
+        for change in applied:
+            self._written(change)
 
     def paths(self, doc_id: str) -> list[str]:
         """Every place of a document. Raises DocumentNotFound."""
@@ -158,10 +214,13 @@ class Desk:
         node, now_ns = self._unchanged(put.doc_id, put.seen).node, time.time_ns()
         if put.text != put.seen[0]:
             self._store.documents.edit(node.doc_id, now_ns, content=json.loads(put.text))
-        if put.attached is not None:
-            self._attach(node, put.attached)
+        for name, attached in put.attached.items():
+            if name:
+                applied += named.attach(self._store, put.doc_id, name, attached)
+            else:
+                self._attach(node, attached)
         names = tuple(self._store.tree.names(node.inode))
-        applied.append(Applied(node.inode, node, names, names, put.attached is not None))
+        applied.append(Applied(node.inode, node, names, names, "" in put.attached))
         return self._view(self._live(put.doc_id))
 
     def _delete(self, doc_id: str, seen: Sequence[Any], applied: list[Applied]) -> None:
@@ -172,11 +231,12 @@ class Desk:
                 self._store.tree.rmdir(parent, name, now_ns)
         else:
             self._store.documents.edit(node.doc_id, now_ns, names=())
+            applied += named.drop(self._store, doc_id)
         applied.append(Applied(node.inode, node, names, (), False))
 
     def _unchanged(self, doc_id: str, seen: Sequence[Any]) -> Local:
         local = self._live(doc_id)
-        if self._view(local).seen != tuple(seen):
+        if self._view(local).seen != seen:
             raise RevisionConflict(f"document {doc_id} was changed since it was read; get it again")
         return local
 
@@ -190,7 +250,13 @@ class Desk:
         node, base, unsent = local.node, self._store.documents.base(local.node.doc_id), local.edit - local.synced
         revision = ("" if base is None else str(base.revision)) + (f"+{unsent}" if unsent > 0 else "")
         text = canonical(local.document.content)
-        return View(node.doc_id, node.kind.value, node.inode, revision, text, node.content, node.size, node.mtime_ns)
+        further = [
+            Named(name, entry.inode, entry.content, entry.size, entry.mtime_ns)
+            for name, entry in named.listed(self._store, node.doc_id)
+            if entry.content is not None
+        ]
+        main = (node.content, node.size, node.mtime_ns)
+        return View(node.doc_id, node.kind.value, node.inode, revision, text, *main, further)
 
     # --- queries --------------------------------------------------------------------------------------------------
 
@@ -228,6 +294,11 @@ class Desk:
             }
         return sorted(found)
 
+    def tidy(self) -> None:
+        """Delete further attachments of documents that were deleted as files."""
+        for change in named.tidy(self._store):
+            self._written(change)
+
     # --- bytes ----------------------------------------------------------------------------------------------------
 
     def stage(self) -> int:
@@ -254,6 +325,10 @@ class Desk:
             if self._open[inode] <= 0:
                 del self._open[inode]
 
+    def has_open_files(self) -> bool:
+        """Whether somebody reads any attachment."""
+        return bool(self._open)
+
     def is_open(self, inode: Inode) -> bool:
         """Whether somebody reads the attachment of a node."""
         return self._open[inode] > 0
@@ -279,10 +354,15 @@ class Desk:
         if node is None or node.deleted or (node.content, node.size) != (content, size):
             raise StaleHandle("the attachment was replaced while it was open; get it from the document again")
 
-    def state(self, doc_id: str) -> int:
-        """Where the stored attachment is: `LOCAL`, `REMOTE`, both, or 0 for no attachment. Raises DocumentNotFound."""
+    def state(self, doc_id: str, name: str) -> int:
+        """Where a stored attachment is: `LOCAL`, `REMOTE`, both, or 0 for no attachment. Raises DocumentNotFound."""
         with self._store.transaction():
             local, state = self._live(doc_id), 0
+            if name:
+                further = named.find(self._store, doc_id, name)
+                if further is None:
+                    return 0
+                local = self._live(further.doc_id)
             node = local.node
             if node.content is not None:
                 base = self._store.documents.base(node.doc_id)
@@ -297,7 +377,11 @@ class Desk:
         self._loop.submit(self._loop.engine.fetch, content, offset, length).result()
 
     def settle(self, doc_id: str | None, timeout_s: float | None) -> None:
-        """On return the server has a document, or everything; without a time limit, as long as it answers at all."""
+        """On return the server has a document with its attachments, or everything.
+
+        Args:
+            timeout_s: without one, as long as the server answers at all.
+        """
         self._loop.submit(self._settle, doc_id, timeout_s).result()
 
     async def _settle(self, doc_id: str | None, timeout_s: float | None) -> None:
@@ -322,8 +406,11 @@ class Desk:
                 raise engine.health.worst or RemoteUnavailable("the server does not answer; try again later")
 
     def _is_sent(self, doc_id: str) -> bool:
-        local = self._store.documents.local(DocId(doc_id))
-        return local is None or local.edit <= local.synced
+        """Whether the server has a document and all its attachments."""
+        with self._store.transaction():
+            further = [node.doc_id for _, node in named.listed(self._store, doc_id)]
+            found = [self._store.documents.local(each) for each in (DocId(doc_id), *further)]
+        return all(local is None or local.edit <= local.synced for local in found)
 
     def revisions(self, doc_id: str) -> list[Past]:
         """The revisions of a document that the server still has, newest first. Raises CorruptDocument, RemoteError."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import io
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 from blobfs.api.desk import View, canonical
 from blobfs.api.staging import Source, Staged
@@ -34,11 +34,15 @@ class AttachmentState(enum.IntFlag):
     """Both."""
 
 
-class Change(enum.Enum):
-    """What put_doc is to do about the attachment, beside attaching something new."""
+class Detach(enum.Enum):
+    """What put_doc is to do about an attachment, beside attaching something new."""
 
-    NOTHING = enum.auto()
     DETACH = enum.auto()
+
+
+Change = Staged | Literal[Detach.DETACH]
+MAIN: Final = ""
+"""The name of the attachment that is the document's file in the mount."""
 
 
 def text_of(doc_id: str, content: Json) -> str:
@@ -62,12 +66,13 @@ class Document:
         self.account = account
         self.doc_id = view.doc_id
         self.content: Json = json.loads(view.text)
-        self.change: Staged | Change = Change.NOTHING
+        self.changes: dict[str, Change] = {}
+        """What put_doc is to do about attachments, by their names."""
         self.view: View = view
 
     def refresh(self, view: View) -> None:
         """This is what the store has now, and there is nothing left to be put."""
-        self.view, self.change = view, Change.NOTHING
+        self.view, self.changes = view, {}
 
     @property
     def revision(self) -> str:
@@ -78,7 +83,7 @@ class Document:
         return f"Document({self.doc_id!r}, revision={self.revision!r})"
 
     def is_dirty(self) -> bool:
-        """Whether it differs from what is stored, in its JSON or because its attachment was put or deleted since.
+        """Whether it differs from what is stored, in its JSON or because an attachment was put or deleted since.
 
         Raises:
             InvalidDocument: its content cannot be stored at all.
@@ -89,35 +94,43 @@ class Document:
         """Where the stored document is in the mount: one path, several for hard links. Raises DocumentNotFound."""
         return self.account.desk.paths(self.doc_id)
 
-    def put_attachment(self, source: Source) -> None:
+    # A document has one attachment that is its file in the mount, and any number of further ones, which have names.
+
+    def list_attachments(self) -> dict[str, int]:
+        """Bytes of each further attachment by its name, ascending, as `put_doc` would leave them."""
+        return self.account.attaching.sizes(self)
+
+    def put_attachment(self, source: Source, name: str = MAIN) -> None:
         """Attach bytes, in place of any that were; `put_doc` makes it last. On return they are in the local store.
 
         Args:
             source: a path, bytes, a binary file (read from its beginning), or an iterable of bytes. Read piece by
                 piece: an attachment may be larger than memory.
+            name: of a further attachment, 1 to 255 bytes as a file's; without one, the document's own.
         Raises:
-            UsageError: nothing that gives bytes, or the document is a directory or the like. NoSpace. OSError.
+            UsageError: nothing that gives bytes, or the document is a directory or the like.
+            InvalidDocument: a name that cannot be. NoSpace. OSError.
         """
-        self.account.attaching.put(self, source)
+        self.account.attaching.put(self, source, name)
 
-    def get_attachment(self) -> io.BufferedReader | None:
-        """The attachment as a file, seekable; None when nothing is attached. Close it after use.
+    def get_attachment(self, name: str = MAIN) -> io.BufferedReader | None:
+        """An attachment as a file, seekable; None when nothing is attached. Close it after use.
 
         Bytes that are not on this device are fetched as they are read; reading raises `RemoteUnavailable` when they do
         not come, and `StaleHandle` when the attachment was replaced since.
         """
-        return self.account.attaching.open(self)
+        return self.account.attaching.open(self, name)
 
-    def delete_attachment(self) -> None:
-        """Attach nothing any more; `put_doc` makes it last."""
-        self.account.attaching.delete(self)
+    def delete_attachment(self, name: str = MAIN) -> None:
+        """Take an attachment away; `put_doc` makes it last."""
+        self.account.attaching.delete(self, name)
 
-    def get_attachment_state(self) -> AttachmentState:
+    def get_attachment_state(self, name: str = MAIN) -> AttachmentState:
         """Where the bytes are, from what this device knows: asks no server."""
-        return self.account.attaching.state(self)
+        return self.account.attaching.state(self, name)
 
-    def upload_attachment(self, timeout_s: float | None = None) -> AttachmentState:
-        """See that the server has the document and its attachment; the state then, NONE when nothing is attached.
+    def upload_attachment(self, name: str = MAIN, *, timeout_s: float | None = None) -> AttachmentState:
+        """See that the server has the document and its attachments; the state of one then, NONE when there is none.
 
         It would be sent soon anyway; this waits until the server has confirmed it.
 
@@ -127,13 +140,13 @@ class Document:
             UsageError: the attachment was not put into the document yet.
             RemoteUnavailable, AccessDenied, QuotaExceeded and other errors of the server.
         """
-        return self.account.attaching.upload(self, timeout_s)
+        return self.account.attaching.upload(self, name, timeout_s)
 
-    def download_attachment(self) -> AttachmentState:
+    def download_attachment(self, name: str = MAIN) -> AttachmentState:
         """See that all bytes are in the local store; the state then, NONE when nothing is attached.
 
         Raises:
             RemoteUnavailable, CorruptBlob, DataMissing: they cannot be had.
             StaleHandle: the attachment was replaced meanwhile.
         """
-        return self.account.attaching.download(self)
+        return self.account.attaching.download(self, name)

@@ -14,8 +14,9 @@ from types import TracebackType
 
 from blobfs import firstrun, unlock
 from blobfs.api.account import Account
-from blobfs.api.asynchronous import AsyncAccount, in_thread
+from blobfs.api.asynchronous import AsyncAccount
 from blobfs.api.owner import Owner
+from blobfs.api.threads import in_thread
 from blobfs.api.visiting import visit
 from blobfs.config import PASSPHRASE, Config, Source, resolve
 from blobfs.errors import StoreInUse, StoreMissing, UsageError
@@ -78,8 +79,12 @@ def open_account(store: StorePath, *, passphrase: str | None = None, recovery_wo
             raise StoreMissing(f"there is no store in {path}; create_account makes one")
         if passphrase is None and recovery_words is None and not (path / PASSPHRASE).exists():
             raise UsageError("give the passphrase of the store, or its recovery words")
-        with _source(passphrase) as first, _source(recovery_words) as second:
-            unlocked = unlock.unlock(path, first, second)
+        try:
+            with _source(passphrase) as first, _source(recovery_words) as second:
+                unlocked = unlock.unlock(path, first, second)
+        except StoreInUse:
+            # They opened newer keys, which the daemon takes at its next mount.
+            return visit(path)
         return _start(path, unlocked.keys())
 
     return Opening(open_it)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 
+from blobfs.api import named
 from blobfs.api.changes import Listeners
 from blobfs.api.connection import Connection
 from blobfs.api.desk import Desk
@@ -27,6 +28,7 @@ class Owner:
         self.desk = Desk(store, self._connection, written=self._changed)
         self._connection.wire = self._wire
         try:
+            self.desk.tidy()
             self._connection.start()
         except BaseException:
             store.close()
@@ -50,8 +52,10 @@ class Owner:
 
 def tell(store: Store, listeners: Listeners, applied: Applied) -> None:
     """Tell listeners which document a change was of."""
-    node = applied.before
-    with contextlib.suppress(NotFound):
-        node = store.tree.get(applied.inode)
-    if node is not None:
-        listeners.tell(node.doc_id)
+    with store.transaction():
+        node, names = applied.before, store.tree.names(applied.inode) or applied.names_before
+        with contextlib.suppress(NotFound):
+            node = store.tree.get(applied.inode)
+        doc_id = None if node is None else named.told_as(store, node, names)
+    if doc_id is not None:
+        listeners.tell(doc_id)

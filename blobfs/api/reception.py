@@ -15,10 +15,12 @@ from blobfs.api.desk import Desk
 from blobfs.api.loop import Loop
 from blobfs.api.owner import tell
 from blobfs.api.serving import serving
+from blobfs.fs.use import Use
 from blobfs.remote.client import RemoteClient
 from blobfs.store.documents import Applied
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine
+from blobfs.values.documents import DocId
 from blobfs.values.nodes import Inode
 
 
@@ -26,16 +28,22 @@ class Reception:
     """The desk of a daemon, wired to what it mounts."""
 
     def __init__(
-        self, store: Store, engine: SyncEngine, client: RemoteClient, notify: Callable[[Applied], None]
+        self, store: Store, engine: SyncEngine, client: RemoteClient, notify: Callable[[Applied], None], use: Use
     ) -> None:
         """
         Args:
             notify: called on the loop after each change that did not come through the mount.
+            use: marked with each call of a program.
         """
         self._store, self._engine, self._client, self._notify = store, engine, client, notify
+        self._use = use
         self._loop, self._listeners = Loop(), Listeners()
         self._desk = Desk(store, self._loop, written=self._written)
         self._watchers = 0
+
+    def has_open_files(self) -> bool:
+        """Whether a program reads any attachment."""
+        return self._desk.has_open_files()
 
     def is_open(self, inode: Inode) -> bool:
         """Whether a program reads the attachment of a node. From any thread."""
@@ -73,7 +81,12 @@ class Reception:
     def _tell(self) -> None:
         if self._watchers:
             for doc_id in self._store.queries.news():
-                self._listeners.tell(doc_id)
+                self._tell_one(doc_id)
+
+    def _tell_one(self, doc_id: DocId) -> None:
+        inode = self._store.documents.inode(doc_id)
+        if inode is not None:
+            tell(self._store, self._listeners, Applied(inode, None, (), (), False))
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -83,7 +96,8 @@ class Reception:
             self._token = trio.lowlevel.current_trio_token()
             self._store.on_change.append(self._wake)
             try:
-                async with serving(self._store.path, self._desk, self._listen):
+                await trio.to_thread.run_sync(self._desk.tidy)
+                async with serving(self._store.path, self._desk, self._listen, self._use):
                     yield
             finally:
                 self._store.on_change.remove(self._wake)

@@ -22,8 +22,10 @@ from blobfs.api import wire
 from blobfs.api.changes import Changes
 from blobfs.api.desk import Desk, Put, View
 from blobfs.api.loop import WAITER, Waiter
+from blobfs.api.shelf import Row
 from blobfs.control import address
 from blobfs.errors import BlobfsError, UsageError
+from blobfs.fs.use import Use
 
 MAX_PEERS: Final = 200
 """Connections: a program has two, and one for each call of it that waits for the server."""
@@ -34,6 +36,9 @@ PLAIN: Final = frozenset(
             "get",
             "at",
             "paths",
+            "entries",
+            "make_folder",
+            "move",
             "ids",
             "find",
             "keys",
@@ -46,6 +51,15 @@ PLAIN: Final = frozenset(
     )
 )
 """Methods of a desk that every program may call as they are."""
+SHELF: Final = frozenset(
+    (
+        *("find", "page", "count", "deleted", "namespaces"),
+        *("delete", "set_flags", "set_local", "prioritise", "arrived"),
+    )
+)
+"""The same of its shelf."""
+MAILROOM: Final = frozenset(("take", "done", "fail", "failures", "address"))
+"""The same of its mailroom."""
 OWN: Final = frozenset(("create", "put", "stage", "fill", "abandon", "enter", "leave", "read"))
 """Methods that a `Session` has in their place."""
 _UCRED: Final = struct.Struct("3i")
@@ -66,16 +80,44 @@ class Session:
 
     def call(self, method: str, arguments: list[Any]) -> Any:
         """Do what was asked. In a worker thread."""
+        if method.startswith(wire.BLOBS):
+            return self._call_shelf(method.removeprefix(wire.BLOBS), arguments)
+        if method.startswith(wire.INCOMING):
+            return self._call_mailroom(method.removeprefix(wire.INCOMING), arguments)
         if method in OWN:
             return getattr(self, method)(*arguments)
         if method in PLAIN:
             return getattr(self._desk, method)(*arguments)
-        raise UsageError("the process that has the store mounted is of another version; bring both to the same")
+        raise _unknown()
+
+    def _call_shelf(self, method: str, arguments: list[Any]) -> Any:
+        if method == "put":
+            return self.put_blob(*arguments)
+        if method in SHELF:
+            return getattr(self._desk.blobs, method)(*arguments)
+        raise _unknown()
+
+    def _call_mailroom(self, method: str, arguments: list[Any]) -> Any:
+        if method not in MAILROOM:
+            raise _unknown()
+        result = getattr(self._desk.incoming, method)(*arguments)
+        if method == "take" and result is not None:
+            # Its bytes are the program's, and go with it.
+            self._staged.add(result.content)
+        return result
+
+    def put_blob(self, namespace: str, blob_id: str, attached: list[Any], local: bool, priority: int) -> Row:
+        """See `Shelf.put`."""
+        contents = self._attached([attached])
+        content, size, stored = attached
+        row = self._desk.blobs.put(namespace, blob_id, (content, size, stored), local, priority)
+        self._staged.difference_update(contents)
+        return row
 
     def put(self, puts: list[Any], deletes: list[Any]) -> list[View]:
         """See `Desk.put`."""
         wanted = [Put(*put) for put in puts]
-        attached = self._attached([put.attached for put in wanted])
+        attached = self._attached([entry for put in wanted for entry in put.attached.values()])
         views = self._desk.put(wanted, deletes)
         self._staged.difference_update(attached)
         return views
@@ -140,8 +182,12 @@ class Session:
             self._desk.abandon(content)
 
 
+def _unknown() -> UsageError:
+    return UsageError("the process that has the store mounted is of another version; bring both to the same")
+
+
 @contextlib.asynccontextmanager
-async def serving(store: Path, desk: Desk, listen: Listen) -> AsyncIterator[None]:
+async def serving(store: Path, desk: Desk, listen: Listen, use: Use) -> AsyncIterator[None]:
     """Answer programs while the block runs. The caller owns the store, so a socket left over is dead."""
     path = store / wire.SOCKET
     path.unlink(missing_ok=True)
@@ -152,7 +198,7 @@ async def serving(store: Path, desk: Desk, listen: Listen) -> AsyncIterator[None
         path.chmod(0o600)
         listener.listen(MAX_PEERS)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_accept, listener, desk, listen)
+            nursery.start_soon(_accept, listener, desk, listen, use)
             yield
             nursery.cancel_scope.cancel()
     finally:
@@ -160,7 +206,7 @@ async def serving(store: Path, desk: Desk, listen: Listen) -> AsyncIterator[None
         path.unlink(missing_ok=True)
 
 
-async def _accept(listener: trio.socket.SocketType, desk: Desk, listen: Listen) -> None:
+async def _accept(listener: trio.socket.SocketType, desk: Desk, listen: Listen, use: Use) -> None:
     # Threads of its own: programs that wait for the server must not take those of the mount.
     threads = trio.CapacityLimiter(MAX_PEERS)
     peers = 0
@@ -169,7 +215,7 @@ async def _accept(listener: trio.socket.SocketType, desk: Desk, listen: Listen) 
         nonlocal peers
         peers += 1
         try:
-            await _Peer(peer, desk, listen, threads).attend()
+            await _Peer(peer, desk, listen, threads, use).attend()
         finally:
             peers -= 1
 
@@ -187,8 +233,10 @@ async def _accept(listener: trio.socket.SocketType, desk: Desk, listen: Listen) 
 class _Peer:
     """One connection of a program."""
 
-    def __init__(self, stream: trio.SocketStream, desk: Desk, listen: Listen, threads: trio.CapacityLimiter) -> None:
-        self._stream, self._listen, self._threads = stream, listen, threads
+    def __init__(
+        self, stream: trio.SocketStream, desk: Desk, listen: Listen, threads: trio.CapacityLimiter, use: Use
+    ) -> None:
+        self._stream, self._listen, self._threads, self._use = stream, listen, threads, use
         self._session = Session(desk)
 
     async def attend(self) -> None:
@@ -198,7 +246,8 @@ class _Peer:
                 if question[0] == wire.LISTEN:
                     await self._report()
                     return
-                answer = await self._answer(*question)
+                with self._use:
+                    answer = await self._answer(*question)
                 if answer is None:
                     return
                 await self._stream.send_all(answer)

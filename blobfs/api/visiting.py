@@ -17,18 +17,32 @@ from typing import Any, Final, cast
 from blobfs.api import wire
 from blobfs.api.account import Account
 from blobfs.api.changes import Listeners
-from blobfs.api.desk import Desk, Past, View
+from blobfs.api.desk import Desk, Listed, Named, Past, View
 from blobfs.api.loop import WAITER
+from blobfs.api.mailroom import as_parcel
+from blobfs.api.shelf import Row
 from blobfs.control import address
 from blobfs.errors import RemoteUnavailable, StoreInUse
 
-SLOW: Final = frozenset(("fetch", "settle", "revisions"))
+SLOW: Final = frozenset(("fetch", "settle", "revisions", "incoming.fail", "incoming.address"))
+
+
+def _view(result: Any) -> View:
+    view = View(*result)
+    return view._replace(named=[Named(*entry) for entry in view.named])
+
+
 RESULTS: Final[dict[str, Callable[[Any], Any]]] = {
-    "create": lambda result: View(*result),
-    "get": lambda result: None if result is None else View(*result),
-    "at": lambda result: None if result is None else View(*result),
-    "put": lambda result: [View(*view) for view in result],
+    "create": _view,
+    "get": lambda result: None if result is None else _view(result),
+    "at": lambda result: None if result is None else _view(result),
+    "put": lambda result: [_view(view) for view in result],
+    "entries": lambda result: [Listed(*entry) for entry in result],
     "revisions": lambda result: [Past(*past) for past in result],
+    "blobs.find": lambda result: None if result is None else Row(*result),
+    "blobs.put": lambda result: Row(*result),
+    "blobs.page": lambda result: [Row(*row) for row in result],
+    "incoming.take": as_parcel,
     "keys": lambda result: [tuple(key) for key in result],
     "indexes": lambda result: {name: tuple(paths) for name, paths in result.items()},
 }
@@ -48,6 +62,8 @@ class Visitor:
     def __init__(self, store: Path, listeners: Listeners) -> None:
         self._store, self._listeners = store, listeners
         self._first = Line(store)
+        self.blobs = PartVisitor(self._ask, wire.BLOBS)
+        self.incoming = PartVisitor(self._ask, wire.INCOMING)
         self._news = Line(store)
         self._news.send([wire.LISTEN, []])
         self._news.receive()
@@ -81,6 +97,16 @@ class Visitor:
         self._thread.join()
         self._news.close()
         self._first.close()
+
+
+class PartVisitor:
+    """Has every method of a part of a desk: its shelf, its mailroom."""
+
+    def __init__(self, ask: Callable[..., Any], prefix: str) -> None:
+        self._ask, self._prefix = ask, prefix
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        return partial(self._ask, f"{self._prefix}{method}")
 
 
 class Line:

@@ -23,6 +23,11 @@ MAX_QUESTION: Final = 4 << 20
 """Bytes: a piece of an attachment, or several documents."""
 MAX_ANSWER: Final = 256 << 20
 """Bytes: the ids of some millions of documents."""
+BLOBS: Final = "blobs."
+"""Before the names of methods of a desk's shelf."""
+INCOMING: Final = "incoming."
+"""Before the names of methods of its mailroom."""
+_OTHER_LANGUAGE: Final = "the process that has the store open speaks another language; use its version"
 LISTEN: Final = "listen"
 """The method after which only the desk speaks: one frame for each document that changes."""
 
@@ -41,7 +46,7 @@ def unpack(payload: bytes) -> Any:
     try:
         return msgpack.unpackb(payload)
     except (ValueError, RecursionError, msgpack.exceptions.UnpackException):
-        raise StoreDamaged("the process that has the store open speaks another language; use its version") from None
+        raise StoreDamaged(_OTHER_LANGUAGE) from None
 
 
 def pack_error(error: BlobfsError) -> bytes:
@@ -51,11 +56,14 @@ def pack_error(error: BlobfsError) -> bytes:
 
 
 def result_of(answer: Any) -> Any:
-    """The result in an answer. Raises the error in it."""
-    if answer[0]:
-        return answer[1]
-    _, name, message, details = answer
-    kind = getattr(blobfs.errors, name, BlobfsError)
-    if kind is BytesAbsent:
-        raise BytesAbsent(*details)
-    raise kind(message)
+    """The result in an answer. Raises the error in it; StoreDamaged: it is no answer."""
+    try:
+        if answer[0]:
+            return answer[1]
+        _, name, message, details = answer
+        kind = getattr(blobfs.errors, name, BlobfsError)
+        is_ours = isinstance(kind, type) and issubclass(kind, BlobfsError)
+        error = BytesAbsent(*details) if kind is BytesAbsent else (kind if is_ours else BlobfsError)(str(message))
+    except (TypeError, ValueError, LookupError):
+        raise StoreDamaged(_OTHER_LANGUAGE) from None
+    raise error

@@ -184,6 +184,17 @@ TRYING = (
             "apk": "chromium chromium-chromedriver",
         },
     ),
+    Need(
+        "a D-Bus daemon and a keyring on it",
+        lambda: all(shutil.which(program) for program in ("dbus-daemon", "gnome-keyring-daemon")),
+        {
+            "apt-get": "dbus gnome-keyring",
+            "dnf": "dbus-daemon gnome-keyring",
+            "zypper": "dbus-1-daemon gnome-keyring",
+            "pacman": "dbus gnome-keyring",
+            "apk": "dbus gnome-keyring",
+        },
+    ),
 )
 """For the tests alone, which start these themselves."""
 

@@ -1,4 +1,4 @@
-"""`mount`, `status`, `sync`, `umount`, `lock`, `invite`, `passwd`: arguments to a Config, answers to lines."""
+"""`mount`, `status`, `sync`, `umount`, `lock`, `passwd`: arguments to a Config, answers to lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,17 @@ from blobfs import mounting
 from blobfs.commands import files
 from blobfs.commands.places import find_place, mounted
 from blobfs.commands.screen import Bar, watch
-from blobfs.config import Config, Mount, Source, choose_store, default_store, recall_all, recall_around, resolve
+from blobfs.config import (
+    GUESS_S,
+    Config,
+    Mount,
+    Source,
+    choose_store,
+    default_store,
+    recall_all,
+    recall_around,
+    resolve,
+)
 from blobfs.control import ask
 from blobfs.errors import BlobfsError, UsageError
 from blobfs.status import format_pending, format_status, from_json, has_colour
@@ -27,17 +37,33 @@ _LOOK_S: Final = 0.5
 def mount(options: argparse.Namespace) -> int:
     """`mount`."""
     point = resolve(options.dir)
+    if options.pin is not None and options.connect is None:
+        raise UsageError("--pin goes with --connect INVITE; leave it out")
     config = Config(
         mountpoint=point,
         store=choose_store(point, options.store),
         passphrase=_source(options, "passphrase"),
         recovery=_source(options, "recovery"),
         connect=options.connect,
+        pin=options.pin,
+        device_name=_checked_name(options.device_name),
         background=options.background,
         allow_other=options.allow_other,
+        keyring=options.keyring,
+        words_check=options.words_check,
+        lock_after=options.lock_after,
+        guess_s=_guess_s(options),
         handover=options.handover,
     )
     return mounting.mount(config)
+
+
+def _checked_name(name: str | None) -> str | None:
+    if name is None:
+        return None
+    from blobfs.answers.options import parse_name  # brings the engine with it
+
+    return parse_name(name)
 
 
 def status(options: argparse.Namespace) -> int:
@@ -119,19 +145,6 @@ def umount(options: argparse.Namespace) -> int:
     return mounting.umount(resolve(options.dir), force=options.force)
 
 
-def invite(options: argparse.Namespace) -> int:
-    """`invite`."""
-    answer = ask(mounted(options.dir).store, "invite")
-    print(answer["invite"])
-    if answer["embedded"]:
-        print(
-            "blobfs: this server listens on this machine only; a device elsewhere needs a server of its own address, "
-            "see `blobfs-server --help`",
-            file=sys.stderr,
-        )
-    return 0
-
-
 def passwd(options: argparse.Namespace) -> int:
     """`passwd`."""
     if (options.dir is None) == (options.store is None):
@@ -142,6 +155,10 @@ def passwd(options: argparse.Namespace) -> int:
         passphrase=_source(options, "passphrase"),
         recovery=_source(options, "recovery"),
         new=_source(options, "new_passphrase"),
+        guess_s=_guess_s(options),
+        keyring=options.keyring,
+        keep_keys=options.keep_keys,
+        words_check=options.words_check,
     )
 
 
@@ -153,7 +170,13 @@ def lock(options: argparse.Namespace) -> int:
         mounting.umount(mount.mountpoint, force=True)
     if not held:
         print("nothing was mounted")
+    if options.forget:
+        mounting.forget(mounts)
     return 0
+
+
+def _guess_s(options: argparse.Namespace) -> float:
+    return GUESS_S if options.guess_time is None else float(options.guess_time)
 
 
 def _source(options: argparse.Namespace, name: str) -> Source:

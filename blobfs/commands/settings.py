@@ -1,4 +1,4 @@
-"""`config` and `device`: what a mount is told, in force at once."""
+"""`config`: what a mount is told, in force at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from blobfs.commands.places import mounted
 from blobfs.control import ask
 from blobfs.errors import UsageError
-from blobfs.status import format_bytes, printable
+from blobfs.status import format_bytes, format_span, printable
 
 
 def config(options: argparse.Namespace) -> int:
@@ -27,22 +27,15 @@ def config(options: argparse.Namespace) -> int:
         print(json.dumps(shown, indent=2))
         return 0
     for name, value in shown.items():
-        print(f"{name:<15} {_told(value):<12} {answer['texts'][name]}")
+        print(f"{name:<15} {_told(name, value):<12} {answer['texts'][name]}")
     return 0
 
 
-def _told(value: object) -> str:
+def _told(name: str, value: object) -> str:
     if value is None or value is False:
         return "off"
     if value is True:
         return "on"
-    return format_bytes(value) if isinstance(value, int) else printable(str(value))
-
-
-def device(options: argparse.Namespace) -> int:
-    """`device`: this device's name."""
-    store = mounted(options.dir).store
-    if options.name is not None:
-        ask(store, "config", name="device-name", value=options.name)
-    print(printable(str(ask(store, "config")["values"]["device-name"])))
-    return 0
+    if not isinstance(value, int):
+        return printable(str(value))
+    return format_span(value) if name == "lock-after" else format_bytes(value)

@@ -16,6 +16,7 @@ from typing import Final
 
 from blobfs.config import choose_store, resolve
 from blobfs.errors import StoreMissing, UsageError
+from blobfs.unlock import CREDENTIAL
 
 HELPER: Final = "mount.blobfs"
 """The name under which mount(8) calls: a link to `blobfs` in /sbin."""
@@ -43,6 +44,8 @@ RestartPreventExitStatus=2 3 4 6 7 8 12
 WantedBy=default.target
 """
 
+_CREDENTIAL: Final = f"LoadCredentialEncrypted={CREDENTIAL}:"
+
 _IGNORED: Final = frozenset(("rw", "defaults", "auto", "noauto", "nofail", "_netdev", "async")) | frozenset(
     ("user", "nouser", "users", "owner", "group", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "relatime")
 )
@@ -61,7 +64,10 @@ def unit(options: argparse.Namespace) -> int:
         command = " ".join(map(_quote, [*words, "--passphrase-file"]))
         command += f" {given if given.startswith('%') else _quote(os.path.abspath(given))}"
     else:
-        command = " ".join(map(_quote, words))
+        command = " ".join(map(_quote, [*words, *(["--keyring"] if options.keyring else [])]))
+    if options.credential is not None:
+        file = _quote(os.path.abspath(options.credential))
+        command += f"\n# Decrypted for this service alone, into memory; blobfs looks for it there.\n{_CREDENTIAL}{file}"
     sys.stdout.write(_UNIT.format(title=os.fspath(point).replace("%", "%%"), command=command))
     return 0
 

@@ -10,7 +10,6 @@ relies on that.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -29,6 +28,7 @@ from blobfs.errors import (
 from blobfs.fs.handles import OpenFile
 from blobfs.fs.names import Names
 from blobfs.fs.presence import Fetch, Presence
+from blobfs.fs.space import Allowance, Space, disk_of, within
 from blobfs.fs.stale import Stale, stale_after
 from blobfs.fs.writeback import MAX_HELD, SPILL, WriteBack
 from blobfs.store.documents import Applied
@@ -56,13 +56,6 @@ class Owner(NamedTuple):
     """True: files show the owners they have. False: files of any other user show this one."""
 
 
-class Space(NamedTuple):
-    """What `df` shows; bytes."""
-
-    total: int
-    free: int
-
-
 class FileSystem(Names):
     """The tree of one store as a filesystem. Single-threaded: every method is called from the trio loop.
 
@@ -70,7 +63,6 @@ class FileSystem(Names):
         fetch: brings bytes of a content into the store; whatever it raises, the reader gets.
         prefetch: a hint that these bytes will be read soon; returns at once.
         fetch_deadline_s: how long a reader or writer waits for absent bytes.
-        space: what the filesystem as a whole holds; None: the disk that the store is on.
     """
 
     def __init__(
@@ -81,17 +73,18 @@ class FileSystem(Names):
         prefetch: Prefetch | None,
         owner: Owner,
         fetch_deadline_s: float,
-        space: Callable[[], Space] | None = None,
     ) -> None:
         self.owner = owner
         self.on_stale: Callable[[Stale], None] | None = None
         """Told what the kernel must forget after a change from another device; set while mounted."""
+        self.allowance: Callable[[], Allowance | None] = lambda: None
+        """What the account may hold, as the server said last; None while it has not."""
         super().__init__(store)
         self._attachments = store.attachments
+        self._attachments.on_stored = self._note_stored
         self._presence = Presence(store.attachments, fetch, fetch_deadline_s)
         self._writeback = WriteBack(store, self._presence)
         self._prefetch = prefetch
-        self._space = space
 
     # --- attributes ---------------------------------------------------------------------------------------
 
@@ -141,7 +134,10 @@ class FileSystem(Names):
             if file is not None:
                 await self._writeback.landed(file)
 
-        return self.seen(await self._presence.perform(change, first=wait))
+        def perform() -> Node:
+            return change() if size is None else self._store.freeing(change)
+
+        return self.seen(await self._presence.perform(perform, first=wait))
 
     def _resize(self, inode: Inode, file: OpenFile | None, size: int, now_ns: int) -> Node:
         if file is None or not file.is_dirty:
@@ -165,11 +161,8 @@ class FileSystem(Names):
         self._tree.remove_xattr(inode, name, time.time_ns())
 
     def space(self) -> tuple[Space, int]:
-        """What `df` shows, and the number of files."""
-        if self._space is not None:
-            return self._space(), self._tree.count()
-        disk = os.statvfs(self._store.path)
-        return Space(disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize), self._tree.count()
+        """What `df` shows, and the number of files. Never waits for the server."""
+        return within(disk_of(self._store.path, self._store.withheld()), self.allowance()), self._tree.count()
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
@@ -265,7 +258,6 @@ class FileSystem(Names):
             data = self._attachments.read(node.content, offset, length)
         except BytesAbsent:
             data = await self._presence.read(node.content, offset, length)
-            self._tell(Stale(((inode, False),), ()))  # it takes more blocks now
             if file is not None:
                 file.is_partial = True
         if file is not None and file.is_partial:  # worth it only where something had to be fetched already
@@ -364,6 +356,11 @@ class FileSystem(Names):
     def _tell(self, stale: Stale) -> None:
         if self.on_stale is not None:
             self.on_stale(stale)
+
+    def _note_stored(self, inode: Inode) -> None:
+        """Its bytes came, or went: it takes more or fewer blocks now. From any thread."""
+        if inode in self._references.lookups:
+            self._tell(Stale(((inode, False),), ()))
 
     def invalidated(self, applied: Applied) -> Stale:
         """What the kernel must forget after a remote change."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 from typing import Final
 
 from blobfs.errors import BlobfsError, InvalidArgument
@@ -97,11 +98,11 @@ class Names:
 
     def unlink(self, parent: Inode, name: bytes) -> None:
         """Remove a name; the file lives on while it is open."""
-        self._deleted(self._tree.unlink(parent, name, time.time_ns()))
+        self._deleted(self._store.freeing(lambda: self._tree.unlink(parent, name, time.time_ns())))
 
     def rmdir(self, parent: Inode, name: bytes) -> None:
         """Remove an empty directory."""
-        self._deleted(self._tree.rmdir(parent, name, time.time_ns()))
+        self._deleted(self._store.freeing(lambda: self._tree.rmdir(parent, name, time.time_ns())))
 
     def rename(
         self,
@@ -114,8 +115,10 @@ class Names:
         no_replace: bool = False,
     ) -> None:
         """Move a name; what it replaces lives on while it is open."""
-        replaced = self._tree.rename(
-            parent, name, new_parent, new_name, time.time_ns(), exchange=exchange, no_replace=no_replace
+        replaced = self._store.freeing(
+            lambda: self._tree.rename(
+                parent, name, new_parent, new_name, time.time_ns(), exchange=exchange, no_replace=no_replace
+            )
         )
         if replaced is not None:
             self._deleted(replaced)
@@ -151,9 +154,12 @@ class Names:
         if not doomed:
             return
         try:
-            with self._store.transaction():
-                for inode in doomed:
-                    self._tree.purge(inode)
+            self._store.freeing(lambda: self._purge_all(doomed))
         except BlobfsError as error:
             self._references.put_back(doomed)
             log.warning("the space of %d deleted files is not free yet: %s", len(doomed), error)
+
+    def _purge_all(self, doomed: Iterable[Inode]) -> None:
+        with self._store.transaction():
+            for inode in doomed:
+                self._tree.purge(inode)

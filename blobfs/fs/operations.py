@@ -16,7 +16,7 @@ import os
 import stat
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, NoReturn, ParamSpec, TypeAlias, TypeVar
 
 import pyfuse3
 import trio
@@ -28,6 +28,7 @@ from blobfs.fs.filesystem import FileSystem
 from blobfs.fs.mountpoint import MountOptions, is_mounted, prepare, unmount, widen_read_ahead
 from blobfs.fs.polling import PollingTrio
 from blobfs.fs.stale import Invalidator
+from blobfs.fs.use import Use
 from blobfs.fs.views import FIRST
 from blobfs.values.documents import Kind
 from blobfs.values.nodes import Inode, Node
@@ -82,8 +83,12 @@ MAX_TASKS: Final = 500
 """Requests answered at once. Only those that wait for the server last; the kernel must not run out of the others."""
 STOP_S: Final = 5.0
 
+NO_USE: Final = frozenset(("forget", "release", "releasedir", "statfs"))
+"""Handlers of what the kernel does by itself, at once or after a program is gone, and of `df`."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
+Answer: TypeAlias = Coroutine[Any, Any, R]
 
 
 def translate(error: Exception) -> FUSEError:
@@ -98,13 +103,16 @@ def translate(error: Exception) -> FUSEError:
     return FUSEError(errno.EIO)
 
 
-def prompt(handler: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
+def prompt(handler: Callable[Concatenate[Operations, P], R]) -> Callable[Concatenate[Operations, P], Answer[R]]:
     """A handler that never waits: the wrapper is the only coroutine, which costs a request least."""
+    is_use = handler.__name__ not in NO_USE
 
     @functools.wraps(handler)
-    async def answer(*args: P.args, **kwargs: P.kwargs) -> R:
+    async def answer(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if is_use:
+            self.use.is_new = True
         try:
-            return handler(*args, **kwargs)
+            return handler(self, *args, **kwargs)
         except FUSEError:
             raise
         except Exception as error:
@@ -113,13 +121,18 @@ def prompt(handler: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
     return answer
 
 
-def patient(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+def patient(
+    handler: Callable[Concatenate[Operations, P], Answer[R]],
+) -> Callable[Concatenate[Operations, P], Answer[R]]:
     """A handler that may wait: for bytes from the server, or for the disk."""
+    is_use = handler.__name__ not in NO_USE
 
     @functools.wraps(handler)
-    async def answer(*args: P.args, **kwargs: P.kwargs) -> R:
+    async def answer(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if is_use:
+            self.use.is_new = True
         try:
-            return await handler(*args, **kwargs)
+            return await handler(self, *args, **kwargs)
         except FUSEError:
             raise
         except Exception as error:
@@ -135,8 +148,9 @@ class Operations(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, fs: FileSystem) -> None:
+    def __init__(self, fs: FileSystem, use: Use) -> None:
         super().__init__()
+        self.use = use
         self._fs = fs
         self._owner = None if fs.owner.is_root else (fs.owner.uid, fs.owner.gid)
         self._batch = MIN_BATCH
@@ -405,11 +419,13 @@ class Operations(pyfuse3.Operations):
 # --- the mount ----------------------------------------------------------------------------------------------
 
 
-async def serve(fs: FileSystem, mountpoint: Path, options: MountOptions, *, ready: Callable[[], None]) -> None:
+async def serve(
+    fs: FileSystem, mountpoint: Path, options: MountOptions, *, ready: Callable[[], None], use: Use | None = None
+) -> None:
     """Mount `fs` and answer the kernel until somebody unmounts it, or until cancelled.
 
-    `ready` is called once the mount can be used. On return, however it ended, nothing is mounted any more and every
-    byte written is in the store, but for files that `flush_all` has logged.
+    `ready` is called once the mount can be used, and `use` is marked with each request. On return, however it ended,
+    nothing is mounted any more and every byte written is in the store, but for files that `flush_all` has logged.
 
     Raises:
         UsageError: the mountpoint, or /dev/fuse, cannot be used.
@@ -417,7 +433,7 @@ async def serve(fs: FileSystem, mountpoint: Path, options: MountOptions, *, read
     prepare(mountpoint)
     vars(pyfuse3)["trio"] = PollingTrio()
     try:
-        pyfuse3.init(Operations(fs), str(mountpoint), options.arguments())
+        pyfuse3.init(Operations(fs, use or Use()), str(mountpoint), options.arguments())
     except RuntimeError as error:
         raise UsageError(f"the kernel refuses to mount on {mountpoint}: {error}") from None
     invalidator = Invalidator(_forget_inode, pyfuse3.invalidate_entry)

@@ -2,6 +2,7 @@
 
     .blobfs/documents/DOC_ID.json    a document's JSON, as text; written back at close, if it is a JSON object
     .blobfs/by-id/DOC_ID             a symlink to the file that the document is
+    .blobfs/attachments/DOC_ID/NAME  its further attachments: files of the tree that are in no other listing
 
 Knows the store's documents and FileSystem, whose calls it answers for inodes of its own; no FUSE. Invariant: an inode
 below `FIRST` is never answered here, and one from there on never reaches the tree. `.blobfs` is in no listing.
@@ -27,13 +28,14 @@ from blobfs.errors import (
 )
 from blobfs.fs.filesystem import FileSystem
 from blobfs.fs.stale import Stale
+from blobfs.store.hidden import NAME
 from blobfs.store.store import Store
 from blobfs.sync.copies import is_conflict_name
 from blobfs.values import documents
 from blobfs.values.documents import DocId, Json, Kind
 from blobfs.values.nodes import ROOT_INODE, Entry, Inode, Node
 
-NAME: Final = b".blobfs"
+ATTACHMENTS: Final = b"attachments"
 STATE: Final = b"user.blobfs.state"
 DOC_ID: Final = b"user.blobfs.doc_id"
 
@@ -70,8 +72,12 @@ class ViewedFileSystem(FileSystem):
         super().__init__(store, **options)
         self.failure: Callable[[DocId], str | None] = lambda doc_id: None
         """Why a document cannot be brought to or from the server; None when nothing is wrong."""
-        self._documents = store.documents
+        self._documents, self._hidden = store.documents, store.hidden
         self._drafts: dict[Inode, Draft] = {}
+
+    def has_open_files(self) -> bool:
+        """Whether any handle is open, or bytes written are not in the store yet."""
+        return bool(self._files or self._drafts)
 
     # --- names --------------------------------------------------------------------------------------------
 
@@ -83,6 +89,8 @@ class ViewedFileSystem(FileSystem):
             return super().lookup(parent, name)
         if parent == TOP and name in _DIRECTORIES:
             return self._directory(_DIRECTORIES[name])
+        if parent == TOP and name == ATTACHMENTS and (found := self._hidden.find()) is not None:
+            return super().lookup(found.inode, name)
         if parent == DOCUMENTS and name.endswith(_SUFFIX):
             return self._text_node(self._find(name.removesuffix(_SUFFIX), has_root=False))
         if parent == BY_ID:
@@ -108,15 +116,25 @@ class ViewedFileSystem(FileSystem):
 
     def entries(self, inode: Inode, after: int, limit: int) -> list[Entry]:
         """As FileSystem; documents in the order of their inodes, which are the cookies."""
+        if inode == ROOT_INODE:
+            return self._shown(after, limit)
         if inode < FIRST:
             return super().entries(inode, after, limit)
         if inode == TOP:
-            named = enumerate(_DIRECTORIES.items(), 1)
-            return [Entry(cookie, name, self._directory(view)) for cookie, (name, view) in named if cookie > after]
+            found = [(name, self._directory(view)) for name, view in _DIRECTORIES.items()]
+            if (attachments := self._hidden.find(ATTACHMENTS)) is not None:
+                found.append((ATTACHMENTS, attachments))
+            return [Entry(cookie, name, node) for cookie, (name, node) in enumerate(found, 1) if cookie > after]
         nodes = [self._tree.get(found) for found in self._documents.inodes(Inode(max(after, ROOT_INODE)), limit)]
         if inode == BY_ID:
             return [Entry(node.inode, node.doc_id.encode(), self._link_node(node)) for node in nodes]
         return [Entry(node.inode, node.doc_id.encode() + _SUFFIX, self._text_node(node)) for node in nodes]
+
+    def _shown(self, after: int, limit: int) -> list[Entry]:
+        entries = super().entries(ROOT_INODE, after, limit)
+        shown = [entry for entry in entries if entry.name != NAME]
+        # An empty answer would end the listing; behind the one hidden name there may be others.
+        return shown if shown or not entries else super().entries(ROOT_INODE, entries[-1].cookie, limit)
 
     def entry_sent(self, inode: Inode) -> None:
         """As FileSystem."""
@@ -253,10 +271,12 @@ class ViewedFileSystem(FileSystem):
         """As FileSystem; two attributes tell what is known of every file. They are not listed, so no tool copies them.
 
         `user.blobfs.state` is words: where the bytes are (`NONE`: there are none; `LOCAL`, `REMOTE`, both `SYNCED`),
-        `dirty`, `conflict`, and last `failed: REASON`.
+        `dirty`, `pinned`, `conflict`, and last `failed: REASON`. A document's text has those of its file.
         """
         if inode >= FIRST:
-            raise NoAttribute("a view has no attributes")
+            if not _TEXT <= inode < _LINK or name not in (STATE, DOC_ID):
+                raise NoAttribute("a view has no other attributes")
+            inode = self._live(Inode(inode - _TEXT)).inode
         if name == DOC_ID:
             return self._tree.get(inode).doc_id.encode()
         return self._state(self._tree.get(inode)).encode() if name == STATE else super().get_xattr(inode, name)
@@ -276,6 +296,7 @@ class ViewedFileSystem(FileSystem):
             is_local = self._attachments.is_whole(node.content, node.size)
             words += ["LOCAL"] * is_local + ["REMOTE"] * is_remote + ["SYNCED"] * (is_local and is_remote)
         words += ["dirty"] * (is_buffered or local.edit > local.synced)
+        words += ["pinned"] * self._store.pins.covers(node.inode)
         words += ["conflict"] * any(is_conflict_name(name) for _, name in self._tree.names(node.inode))
         failure = self.failure(node.doc_id)
         return " ".join([*words, *([] if failure is None else [f"failed: {failure}"])])

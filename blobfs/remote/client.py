@@ -7,7 +7,6 @@ protocol's grammar and limits; an answer that breaks them is a `ProtocolError`, 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import itertools
 import json
@@ -15,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Se
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeGuard
 
 import trio
 
@@ -92,16 +91,33 @@ class Result:
     current: Sealed | None
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the account holds at the server, in bytes."""
+
+    used: int
+    quota: int | None
+    """None: no limit. May be less than `used`."""
+    objects: int
+
+
 class RemoteClient:
     """One account on one server, for this device. An async context manager; raises `RemoteError` kinds only."""
 
     def __init__(
-        self, url: str, user: str, token: str, *, limits: Limits | None = None, ca_file: str | None = None
+        self,
+        url: str,
+        user: str,
+        token: str,
+        *,
+        limits: Limits | None = None,
+        ca_file: str | None = None,
+        pin: str | None = None,
     ) -> None:
         """Raises UsageError: an address or an invite that cannot be used."""
-        self.transport = Transport(url, user, token, limits=limits or Limits(), ca_file=ca_file)
+        self.transport = Transport(url, user, token, limits=limits or Limits(), ca_file=ca_file, pin=pin)
         self.url = self.transport.url
-        self._user = user
+        self.user = user
 
     async def __aenter__(self) -> Self:
         await self.transport.__aenter__()
@@ -113,7 +129,7 @@ class RemoteClient:
         await self.transport.__aexit__(kind, error, trace)
 
     def _path(self, route: str, **ids: str) -> str:
-        return route.format(user=self._user, **ids)
+        return route.format(user=self.user, **ids)
 
     # --- the server and the account -------------------------------------------------------------------------
 
@@ -151,6 +167,15 @@ class RemoteClient:
         """
         condition = {"If-None-Match": "*"} if replaces is None else {"If-Match": replaces}
         await self._ask("PUT", self._path(protocol.SECRETS), most=64 << 10, body=body, headers=condition)
+
+    async def usage(self) -> Usage | None:
+        """What the account holds and may hold; None: the server is older than the question."""
+        try:
+            body = _json((await self._ask("GET", self._path(protocol.USAGE), most=64 << 10)).body)
+        except BlobNotFound:
+            return None
+        quota = body.get("quota")
+        return Usage(_count(body.get("used")), None if quota is None else _count(quota), _count(body.get("objects")))
 
     # --- documents ------------------------------------------------------------------------------------------
 
@@ -364,11 +389,21 @@ def _list(value: Any, most: int) -> list[Any]:
     return value
 
 
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+        raise _broken("usage")
+    return value
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 < value < 1 << 63
+
+
 def _sealed(value: Any) -> Sealed:
     entry = _members(value)
     doc_id, seq, revision = entry.get("doc_id"), entry.get("seq"), entry.get("revision")
     deleted, payload = entry.get("deleted"), entry.get("payload")
-    if not (isinstance(doc_id, str) and protocol.is_id(doc_id) and type(seq) is int and 0 < seq < 1 << 63):
+    if not (isinstance(doc_id, str) and protocol.is_id(doc_id) and _is_count(seq)):
         raise _broken("document")
     if not (isinstance(revision, str) and len(revision) <= MAX_REVISION and isinstance(deleted, bool)):
         raise _broken("document")
@@ -376,7 +411,7 @@ def _sealed(value: Any) -> Sealed:
         raise _broken("document")
     try:
         return Sealed(DocId(doc_id), seq, revision, deleted, base64.b64decode(payload, validate=True))
-    except binascii.Error:
+    except ValueError:  # what is not base64, and what is not even ASCII
         raise _broken("document") from None
 
 
@@ -424,14 +459,14 @@ def _result(change: Change, value: Any) -> Result:
         raise _broken("result") from None
     seq, current = entry.get("seq"), entry.get("current")
     missing = _list(entry.get("missing") or [], max(len(change.added), 1))
-    if entry.get("doc_id") != change.doc_id or (status is ChangeStatus.OK and type(seq) is not int):
+    if entry.get("doc_id") != change.doc_id or (status is ChangeStatus.OK and not _is_count(seq)):
         raise _broken("result")
     if not set(map(str, missing)) <= set(change.added):
         raise _broken("result")
     sealed = None if current is None else _sealed(current)
     if sealed is not None and sealed.doc_id != change.doc_id:
         raise _broken("result")
-    return Result(status, seq, tuple(BlobId(str(name)) for name in missing), sealed)
+    return Result(status, seq if _is_count(seq) else None, tuple(BlobId(str(name)) for name in missing), sealed)
 
 
 __all__: Sequence[str] = (
@@ -443,4 +478,5 @@ __all__: Sequence[str] = (
     "RemoteClient",
     "Result",
     "Sealed",
+    "Usage",
 )

@@ -14,6 +14,7 @@ from typing import Final
 from blobfs.errors import (
     AccessDenied,
     BlobfsError,
+    KeysChanged,
     ProtocolError,
     QuotaExceeded,
     RemoteUnavailable,
@@ -28,6 +29,7 @@ DELAYS: Final[dict[type[BlobfsError], tuple[float, float]]] = {
     QuotaExceeded: (20.0, 300.0),
     AccessDenied: (30.0, 900.0),
     WrongAccount: (30.0, 900.0),
+    KeysChanged: (30.0, 900.0),
     ProtocolError: (10.0, 300.0),
     BlobfsError: (5.0, 300.0),
 }

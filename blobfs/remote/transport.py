@@ -34,8 +34,10 @@ from blobfs.errors import (
     RemoteError,
     RemoteUnavailable,
     UsageError,
+    WrongServer,
 )
 from blobfs.protocol import ErrorCode, authorization_header, is_id
+from blobfs.remote.pins import ServerKey, WrongKey
 from blobfs.remote.throttle import Throttle
 
 
@@ -82,7 +84,10 @@ STATUSES: Final[dict[int, type[RemoteError]]] = {
 """For answers without a known code: of a proxy, or of a server that is none of ours. From 500 on: unavailable."""
 
 ADVICE: Final[dict[type[RemoteError], str]] = {
-    AccessDenied: "the server refuses this device's token; ask its operator for a new invite",
+    AccessDenied: "the server refuses this device's token: the device was revoked, or its access expired; what is here "
+    "stays readable, and a new invite connects it again",
+    WrongServer: "the server does not have the key that this device's invite names: it was set up anew, or somebody "
+    "else answers in its place; nothing was sent; ask its operator, and connect with a new invite or --pin if it is so",
     QuotaExceeded: "the account on the server is full; delete something there or ask for more room",
     ProtocolError: "the server's answer is not one of a blobfs server; check the address and the versions",
     RangeRefused: "the server has fewer bytes of this than a device sent",
@@ -133,21 +138,41 @@ class Answer:
 class Transport:
     """One account on one server. An async context manager."""
 
-    def __init__(self, url: str, user: str, token: str, *, limits: Limits, ca_file: str | None = None) -> None:
-        """Raises UsageError: an address that cannot be used, with the reason."""
+    def __init__(
+        self,
+        url: str,
+        user: str,
+        token: str,
+        *,
+        limits: Limits,
+        ca_file: str | None = None,
+        pin: str | None = None,
+    ) -> None:
+        """
+        Args:
+            pin: of the only key that the server may have, in place of a certificate that is believed.
+        Raises:
+            UsageError: an address that cannot be used, with the reason.
+        """
         self.url = _checked_url(url)
         if not is_id(user) or not token:
             raise UsageError("the invite names no possible user or has no token; ask for a new one")
         self.up, self.down = Throttle(), Throttle()
+        if pin is not None and not self.url.startswith("https://"):
+            raise UsageError("only a server at an https address has a key to pin; leave --pin out")
         self._headers = {
             "Host": httpx.URL(self.url).netloc.decode("ascii"),
             "Authorization": authorization_header(user, token),
             "Accept-Encoding": "identity",
         }
-        context = ssl.create_default_context(cafile=ca_file)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.key = ServerKey(pin)
+        context = self.key.context(ca_file)
         counts = {Lane.READER: limits.readers, Lane.BULK: limits.bulk, Lane.POLL: limits.polls}
         self._lanes = {lane: _Connections(self.url, context, limits, count) for lane, count in counts.items()}
+
+    def use_token(self, user: str, token: str) -> None:
+        """From the next request on."""
+        self._headers["Authorization"] = authorization_header(user, token)
 
     async def __aenter__(self) -> Self:
         return self
@@ -229,6 +254,8 @@ class Transport:
                             await response.aclose()
                             await _run_out(chunks)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ssl.SSLError) as error:
+            if _is_caused_by(error, WrongKey):
+                raise WrongServer(ADVICE[WrongServer]) from error
             raise RemoteUnavailable(_connection_sentence(error)) from error
         except trio.TooSlowError:
             raise RemoteUnavailable("the server is too slow; blobfs tries again by itself") from None

@@ -6,7 +6,7 @@ Every method is one transaction over both, so that size, times, bytes stored and
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from blobfs.errors import BytesAbsent, FileTooBig, InvalidArgument
@@ -47,6 +47,8 @@ class Attachments:
         self._ledger = ledger
         self._tree = tree
         self._content = content
+        self.on_stored: Callable[[Inode], None] = lambda inode: None
+        """Told of a file of which more or fewer bytes are here than before, and are the same; by any thread."""
 
     # --- for files ------------------------------------------------------------------------------------------
 
@@ -219,6 +221,7 @@ class Attachments:
         with self._ledger.transaction():
             stored = self._content.keep(content, index, blob_id, first_row, plaintext, int(time.time()))
             self._add_stored(content, stored)
+        self._tell(content, stored)
 
     def adopt(self, inode: Inode, attachment: Attachment | None) -> int:
         """A remote version becomes the node's bytes; extents that are the same stay here. Returns bytes stored.
@@ -294,6 +297,7 @@ class Attachments:
         with self._ledger.transaction():
             freed = self._content.evict(content, indices)
             self._add_stored(content, -freed)
+        self._tell(content, freed)
         return freed
 
     def evictable(self, limit: int) -> list[tuple[Content, int]]:
@@ -319,6 +323,12 @@ class Attachments:
         if stored:
             sql = "UPDATE documents SET stored = MAX(0, stored + ?) WHERE content = ?"
             self._ledger.documents.run(sql, (stored, content))
+
+    def _tell(self, content: Content, changed: int) -> None:
+        sql = "SELECT inode FROM documents WHERE content = ?"
+        row = self._ledger.one(self._ledger.documents, sql, content) if changed else None
+        if row is not None:
+            self.on_stored(Inode(row[0]))
 
 
 def _check_size(size: int) -> None:

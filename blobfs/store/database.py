@@ -31,7 +31,7 @@ IntegrityError: Final = sqlcipher3.IntegrityError
 _FULL: Final = ("full", "disk I/O error")
 _FAILURES: Final = (sqlcipher3.DatabaseError, MemoryError)
 """SQLCipher answers all that follows a page that failed authentication with "out of memory"."""
-_NO_SPACE: Final = "the disk that holds the store is full or failing"
+FULL: Final = "the disk that holds the store is full or failing"
 
 
 class Backlog:
@@ -116,8 +116,8 @@ class Database:
                 self._connection.execute(f"PRAGMA {pragma}")
             except sqlcipher3.DatabaseError as error:
                 self._connection.close()
-                if _is_full(error):
-                    raise NoSpace(_NO_SPACE) from error
+                if is_full(error):
+                    raise NoSpace(FULL) from error
                 raise StoreDamaged(f"{self.path.name} cannot be read with this store's key") from error
 
     def _migrate(self, ddl: str) -> None:
@@ -258,9 +258,9 @@ class Database:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> Exception:
-        if _is_full(error):
+        if is_full(error):
             self.failed = True
-            return NoSpace(_NO_SPACE)
+            return NoSpace(FULL)
         misused: bool = isinstance(error, (sqlcipher3.OperationalError, sqlcipher3.ProgrammingError))
         return error if misused else StoreDamaged(f"{self.path.name} is damaged")
 
@@ -287,7 +287,7 @@ class Database:
             NoSpace: a statement of this transaction failed already.
         """
         if self.failed:
-            raise NoSpace(_NO_SPACE)
+            raise NoSpace(FULL)
         self.backlog.undo()
         self.backlog.settle()
         try:
@@ -364,6 +364,30 @@ class Database:
         self.backlog.shed()
         self._connection.execute("PRAGMA shrink_memory").fetchall()
 
+    def spare(self) -> int:
+        """Bytes of pages that are free within the database."""
+        count, size = (self.peek(f"PRAGMA {name}", ())[0] for name in ("freelist_count", "page_size"))
+        return int(count) * int(size)
+
+    def give_back(self, most: int) -> None:
+        """Fill free pages with the last ones, up to `most` bytes of them; the commit of the batch cuts those off.
+
+        Raises:
+            NoSpace: the disk is full; the batch is lost.
+        """
+        try:
+            (size,) = self._connection.execute("PRAGMA page_size").fetchone()
+            if not self._connection.in_transaction:
+                self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute(f"PRAGMA incremental_vacuum({most // int(size)})").fetchall()
+        except _FAILURES as error:
+            raise self._failure(error) from error
+
+    def move_log(self) -> None:
+        """Move what was committed from the log into the database, whose file then has its size, unless it is read."""
+        with suppress(*_FAILURES):
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     def applied(self) -> int:
         """Up to which journal record this database is complete."""
         return int(self.one("SELECT sequence FROM applied WHERE id = 1", ())[0])
@@ -388,9 +412,10 @@ class Database:
 def refusal(path: Path, error: OSError) -> StoreError:
     """What it means that a file of the store could not be opened or written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
-        return NoSpace(_NO_SPACE)
+        return NoSpace(FULL)
     return StoreDamaged(f"{path.name} cannot be opened: {os.strerror(error.errno or 0)}")
 
 
-def _is_full(error: Exception) -> bool:
+def is_full(error: Exception) -> bool:
+    """Whether an error of SQLite's says that the disk is full or failing."""
     return any(text in str(error) for text in _FULL)

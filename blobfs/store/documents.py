@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from blobfs.errors import CorruptDocument, DocumentExists, DocumentNotFound, Exists, NotFound
@@ -20,7 +21,7 @@ from blobfs.store.settings import Settings
 from blobfs.store.tree import EDITED, Tree
 from blobfs.values import crypto
 from blobfs.values.documents import ROOT, DocId, Document, Json, Kind, Name, decode, encode
-from blobfs.values.extents import EMPTY, Attachment, BlobId, build, extent_length
+from blobfs.values.extents import EMPTY, Attachment, build, extent_length
 from blobfs.values.keys import Keys
 from blobfs.values.nodes import ROOT_INODE, Content, Inode, Node
 from blobfs.values.revisions import DeviceId, Revision
@@ -101,9 +102,18 @@ class DocumentStore:
         )
         return [Changed(Inode(row[0]), DocId(row[1]), *row[2:]) for row in rows]
 
-    def pending(self) -> tuple[int, int]:
-        """(documents, bytes) that wait for the server."""
-        changed = self.changed(1 << 30)
+    def changed_of(self, doc_ids: Iterable[DocId]) -> list[Changed]:
+        """Those of `changed` that are these documents, whatever waits before them."""
+        sql = (
+            "SELECT inode, documents.doc_id, edit, changed_ns, touched_ns FROM documents WHERE edit > synced "
+            "AND NOT deleted AND doc_id IN (SELECT value FROM json_each(?)) ORDER BY changed_ns"
+        )
+        rows = self._ledger.all(self._db, sql, json.dumps(list(doc_ids)))
+        return [Changed(Inode(row[0]), DocId(row[1]), *row[2:]) for row in rows]
+
+    def pending(self, without: Collection[DocId] = ()) -> tuple[int, int]:
+        """(documents, bytes) that wait for the server; these documents do not."""
+        changed = [entry for entry in self.changed(1 << 30) if entry.doc_id not in without]
         size = 0
         for number, entry in enumerate(changed):
             row = self._ledger.one(self._db, "SELECT content, size FROM documents WHERE inode = ?", entry.inode)
@@ -206,10 +216,12 @@ class DocumentStore:
             return former or EMPTY, True
         blobs = {index: extent.blob_id for index, extent in extents.items() if extent.blob_id is not None}
         padded = former is not None and former.padded
-        return build(node.size, blobs, self._index_id, padded=padded), False
-
-    def _index_id(self, plaintext: bytes) -> BlobId:
-        return crypto.blob_id(self._keys, plaintext)
+        # Index blobs stay those of the epoch in which they were made, for as long as no extent changes.
+        for keys in self._keys.epochs:
+            attachment = build(node.size, blobs, partial(crypto.blob_id, keys), padded=padded)
+            if attachment == former or not attachment.depth:
+                return attachment, False
+        return build(node.size, blobs, partial(crypto.blob_id, self._keys), padded=padded), False
 
     def _names(self, inode: Inode) -> tuple[Name, ...]:
         rows = self._ledger.all(

@@ -29,8 +29,9 @@ from typing import Any, Final
 
 from blobfs.errors import NoSpace, StoreDamaged
 from blobfs.store import schema
-from blobfs.store.database import Database, Value, refusal
+from blobfs.store.database import FULL, Database, Value, refusal
 from blobfs.store.journal import Journal, journals, number_of, read
+from blobfs.store.reserve import Reserve
 from blobfs.values.keys import Keys, derive
 
 HEAVY: Final = 256 << 10
@@ -65,6 +66,8 @@ class Ledger:
         self.changed: list[Callable[[], None]] = []
         """Called after a transaction that left something to send; by the thread that made it."""
         self._directory = directory
+        self.reserve = Reserve(directory)
+        """Of the disk; before the databases are opened, which takes room, too."""
         self._flushing = threading.Lock()
         self._transaction = _Transaction(self)
         self._depth = 0
@@ -196,7 +199,7 @@ class Ledger:
                     if failed or self.documents.failed or self.blobs.failed:
                         self._undo()
                         if not failed:
-                            raise NoSpace("the disk that holds the store is full or failing")
+                            raise NoSpace(FULL)
                     else:
                         self._acknowledge()
                         notify = self._dirty
@@ -213,6 +216,9 @@ class Ledger:
         documents, blobs = self.documents, self.blobs
         if not documents.notes and not blobs.notes:
             return
+        if blobs.weight and self.reserve.is_spent and self.reserve.refuses(blobs.weight, blobs.spare()):
+            self._undo()
+            raise NoSpace(FULL)
         previous, sequence = self._sequence, self._sequence + 1
         mark = self._journal.size
         if self._loses:
@@ -301,6 +307,7 @@ class Ledger:
             self._limit = BATCH_BYTES
         except NoSpace:
             self._limit = self._journal.size + BATCH_BYTES
+            self.reserve.spend()  # for the next try: once the batch is in the databases, its journal gives room back
             if self.documents.failed or self.blobs.failed:
                 self._behind = True
 
@@ -311,11 +318,7 @@ class Ledger:
             raise refusal(database.path, error) from error
 
     def tick(self) -> None:
-        """Empty the backlogs, and commit a batch that is old enough. For a worker thread, about once a second.
-
-        Raises:
-            NoSpace: the disk does not take what was written.
-        """
+        """Empty the backlogs, commit a batch that is old enough. For a worker, once a second. Raises NoSpace."""
         for database in self._databases:
             # What is added meanwhile is for the next time.
             for _ in range(0, database.backlog.waiting, SLICE):
@@ -331,6 +334,35 @@ class Ledger:
     def sequence(self) -> int:
         """The number of the last transaction."""
         return self._sequence
+
+    def spare(self) -> int:
+        """Bytes of pages that are free within blobs.db."""
+        with self.lock:
+            return self.blobs.spare()
+
+    def give_back(self, most: int) -> bool:
+        """Make blobs.db smaller by up to `most` bytes of free pages; False when something waits to be committed first.
+
+        Raises:
+            NoSpace: the disk is full; nothing is lost.
+        """
+        with self.lock:
+            # Between batches, so that a commit of its own says nothing of records that documents.db lacks.
+            if self._depth or self._behind or self._journal.records:
+                return False
+            try:
+                self.blobs.give_back(most)
+                self.blobs.commit(self._sequence)
+            except NoSpace:
+                self._behind = True
+                raise
+            self._unflushed = True
+        return True
+
+    def move_log(self) -> None:
+        """The file of blobs.db gets the size that it has by now. For a worker thread."""
+        with self.lock:
+            self.blobs.move_log()
 
     def shrink(self) -> None:
         """Give up the memory of both caches; the next reads go to the disk."""

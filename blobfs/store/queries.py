@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from blobfs.errors import IndexExists, IndexNotFound, UsageError
+from blobfs.store.hidden import IS_SHOWN
 from blobfs.store.ledger import Ledger
 from blobfs.store.settings import Settings
 from blobfs.values.documents import ROOT, DocId
@@ -41,11 +42,11 @@ class Queries:
         self._settings = settings
 
     def ids(self, after: DocId | None, limit: int) -> list[DocId]:
-        """Live documents, ascending by id, from the first one after `after`; the root is none."""
+        """Live documents, ascending by id, from the first one after `after`; the root and what is hidden are none."""
         rows = self._ledger.all(
             self._db,
-            "SELECT doc_id FROM documents WHERE doc_id > ? AND NOT deleted AND kind != '' AND doc_id != ? "
-            "ORDER BY doc_id LIMIT ?",
+            "SELECT doc_id FROM documents WHERE doc_id > ? AND NOT deleted AND kind != '' AND doc_id != ? "  # noqa: S608
+            f"AND {IS_SHOWN} ORDER BY doc_id LIMIT ?",
             after or "",
             ROOT,
             limit,
@@ -63,6 +64,16 @@ class Queries:
             prefix + b"\xff" * 255,
         )
         return [(name, DocId(doc_id)) for name, doc_id in rows]
+
+    def named_by_deleted(self, parent: Inode) -> list[DocId]:
+        """Names in a directory that are the ids of documents which are deleted, here or on the server."""
+        rows = self._ledger.all(
+            self._db,
+            "SELECT doc_id FROM names JOIN bases ON bases.doc_id = CAST(names.name AS TEXT) WHERE names.parent = ? "
+            "AND bases.deleted AND doc_id NOT IN (SELECT doc_id FROM documents WHERE NOT deleted)",
+            parent,
+        )
+        return [DocId(row[0]) for row in rows]
 
     # --- news -----------------------------------------------------------------------------------------------------
 
@@ -153,7 +164,7 @@ class Queries:
         rows = self._ledger.all(
             self._db,
             f"SELECT doc_id FROM documents INDEXED BY {_sql_name(entry['number'])} "  # noqa: S608 - checked names only
-            f"WHERE {' AND '.join(conditions)} AND NOT deleted AND kind != '' "
+            f"WHERE {' AND '.join(conditions)} AND NOT deleted AND kind != '' AND {IS_SHOWN} "
             f"ORDER BY {', '.join(expressions)}, doc_id",
             *parameters,
         )
@@ -166,7 +177,8 @@ class Queries:
         return self._ledger.all(
             self._db,
             f"SELECT DISTINCT {', '.join(expressions)} FROM documents "  # noqa: S608 - checked names only
-            f"WHERE {expressions[0]} IS NOT NULL AND NOT deleted AND kind != '' ORDER BY {', '.join(expressions)}",
+            f"WHERE {expressions[0]} IS NOT NULL AND NOT deleted AND kind != '' AND {IS_SHOWN} "
+            f"ORDER BY {', '.join(expressions)}",
         )
 
     def _known(self) -> Mapping[str, Any]:

@@ -19,6 +19,12 @@ class Settings:
         row = self._ledger.one(self._ledger.documents, "SELECT value FROM settings WHERE name = ?", name)
         return default if row is None else json.loads(row[0])
 
+    def under(self, prefix: str) -> dict[str, Any]:
+        """Every setting whose name begins with `prefix`, ASCII that ends in a space."""
+        sql = "SELECT name, value FROM settings WHERE name >= ? AND name < ?"
+        rows = self._ledger.all(self._ledger.documents, sql, prefix, prefix[:-1] + "!")
+        return {name: json.loads(value) for name, value in rows}
+
     def set(self, name: str, value: Any) -> None:
         """Set or replace a value; None removes it."""
         with self._ledger.transaction():

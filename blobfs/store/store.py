@@ -1,6 +1,6 @@
 """A store: one account on one device. Opens every room of this floor in order, and owns the directory's lock.
 
-STORE/documents.db  blobs.db  journal-NNNNNNNNNN  secrets.json  lock
+STORE/documents.db  blobs.db  journal-NNNNNNNNNN  reserve  secrets.json  lock
 """
 
 from __future__ import annotations
@@ -10,15 +10,20 @@ import fcntl
 import os
 import secrets
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from blobfs.errors import NotFound, StoreInUse, StoreMissing, UsageError
+from blobfs.errors import NoSpace, NotFound, StoreInUse, StoreMissing, UsageError
+from blobfs.store import rekey
+from blobfs.store.arrivals import Arrivals
 from blobfs.store.attachments import Attachments
+from blobfs.store.blobs import Blobs
 from blobfs.store.content import ContentStore
 from blobfs.store.database import refusal
 from blobfs.store.documents import DocumentStore
+from blobfs.store.hidden import Hidden
 from blobfs.store.ledger import Ledger
 from blobfs.store.mending import check, mend
 from blobfs.store.pins import Pins
@@ -31,10 +36,20 @@ from blobfs.values.keys import Keys
 from blobfs.values.nodes import ROOT_INODE
 from blobfs.values.revisions import DeviceId
 
+Result = TypeVar("Result")
+
 _SWEEPS: Final = 8
 """Slices of discarded rows that one tick deletes."""
 _CALM: Final = 30
 """Ticks without a transaction after which memory is given back, and again after as many."""
+_QUIET: Final = 3
+"""Ticks without a transaction after which room is given back to the disk."""
+_SPARE: Final = 64 << 20
+"""Bytes of free pages that are kept for what is written next."""
+_PIECE: Final = 2 << 20
+"""Bytes of pages given back in one transaction, which holds up all others for some 10 ms."""
+_GIVING_S: Final = 0.2
+"""Seconds of one tick for it."""
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 """What glibc keeps of freed memory goes back only when it is asked; other C libraries do it by themselves."""
 
@@ -63,6 +78,11 @@ class Store:
             self.queries = Queries(self._ledger, self.settings)
             self.pins = Pins(self._ledger)
             self.survey = Survey(self._ledger)
+            self.hidden = Hidden(self._ledger, self.tree)
+            self.blobs = Blobs(self._ledger, self.tree, self.attachments, self.documents, self.hidden, self.settings)
+            self.arrivals = Arrivals(
+                self._ledger, self.tree, self.attachments, self.documents, self.hidden, keys.account
+            )
             self._content = content
             self.device = DeviceId(self.settings.get("device", ""))
             self.transaction = self._ledger.transaction
@@ -104,14 +124,33 @@ class Store:
         self._ledger.commit()
 
     @classmethod
-    def open(cls, path: Path, keys: Keys) -> Store:
+    def open(cls, path: Path, keys: Keys, watch: rekey.Watch = rekey.run_plainly) -> Store:
         """Open the store in `path`; everything that was acknowledged before is there.
+
+        Databases that have keys of an older epoch get the newest ones first, which `watch` may show.
 
         Raises:
             StoreMissing, StoreInUse, StoreTooNew, StoreDamaged, NoSpace.
         """
         if not (path / "documents.db").exists():
             raise StoreMissing("there is no store in this directory")
+        if keys.older:
+            cls._renew(path, keys, watch)
+        return cls._open(path, keys)
+
+    @classmethod
+    def _renew(cls, path: Path, keys: Keys, watch: rekey.Watch) -> None:
+        """On return both databases open with the newest keys."""
+        if (path / "blobs.db").exists():
+            found = rekey.find(path, keys)
+            if found[0] is not keys and found[0] is found[1]:
+                # In order, so that nothing waits in a journal, and whatever a crash left is mended.
+                cls._open(path, found[0]).close()
+        with holding(path):
+            rekey.finish(path, keys, watch)
+
+    @classmethod
+    def _open(cls, path: Path, keys: Keys) -> Store:
         store = cls(path, keys)
         try:
             store._resume()
@@ -153,11 +192,37 @@ class Store:
         Raises:
             NoSpace: the disk is full; nothing is lost.
         """
+        self._ledger.reserve.refill()
+        try:
+            self._free_rows()
+            self._give_back()
+        except NoSpace:
+            self._ledger.reserve.spend()
+            raise
+        self._rest()
+
+    def freeing(self, action: Callable[[], Result]) -> Result:
+        """`action()`, one transaction that leaves less in the store; a full disk does not stop it.
+
+        Raises:
+            NoSpace: the reserve was given up before, and the disk is full again. Whatever else `action` raises.
+        """
+        while True:
+            try:
+                return action()
+            except NoSpace:
+                if not self._ledger.reserve.spend():
+                    raise
+
+    def withheld(self) -> int:
+        """Bytes that are free on the disk and not for files: they are to be the reserve again."""
+        return self._ledger.reserve.lacking
+
+    def _free_rows(self) -> None:
         self._ledger.tick()
         for _ in range(_SWEEPS):
             if not self._content.sweep():
                 break
-        self._rest()
 
     def _rest(self) -> None:
         """Give memory back to the system when nothing has been written for a while."""
@@ -171,12 +236,40 @@ class Store:
             if _trim is not None:
                 _trim(0)
 
+    def spare(self) -> int:
+        """Bytes of the disk that the store has no use for, and gives back within minutes."""
+        return max(0, self._ledger.spare() - _SPARE)
+
+    def _give_back(self) -> None:
+        """Give what was freed back to the disk, a little at a time, when nothing is written or the disk is full."""
+        is_tight = self._ledger.reserve.is_spent
+        if self._calm < _QUIET and not is_tight:
+            return
+        kept, has_given = 0 if is_tight else _SPARE, False
+        if is_tight and self._ledger.spare() > kept:
+            self._ledger.commit()
+        end = time.monotonic() + _GIVING_S
+        while time.monotonic() < end and self._ledger.spare() > kept and self._ledger.give_back(_PIECE):
+            has_given = True
+        if has_given and (is_tight or self._ledger.spare() <= kept):
+            self._ledger.move_log()
+
     def close(self) -> None:
         """Commit, bring everything to the disk, and give up the store."""
         try:
             self._ledger.close()
         finally:
             os.close(self._lock)
+
+
+@contextmanager
+def holding(path: Path) -> Iterator[None]:
+    """Nobody opens the store in `path` during the block. Raises StoreMissing, StoreInUse."""
+    lock = _lock(path)
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def _lock(path: Path) -> int:

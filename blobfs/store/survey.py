@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from blobfs.store.hidden import NAME
 from blobfs.store.ledger import Ledger
 from blobfs.values.documents import DocId, Kind
 from blobfs.values.extents import ALL_ROWS, ROW, ROWS_PER_EXTENT, BlobId
-from blobfs.values.nodes import Content, Inode
+from blobfs.values.nodes import ROOT_INODE, Content, Inode
 
 # UNION of whole rows, and paths only grow: a ring of directories, which has no name, is never entered from the root.
 _BELOW: Final = (
-    "WITH RECURSIVE below(inode, path) AS (SELECT ?, x'' UNION "
+    "WITH RECURSIVE below(inode, path) AS (SELECT ?, x'' UNION "  # noqa: S608 - constants only
     "SELECT names.inode, CAST(below.path || '/' || names.name AS BLOB) FROM below "
-    "JOIN names ON names.parent = below.inode) "
+    f"JOIN names ON names.parent = below.inode AND NOT (below.inode = {ROOT_INODE} AND names.name = x'{NAME.hex()}')) "
     "SELECT path, inode, doc_id, kind, size, stored, mtime_ns, content, edit > synced, changed_ns "
     "FROM below JOIN documents USING (inode) WHERE kind != '' ORDER BY path"
 )
@@ -48,7 +49,7 @@ class Survey:
         self._ledger = ledger
 
     def below(self, inode: Inode) -> list[Found]:
-        """A node and everything in it, in the order of paths. For a worker thread."""
+        """A node and everything in it, in the order of paths; from the root, nothing hidden. For a worker thread."""
         rows = self._ledger.all(self._ledger.documents, _BELOW, inode)
         return [
             Found(

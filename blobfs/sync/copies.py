@@ -10,7 +10,8 @@ from typing import Final
 from blobfs.values.documents import MAX_NAME
 
 _COPY: Final = re.compile(
-    rb"(?P<stem>.*) \(conflict [^/]+ (?:\d{4}-\d\d-\d\d \d{6}|undated)(?: \d+)?\)(?P<extension>\.[^.]*)?", re.S
+    rb"(?P<stem>.*) \(conflict (?P<origin>[^/]+ (?:\d{4}-\d\d-\d\d \d{6}|undated)(?: \d+)?)\)(?P<extension>\.[^.]*)?",
+    re.S,
 )
 
 
@@ -44,6 +45,20 @@ def is_copy_of(copy: bytes, name: bytes) -> bool:
     stem, extension = match["stem"], match["extension"] or b""
     # A long stem was cut to make room.
     return name == stem + extension or (len(copy) > 200 and name.startswith(stem) and name.endswith(extension))
+
+
+def settled_name(copy: bytes, is_taken: Callable[[bytes], bool]) -> bytes:
+    """A name for a copy that is to stay: `stem (DEVICE DATE).ext`, numbered from 2 where that is taken."""
+    match = _COPY.fullmatch(copy)
+    if match is None:
+        return copy
+    number = 1
+    while True:
+        counted = b" %d" % number if number > 1 else b""
+        found = match["stem"] + b" (" + match["origin"] + counted + b")" + (match["extension"] or b"")
+        if not is_taken(found):
+            return found
+        number += 1
 
 
 def copies_begin(name: bytes) -> bytes:

@@ -21,26 +21,26 @@ from blobfs.errors import (
     BlobfsError,
     CorruptBlob,
     IntegrityError,
-    PreconditionFailed,
     ProtocolError,
     RemoteError,
     RemoteUnavailable,
     StoreError,
-    WrongAccount,
 )
 from blobfs.remote.client import RemoteClient
 from blobfs.remote.retry import Backoff
 from blobfs.store.documents import Applied
 from blobfs.store.store import Store
+from blobfs.sync.allowance import Allowance
 from blobfs.sync.download import Download
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.evict import CacheLimits, evict
 from blobfs.sync.feed import Feed
+from blobfs.sync.keyring import Keyring
 from blobfs.sync.leaves import Leaves
 from blobfs.sync.pinning import Keeper
 from blobfs.sync.status import STUCK, Health, Parked, SyncStatus, state_of
 from blobfs.sync.upload import Timing, Upload
-from blobfs.values.documents import DocId, load
+from blobfs.values.documents import DocId, Json
 from blobfs.values.nodes import Content, Inode
 
 _log: Final = logging.getLogger(__name__)
@@ -66,6 +66,8 @@ class SyncOptions:
     """After which a read of bytes that do not come fails."""
     cache: CacheLimits = field(default_factory=CacheLimits)
     evict_every_s: float = 20.0
+    incoming: bool = True
+    """Whether what senders left becomes files."""
     reopen_s: float = 1.0
     """Between two looks whether a file that was open is closed, while a newer version of it waits."""
 
@@ -80,13 +82,16 @@ class SyncEngine:
         *,
         options: SyncOptions | None = None,
         secret: Callable[[], bytes] | None = None,
+        keep_secret: Callable[[Json], None] = lambda body: None,
     ) -> None:
         """Nothing moves before `run`.
 
         Args:
-            secret: reads the wrapped secret, which is left with the server when that has none.
+            secret: reads the wrapped secret, which is left with the server when that has none or an older one.
+            keep_secret: is given the server's when it claims a newer epoch.
         """
-        self._store, self._client, self._secret = store, client, secret
+        self._store, self._client = store, client
+        self._keyring = Keyring(client, store.keys, secret, keep_secret)
         self.options = options or SyncOptions()
         self.on_applied: Callable[[Applied], None] = lambda applied: None
         """Called on the loop after each change that came from another device."""
@@ -96,6 +101,7 @@ class SyncEngine:
         """Whether bytes must stay here; called from a worker thread."""
         self.health = Health()
         self._caught_up = trio.Event()
+        self.allowance = Allowance(client, self.health, DOWN)
         self.rounds = 0
         echoes = Echoes()
         leaves = Leaves(client, store.keys)
@@ -109,6 +115,7 @@ class SyncEngine:
             is_busy=lambda inode: self.is_busy(inode),
             on_applied=self._note_applied,
             echoes=echoes,
+            check_keys=self._keyring.check,
         )
         self._upload = Upload(
             store,
@@ -140,7 +147,8 @@ class SyncEngine:
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._download.run)
-                for task in (self._follow, self._send, self._apply_waiting, self._evict, self.keeper.run):
+                own = (self._follow, self._send, self._apply_waiting, self._evict)
+                for task in (*own, self.keeper.run, self.allowance.run):
                     nursery.start_soon(self._keep_up, task)
                 task_status.started()
         finally:
@@ -150,10 +158,21 @@ class SyncEngine:
         """Something may have to be sent. From the loop's thread."""
         self._wake.set()
 
+    @property
+    def is_well(self) -> bool:
+        """Whether all that the server had at the start is applied here, and nothing has been wrong since."""
+        return self._caught_up.is_set() and self.health.worst is None and not self.health.paused
+
     async def first_look(self) -> None:
         """Return when all that the server had at the start is applied here, or when it is known not to answer."""
         while not self._caught_up.is_set() and DOWN not in self.health.errors:
             await self._one_of(self._caught_up.wait, self.health.changed.wait)
+
+    async def ready(self) -> None:
+        """Return when all that the server had at the start is applied here, and what senders left may become files."""
+        await self._caught_up.wait()
+        while self.health.paused or not self.options.incoming:
+            await self.health.changed.wait()
 
     async def fetch(self, content: Content, offset: int, length: int) -> None:
         """On return these bytes are in the store, each one authenticated.
@@ -177,8 +196,9 @@ class SyncEngine:
         """On return the server has confirmed everything that was here, and what it had has been applied here.
 
         Raises:
-            RemoteUnavailable: not within `timeout_s`. AccessDenied, QuotaExceeded, WrongAccount, Rollback,
-            ProtocolError: nothing can be sent before somebody mends it. IntegrityError: a document cannot be sent.
+            RemoteUnavailable: not within `timeout_s`. AccessDenied, QuotaExceeded, WrongAccount, KeysChanged,
+            Rollback, ProtocolError: nothing can be sent before somebody mends it. IntegrityError: a document cannot be
+            sent.
         """
         # What was wrong before is tried again first: somebody may have mended it.
         former = list(self.health.errors.values())
@@ -223,13 +243,13 @@ class SyncEngine:
     def status(self) -> SyncStatus:
         """How it stands now."""
         worst = self.health.worst
-        documents, size = self._store.documents.pending()
+        documents, size = self._store.documents.pending(self._upload.kept_here)
         doubt = () if self._feed.story.doubt is None else (self._feed.story.doubt,)
         parked = (*doubt, *self._upload.parked.values(), *self._feed.parked.values(), *self._damage.values())
         return SyncStatus(
             state=self.health.state,
             reason="sync is paused; resume it to go on" if self.health.paused else str(worst) if worst else "",
-            pending_documents=max(0, documents - len(self._upload.kept_here)),
+            pending_documents=documents,
             pending_bytes=size,
             last_contact_s=self.health.last_contact_s,
             parked=parked,
@@ -242,25 +262,24 @@ class SyncEngine:
         entry = self._upload.parked.get(doc_id) or self._feed.parked.get(doc_id)
         return None if entry is None else entry.reason
 
+    def refusal(self) -> str | None:
+        """Why nothing can be sent before somebody mends it; None when nothing is wrong, or the server is away."""
+        error = self.health.errors.get(UP)
+        return None if error is None or state_of(error) not in STUCK else str(error)
+
     # --- the account ------------------------------------------------------------------------------------------
 
     async def _bind(self) -> None:
         """On return the server is known to hold this account's data, or none. Once for each run.
 
         Raises:
-            WrongAccount: it holds another account's.
+            WrongAccount: it holds another account's. KeysChanged: the account is in a newer epoch.
         """
         if self._bound:
             return
         await self._client.greet()
-        found = await self._client.fetch_secret()
-        if found is None and self._secret is not None:
-            try:
-                await self._client.store_secret(self._secret())
-            except PreconditionFailed:
-                found = await self._client.fetch_secret()
-        if found is not None and _account_of(found[0]) != self._store.keys.account:
-            raise WrongAccount("the server holds the data of another account; connect this store to its own one")
+        # Before anything else: a new epoch's documents must not be at the server before its secrets file is.
+        await self._keyring.check()
         self._bound = True
 
     async def _keep_up(self, task: Callable[[], Awaitable[None]]) -> None:
@@ -317,6 +336,8 @@ class SyncEngine:
                 next_s = 0.0
                 continue
             self.rounds += 1
+            if done.sent or done.error is not None:
+                self.allowance.outdate()
             if done.error is not None:
                 await self._stand_back(UP, done.error, backoff)
                 next_s = 0.0
@@ -384,7 +405,9 @@ class SyncEngine:
     def _is_clean(self) -> bool:
         """Whether nothing waits. Raises IntegrityError when something waits that cannot be sent."""
         limit = 1 + len(self._upload.kept_here) + len(self._upload.parked)
-        waiting = {entry.doc_id for entry in self._store.documents.changed(limit)} - self._upload.kept_here
+        kept_here, changed = self._upload.kept_here, self._store.documents.changed(limit)
+        # By the edit: a lock file that became another one by a rename waits for the next round.
+        waiting = {entry.doc_id for entry in changed if kept_here.get(entry.doc_id) != entry.edit}
         if waiting and waiting <= self._upload.parked.keys():
             reason = self._upload.parked[next(iter(waiting))].reason
             raise IntegrityError(f"{len(waiting)} documents cannot be sent: {reason}")
@@ -409,15 +432,7 @@ class SyncEngine:
         reason = str(error)
         if isinstance(error, CorruptBlob):
             reason += "; it cannot be read here, so keep the device that wrote it, and tell the server's operator"
+        self._store.blobs.note_failure(doc_id, str(error))
         self._damage[doc_id, str(error)] = Parked(doc_id, reason, time.time())
         if len(self._damage) > _DAMAGES:
             self._damage.popitem(last=False)
-
-
-def _account_of(secret: bytes) -> str:
-    """The account that a wrapped secret is for. Raises ProtocolError: it is none."""
-    try:
-        account = load(secret)["account"]
-    except (ValueError, KeyError):
-        raise ProtocolError("what the server keeps as the wrapped secret is none; check the address") from None
-    return str(account)

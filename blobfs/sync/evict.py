@@ -44,7 +44,7 @@ def evict(store: Store, limits: CacheLimits, is_pinned: Callable[[Content], bool
     """Drop least recently used extents until the limits hold; bytes freed. In a worker thread."""
     if limits.most is None and limits.free_disk is None:
         return 0
-    wanted = excess(store.attachments.stored(), shutil.disk_usage(store.path).free, limits)
+    wanted = excess(store.attachments.stored(), shutil.disk_usage(store.path).free + store.spare(), limits)
     freed, kept = 0, 0
     while freed < wanted:
         # What was kept stays at the front of the list, so look beyond it.

@@ -10,7 +10,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -30,7 +30,7 @@ from blobfs.sync.status import Parked
 from blobfs.sync.story import Story
 from blobfs.sync.view import Executor, StoreView
 from blobfs.values import crypto
-from blobfs.values.documents import DocId, Kind, Name
+from blobfs.values.documents import DocId, Document, Kind, Name
 from blobfs.values.extents import Attachment
 from blobfs.values.nodes import Inode
 from blobfs.values.revisions import DeviceId, Revision
@@ -41,6 +41,8 @@ _CHUNK: Final = 100
 """Documents applied in one transaction: for some 30 ms nobody else gets at the store."""
 _MARKS: Final = "feed"
 """The setting with the cursor before the last one, and the anchors: [where from, [document, revision]...]."""
+_EPOCH: Final = "feed.epoch"
+"""The setting with the epoch of the keys that the feed was last read with."""
 _ROLLED_BACK: Final = (
     "the server has lost changes that this device has seen: it was restored from a backup, or is not honest; "
     "nothing is sent or taken until it has them again, or until `blobfs recover DIR` sends them again"
@@ -66,8 +68,10 @@ class Feed:
         is_busy: Callable[[Inode], bool],
         on_applied: Callable[[Applied], None],
         echoes: Echoes,
+        check_keys: Callable[[], Awaitable[None]],
     ) -> None:
-        self._store, self._client = store, client
+        """`check_keys` raises KeysChanged when what does not open may be sealed with the keys of a newer epoch."""
+        self._store, self._client, self._check_keys = store, client, check_keys
         self._view = StoreView(store)
         self._is_busy, self._on_applied, self._echoes = is_busy, on_applied, echoes
         self._label = str(store.settings.get("device_name") or store.device[:6])
@@ -93,6 +97,12 @@ class Feed:
             DocId(doc_id): Parked(DocId(doc_id), reason, since_s)
             for doc_id, reason, since_s in store.settings.get("parked") or []
         }
+        if store.keys.epoch != (store.settings.get(_EPOCH) or 0):
+            # What could not be opened may open now: it is read again, and so is all the rest.
+            if self.parked:
+                self._cursor = None
+                self.parked.clear()
+            store.settings.set(_EPOCH, store.keys.epoch)
 
     # --- following ----------------------------------------------------------------------------------------
 
@@ -140,6 +150,7 @@ class Feed:
                 if anchor is not None and self._follows(sealed, anchor):
                     del wanted[sealed.doc_id]
             if wanted and not page.more:
+                await self._check_keys()
                 raise Rollback(_ROLLED_BACK)
             cursor = page.cursor
 
@@ -236,9 +247,14 @@ class Feed:
     # --- applying -----------------------------------------------------------------------------------------
 
     async def _apply_all(self, documents: Sequence[Sealed]) -> Mapping[DeviceId, int]:
-        """Apply those that are authentic; what their sealers had seen."""
+        """Apply those that are authentic; what their sealers had seen. Raises KeysChanged, RemoteError."""
         fresh = [sealed for sealed in documents if not self._echoes.is_echo(sealed)]
-        opened = await trio.to_thread.run_sync(self._open_all, fresh)
+        opened, refused = await trio.to_thread.run_sync(self._open_all, fresh)
+        if refused:
+            # Nothing of the page is applied then, and the cursor stays before it.
+            await self._check_keys()
+        for doc_id, error in refused:
+            self._park(doc_id, error)
         self._own |= {sealed.doc_id: sealed.revision for sealed in fresh if self._echoes.is_ours(sealed)}
         claims = self.story.listen(remote.state.document for remote in opened)
         if self.recovery.active:
@@ -249,20 +265,30 @@ class Feed:
             await trio.to_thread.run_sync(self.recovery.finish_merges)
         return claims
 
-    def _open_all(self, documents: Sequence[Sealed]) -> list[Remote]:
-        opened = []
+    def _open_all(self, documents: Sequence[Sealed]) -> tuple[list[Remote], list[tuple[DocId, CorruptDocument]]]:
+        """Those that are authentic, and why the others are not."""
+        opened, refused = list[Remote](), list[tuple[DocId, CorruptDocument]]()
         for sealed in documents:
             try:
                 revision = Revision.parse(sealed.revision)
                 document = crypto.open_document(
                     self._store.keys, sealed.doc_id, revision, sealed.deleted, sealed.payload
                 )
+                self._check_epoch(document, revision)
                 opened.append(Remote(sealed.doc_id, revision, State(document, sealed.deleted)))
             except ValueError:
-                self._park(sealed.doc_id, CorruptDocument("a document came with a malformed revision"))
+                refused.append((sealed.doc_id, CorruptDocument("a document came with a malformed revision")))
             except CorruptDocument as error:
-                self._park(sealed.doc_id, error)
-        return opened
+                refused.append((sealed.doc_id, error))
+        return opened, refused
+
+    def _check_epoch(self, document: Document, revision: Revision) -> None:
+        """Raises CorruptDocument for an edit with old keys of what only newer ones open: no device makes it."""
+        if document.epoch >= self._store.keys.epoch:
+            return
+        base = self._store.documents.base(document.doc_id)
+        if base is not None and base.document.epoch > document.epoch and revision.contains(base.revision):
+            raise CorruptDocument(f"document {document.doc_id} was replaced by somebody who has old keys only")
 
     def _park(self, doc_id: DocId, error: Exception) -> None:
         reason = str(error) if isinstance(error, BlobfsError) else "an error of blobfs itself; the log has the details"

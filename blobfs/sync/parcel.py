@@ -6,8 +6,9 @@ tells one moment of a document, that of its `edit`; whether that moment is still
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final
 
 from blobfs.errors import BytesAbsent
@@ -96,9 +97,18 @@ def dirty_extents(store: Store, outgoing: Outgoing) -> list[tuple[int, int]]:
     return [(index, extent_length(size, index)) for index, extent in extents.items() if extent.dirty]
 
 
-def read_plain(store: Store, outgoing: Outgoing, wanted: Sequence[tuple[int, int]], *, padded: bool) -> list[Plain]:
+def read_plain(
+    store: Store,
+    outgoing: Outgoing,
+    wanted: Sequence[tuple[int, int]],
+    *,
+    padded: bool,
+    known: Mapping[int, BlobId] = MappingProxyType({}),
+) -> list[Plain]:
     """Read and hash these extents, and note their ids.
 
+    Args:
+        known: the ids of those that were sent before; they may be of an older epoch.
     Raises:
         BytesAbsent: a dirty extent lacks rows; they have to be fetched first.
     """
@@ -112,6 +122,9 @@ def read_plain(store: Store, outgoing: Outgoing, wanted: Sequence[tuple[int, int
         data = read(outgoing.content, index, length)
         data = pad(data) if padded else data
         plain = Plain(store.keys, data)
+        for keys in store.keys.older if index in known else ():
+            if plain.blob_id != known[index]:
+                plain = Plain(keys, data)
         outgoing.sealed[index] = (plain.blob_id, len(data))
         found.append(plain)
     return found
@@ -172,7 +185,9 @@ def has_bytes_of(store: Store, local: Local, attachment: Attachment) -> bool:
             data = store.attachments.read_extent(local.node.content, index, extent_length(attachment.size, index))
         except BytesAbsent:
             return False
-        if crypto.blob_id(store.keys, pad(data) if attachment.padded else data) != blob_id:
+        data = pad(data) if attachment.padded else data
+        # Of whichever epoch: what was written twice may have been sent before the keys changed.
+        if not any(crypto.blob_id(keys, data) == blob_id for keys in store.keys.epochs):
             return False
     return True
 

@@ -34,8 +34,8 @@ _MARGIN: Final = 32 << 10
 """Bytes of a change beside its ids and its payload, at most: two revisions of 16 KiB."""
 _WINDOW: Final = 2
 """Extents read and hashed together, and asked for with one request."""
-_WINDOWS: Final = 4
-"""Windows under way: one is hashed, one asked for, two are sent. 4 * 2 extents are 32 MiB, and as much sealed."""
+_WINDOWS: Final = 3
+"""Windows under way, of all files: one is hashed or asked for, two are sent: 24 MiB of extents, and as much sealed."""
 
 
 class Sender:
@@ -44,6 +44,7 @@ class Sender:
     def __init__(self, client: RemoteClient, keys: Keys) -> None:
         self._client, self._keys = client, keys
         self._known: OrderedDict[BlobId, None] = OrderedDict()
+        self._windows = trio.CapacityLimiter(_WINDOWS)
         self.transfers: dict[DocId, Transfer] = {}
 
     # --- blobs --------------------------------------------------------------------------------------------
@@ -99,7 +100,8 @@ class Sender:
 
         async def send_windows() -> None:
             for part in parts:
-                await self.send(await read(part))
+                async with self._windows:
+                    await self.send(await read(part))
                 done = self.transfers[doc_id].done + sum(length for _, length in part)
                 self.transfers[doc_id] = Transfer("upload", doc_id, total, done)
 

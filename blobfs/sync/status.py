@@ -17,10 +17,12 @@ from blobfs.errors import (
     AccessDenied,
     BlobfsError,
     IntegrityError,
+    KeysChanged,
     ProtocolError,
     QuotaExceeded,
     Rollback,
     WrongAccount,
+    WrongServer,
 )
 from blobfs.values.documents import DocId
 
@@ -35,6 +37,8 @@ class SyncState(enum.StrEnum):
     REFUSED = "refused"
     OVER_QUOTA = "over-quota"
     WRONG_ACCOUNT = "wrong-account"
+    WRONG_SERVER = "wrong-server"
+    KEYS_CHANGED = "keys-changed"
     ROLLED_BACK = "rolled-back"
     INCOMPATIBLE = "incompatible"
 
@@ -43,6 +47,8 @@ STATES: Final[dict[type[BaseException], SyncState]] = {
     AccessDenied: SyncState.REFUSED,
     QuotaExceeded: SyncState.OVER_QUOTA,
     WrongAccount: SyncState.WRONG_ACCOUNT,
+    WrongServer: SyncState.WRONG_SERVER,
+    KeysChanged: SyncState.KEYS_CHANGED,
     Rollback: SyncState.ROLLED_BACK,
     IntegrityError: SyncState.ROLLED_BACK,
     ProtocolError: SyncState.INCOMPATIBLE,
@@ -50,7 +56,15 @@ STATES: Final[dict[type[BaseException], SyncState]] = {
 """By error; every other one means offline."""
 
 STUCK: Final = frozenset(
-    (SyncState.REFUSED, SyncState.OVER_QUOTA, SyncState.WRONG_ACCOUNT, SyncState.ROLLED_BACK, SyncState.INCOMPATIBLE)
+    (
+        SyncState.REFUSED,
+        SyncState.OVER_QUOTA,
+        SyncState.WRONG_ACCOUNT,
+        SyncState.WRONG_SERVER,
+        SyncState.KEYS_CHANGED,
+        SyncState.ROLLED_BACK,
+        SyncState.INCOMPATIBLE,
+    )
 )
 """States that a person has to mend."""
 

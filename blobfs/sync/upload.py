@@ -7,10 +7,9 @@ synced only when the server has confirmed it, and it is sent only when the serve
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -33,7 +32,7 @@ from blobfs.errors import (
 from blobfs.remote.client import Change, RemoteClient, Result
 from blobfs.store.documents import Changed
 from blobfs.store.store import Store
-from blobfs.sync import parcel
+from blobfs.sync import choice, parcel
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.feed import Feed
 from blobfs.sync.leaves import Leaves
@@ -46,9 +45,6 @@ from blobfs.values.extents import BlobId
 from blobfs.values.nodes import Content, Inode
 
 _log: Final = logging.getLogger(__name__)
-
-LOCAL_ONLY: Final = re.compile(rb"\.~lock\..*#|.*\.swp|\..*\.sw[a-px]|\.goutputstream-.*|\.nfs.*|\.fuse_hidden.*", re.S)
-"""Lock and swap files: they mean something on this machine only."""
 
 _LOOK: Final = 4000
 """Documents looked at in one round: some seconds of sending, a few MiB of memory."""
@@ -102,8 +98,8 @@ class Upload:
         self._echoes = echoes
         self.sender = Sender(client, store.keys)
         self.parked: dict[DocId, Parked] = {}
-        self.kept_here: set[DocId] = set()
-        """Lock and swap files, which wait for nobody."""
+        self.kept_here: dict[DocId, int] = {}
+        """Lock and swap files, and what programs keep on this device, by their edit: they wait for nobody."""
         self._again_s: float | None = None
         """When a document is worth another try that the server turned down for now."""
 
@@ -113,15 +109,21 @@ class Upload:
         """Send everything that is ready; with `hurry`, files that are not quiet yet too."""
         result = Round()
         limit = _LOOK + len(self.parked) + len(self.kept_here)
+        priorities = await trio.to_thread.run_sync(self._store.blobs.priorities)
         changed = await trio.to_thread.run_sync(self._store.documents.changed, limit)
         result.more = len(changed) == limit
+        if result.more and priorities:
+            seen = {entry.doc_id for entry in changed}
+            asked = await trio.to_thread.run_sync(self._store.documents.changed_of, priorities)
+            changed += [entry for entry in asked if entry.doc_id not in seen]
         ready = await trio.to_thread.run_sync(partial(self._choose, changed, result, hurry))
         directories, files, gone = parcel.in_order(ready)
         if result.more:
             # A directory's tombstone must not overtake those of what was in it.
             gone = [outgoing for outgoing in gone if outgoing.local.node.kind is not Kind.DIRECTORY]
         await self._send_small(directories, result)
-        await self._send_files(files, result)
+        for level in choice.levels(files, priorities):
+            await self._send_files(level, result)
         await self._send_small(gone, result)
         if self._again_s is not None:
             result.next_s, self._again_s = min(self._again_s, result.next_s or self._again_s), None
@@ -129,15 +131,17 @@ class Upload:
 
     def _choose(self, changed: Sequence[Changed], result: Round, hurry: bool) -> list[Outgoing]:
         """Those of the changed documents whose time has come. In a worker thread."""
-        self.kept_here.intersection_update(entry.doc_id for entry in changed)
+        waiting = {entry.doc_id for entry in changed}
+        self.kept_here = {doc_id: edit for doc_id, edit in self.kept_here.items() if doc_id in waiting}
         ready, now_ns = [], time.time_ns()
+        staying = self._store.hidden.staying()
         for entry in changed:
             if not self._may_try(entry):
                 continue
             outgoing = parcel.look(self._store, entry)
             if outgoing is not None and outgoing.deleted and outgoing.local.node.kind is Kind.FILE:
                 outgoing = parcel.look(self._store, self._take_over(entry))
-            if outgoing is None or self._stays_here(outgoing):
+            if outgoing is None or self._stays_here(outgoing, staying):
                 continue
             wait_s = 0.0 if hurry else self._wait(outgoing, now_ns)
             if wait_s > 0:
@@ -155,10 +159,12 @@ class Upload:
         del self.parked[entry.doc_id]
         return True
 
-    def _stays_here(self, outgoing: Outgoing) -> bool:
-        names = outgoing.local.document.names
-        local = outgoing.base is None and bool(names) and all(LOCAL_ONLY.fullmatch(name.name) for name in names)
-        (self.kept_here.add if local else self.kept_here.discard)(outgoing.doc_id)
+    def _stays_here(self, outgoing: Outgoing, staying: Collection[DocId]) -> bool:
+        local = choice.stays_here(outgoing, staying)
+        if local:
+            self.kept_here[outgoing.doc_id] = outgoing.changed.edit
+        else:
+            self.kept_here.pop(outgoing.doc_id, None)
         return local
 
     def _wait(self, outgoing: Outgoing, now_ns: int) -> float:
@@ -366,12 +372,12 @@ class Upload:
     def _seal_changes(
         self, group: Sequence[Outgoing], references: Sequence[tuple[set[BlobId], set[BlobId]]]
     ) -> list[Change]:
-        device, padded = self._store.device, self._is_padded
+        device, padded, epoch = self._store.device, self._is_padded, self._store.keys.epoch
         # While a recovery lasts this device knows of edits that the server lacks, which is nobody else's fault.
         heads = {} if self._recovery.active else self._store.documents.heads()
         for outgoing in group:
             if outgoing.document is not None:
-                outgoing.document = replace(outgoing.document, heads=heads, sealer=device)
+                outgoing.document = replace(outgoing.document, heads=heads, sealer=device, epoch=epoch)
         return [
             self.sender.change(
                 outgoing, device, self._base(outgoing), tuple(sorted(added)), tuple(sorted(removed)), padded=padded
@@ -477,10 +483,11 @@ class Upload:
         if not wanted or content is None:
             return
         extents = self._store.attachments.extents(content)
-        part = [(index, extent.length) for index, extent in extents.items() if extent.blob_id in wanted]
+        known = {index: extent.blob_id for index, extent in extents.items() if extent.blob_id in wanted}
+        part = [(index, extents[index].length) for index in known]
         try:
             plains = await trio.to_thread.run_sync(
-                partial(parcel.read_plain, self._store, outgoing, part, padded=False)
+                partial(parcel.read_plain, self._store, outgoing, part, padded=False, known=known)
             )
             await self.sender.send([plain for plain in plains if plain.blob_id in wanted])
         except (BytesAbsent, DataMissing):

@@ -1,7 +1,7 @@
 """Sealing and opening of blobs and documents. docs/FORMAT.md has the recipe and test vectors.
 
 Every opening either returns exactly what a device of this account sealed under this id, or raises; no byte of an
-unauthenticated frame leaves this room.
+unauthenticated frame leaves this room. Sealed is with the newest epoch's keys, opened with whichever fit.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ def open_frames(
 ) -> Iterator[bytes]:
     """The plaintext of consecutive frames of blob `name`, which has `length` bytes of plaintext, padding included.
 
+    Only of blobs of the newest epoch: older ones have to be opened whole.
+
     Raises:
         CorruptBlob: a frame is not what was sealed at this place of this blob; what was yielded before stands.
     """
@@ -108,7 +110,19 @@ def open_blob(keys: Keys, name: BlobId, length: int, sealed: bytes | memoryview)
     frames = framing.Frames(
         0, framing.frame_count(length), framing.PREAMBLE, framing.sealed_size(length) - framing.PREAMBLE
     )
-    return b"".join(open_frames(keys, name, length, frames, memoryview(sealed)[framing.PREAMBLE :]))
+    try:
+        return b"".join(open_frames(keys, name, length, frames, memoryview(sealed)[framing.PREAMBLE :]))
+    except CorruptBlob as error:
+        for older in keys.older:
+            try:
+                plaintext = b"".join(open_frames(older, name, length, frames, memoryview(sealed)[framing.PREAMBLE :]))
+            except CorruptBlob:
+                continue
+            # Whoever has an old secret could seal any bytes under the name of a newer blob, or of one of its own
+            # time; but nobody can make other bytes that get this name under the old key.
+            if hmac.compare_digest(name, blob_id(older, plaintext)):
+                return plaintext
+        raise error
 
 
 def _blob_cipher(keys: Keys, name: BlobId) -> AESGCM:
@@ -121,13 +135,14 @@ def _blob_cipher(keys: Keys, name: BlobId) -> AESGCM:
 def seal_document(
     keys: Keys, document: Document, revision: Revision, *, deleted: bool = False, padded: bool = False
 ) -> bytes:
-    """The sealed form: magic and version (5 bytes), nonce (12), AES-256-GCM of the JSON.
+    """The sealed form: magic and version (5 bytes), nonce (12), AES-256-GCM of the JSON, which tells the epoch.
 
     Args:
         padded: lengthen the JSON with spaces, to the next Padmé size or to what the largest document allows.
     Raises:
         InvalidDocument: it breaks a limit, or is too large to be sent.
     """
+    document = replace(document, epoch=keys.epoch)
     plaintext = encode(document)
     room = MAX_DOCUMENT - len(DOCUMENT_MAGIC) - _NONCE - framing.TAG
     if len(plaintext) > room and document.heads:
@@ -161,15 +176,25 @@ def open_document(keys: Keys, doc_id: DocId, revision: Revision, deleted: bool, 
         raise CorruptDocument(f"document {doc_id} came with {len(sealed)} bytes")
     if not sealed.startswith(DOCUMENT_MAGIC):
         raise CorruptDocument(f"document {doc_id} is of an unknown format")
+    data = _document_data(keys, doc_id, revision, deleted)
+    for epoch in keys.epochs:
+        plaintext = _try_document(epoch, doc_id, sealed, data)
+        if plaintext is not None:
+            document = decode(doc_id, plaintext)
+            if document.epoch != epoch.epoch:
+                raise CorruptDocument(f"document {doc_id} was sealed with the keys of another epoch than it tells")
+            return document
+    raise CorruptDocument(f"document {doc_id} failed authentication")
+
+
+def _try_document(keys: Keys, doc_id: DocId, sealed: bytes, data: bytes) -> bytes | None:
+    """The plaintext, or None: it was not sealed with the keys of this epoch."""
     nonce = sealed[len(DOCUMENT_MAGIC) : len(DOCUMENT_MAGIC) + _NONCE]
     cipher = AESGCM(derive(keys.document, "document", doc_id.encode("ascii")))
     try:
-        plaintext = cipher.decrypt(
-            nonce, sealed[len(DOCUMENT_MAGIC) + _NONCE :], _document_data(keys, doc_id, revision, deleted)
-        )
+        return cipher.decrypt(nonce, sealed[len(DOCUMENT_MAGIC) + _NONCE :], data)
     except InvalidTag:
-        raise CorruptDocument(f"document {doc_id} failed authentication") from None
-    return decode(doc_id, plaintext)
+        return None
 
 
 def _document_data(keys: Keys, doc_id: DocId, revision: Revision, deleted: bool) -> bytes:

@@ -48,9 +48,11 @@ MAX_INTEGER: Final = (1 << 64) - 1
 MAX_OWNER: Final = 0xFFFFFFFE
 """The largest uid or gid; the next one means "leave it" to chown."""
 FORMAT: Final = 1
+MAX_EPOCHS: Final = 64
+"""Epochs of one account's keys; each is tried by whoever reads something old."""
 
 _FIELDS: Final = frozenset(("format", "kind", "names", "mode", "uid", "gid", "mtime_ns", "birth_ns", "content"))
-_OPTIONAL: Final = frozenset(("rdev", "target", "xattrs", "attachment", "heads", "sealer"))
+_OPTIONAL: Final = frozenset(("rdev", "target", "xattrs", "attachment", "heads", "sealer", "epoch"))
 _DEVICE: Final = re.compile(r"[0-9a-f]{16}")
 MAX_COUNT: Final = 10**18 - 1
 _BLOB_ID: Final = re.compile(r"[0-9a-f]{64}")
@@ -106,6 +108,8 @@ class Document:
     """How many edits of each device its sealer had seen, in all documents, without this one. No part of the state."""
     sealer: DeviceId | None = field(default=None, compare=False)
     """The device whose edit this revision is. No part of the state."""
+    epoch: int = field(default=0, compare=False)
+    """The epoch of the keys that it was sealed with; `crypto` sees to it. No part of the state."""
 
 
 def is_name(name: bytes) -> bool:
@@ -147,6 +151,7 @@ def check(document: Document) -> None:
         ("content", _is_content(document.content)),
         ("heads", _are_heads(document.heads)),
         ("sealer", document.sealer is None or _DEVICE.fullmatch(document.sealer) is not None),
+        ("epoch", 0 <= document.epoch < MAX_EPOCHS),
     ):
         if not is_good:
             raise InvalidDocument(f"the document breaks a limit of the format in {field_name}; see docs/FORMAT.md")
@@ -257,6 +262,8 @@ def encode(document: Document) -> bytes:
         body["heads"] = dict(document.heads)
     if document.sealer is not None:
         body["sealer"] = document.sealer
+    if document.epoch:
+        body["epoch"] = document.epoch
     return dump(body)
 
 
@@ -388,6 +395,7 @@ def _decode(doc_id: DocId, body: Json) -> Document:
         content=_members(body["content"]),
         heads={DeviceId(device): _integer(count) for device, count in _members(body.get("heads", {})).items()},
         sealer=DeviceId(_text(body["sealer"])) if "sealer" in body else None,
+        epoch=_integer(body.get("epoch", 0)),
     )
 
 

@@ -1,8 +1,8 @@
-"""The account's keys: one random storage secret, and all that is derived from it.
+"""The account's keys: a random storage secret for each epoch, and all that is derived from it.
 
-The secret is wrapped in slots, one for each way to unlock it: the passphrase through Argon2id, the recovery words
-through HKDF. docs/FORMAT.md, "Secrets", has the byte-exact recipe. Pure: reading and writing the file is
-`store/secrets.py`.
+The newest secret is wrapped in slots, one for each way to unlock it: the passphrase through Argon2id, the recovery
+words through HKDF; `epochs.py` has the older ones. docs/FORMAT.md, "Secrets file", has the byte-exact recipe. Pure:
+reading and writing the file is `store/secrets.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import hmac
 import re
 import secrets
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, NewType
 
 from cryptography.exceptions import InvalidTag
@@ -22,12 +23,11 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from blobfs.errors import StoreDamaged, StoreError, StoreTooNew, UsageError, WrongPassphrase
-from blobfs.values.documents import Json, dump
+from blobfs.values.documents import MAX_EPOCHS, Json, dump
 
 AccountId = NewType("AccountId", str)
 """32 hex digits, drawn with the secret; binds every sealed document to its account."""
 
-SECRETS_VERSION: Final = 1
 _DAMAGED: Final = "the secrets file is damaged; restore it from a backup or from the server"
 _ACCOUNT: Final = re.compile(r"[0-9a-f]{32}")
 _SALT: Final = 16
@@ -59,7 +59,10 @@ the most that RFC 9106 recommends."""
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Keys:
-    """Every key of an account, 32 bytes each. Its repr shows none of them."""
+    """Every key of an epoch of an account, 32 bytes each, and those of the epochs before. Its repr shows none of them.
+
+    Whatever is written is sealed with the newest; what is read may be of any.
+    """
 
     account: AccountId
     documents_db: bytes
@@ -69,6 +72,16 @@ class Keys:
     blob: bytes
     blob_id: bytes
     chain: bytes
+    incoming: bytes
+    """The private key, of X25519, for what senders seal to the account."""
+    epoch: int = 0
+    older: tuple[Keys, ...] = ()
+    """Those of all epochs before this one, newest first; theirs are empty."""
+
+    @property
+    def epochs(self) -> tuple[Keys, ...]:
+        """These and the older ones, newest first: the order in which a reader tries them."""
+        return (self, *self.older)
 
     def __repr__(self) -> str:
         return f"Keys(account={self.account!r})"
@@ -80,8 +93,17 @@ def derive(key: bytes, label: str, context: bytes = b"") -> bytes:
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(key)
 
 
-def derive_keys(account: AccountId, secret: bytes) -> Keys:
-    """All keys of the account whose storage secret is `secret` (32 bytes)."""
+def derive_keys(account: AccountId, secret: bytes, older: Sequence[bytes] = ()) -> Keys:
+    """All keys of the account whose storage secret is `secret` (32 bytes).
+
+    Args:
+        older: the secrets of the epochs before, oldest first.
+    """
+    before = [_derive_epoch(account, one, number) for number, one in enumerate(older)]
+    return replace(_derive_epoch(account, secret, len(before)), older=tuple(reversed(before)))
+
+
+def _derive_epoch(account: AccountId, secret: bytes, epoch: int) -> Keys:
     return Keys(
         account=account,
         documents_db=derive(secret, "documents.db"),
@@ -91,6 +113,8 @@ def derive_keys(account: AccountId, secret: bytes) -> Keys:
         blob=derive(secret, "blob"),
         blob_id=derive(secret, "blob-id"),
         chain=derive(secret, "chain"),
+        incoming=derive(secret, "incoming"),
+        epoch=epoch,
     )
 
 
@@ -117,11 +141,19 @@ def passphrase_bytes(text: str) -> bytes:
     return passphrase
 
 
-def wrap(account: AccountId, secret: bytes, passphrase: bytes, recovery: bytes, cost: Argon2Cost = FLOOR) -> Json:
+def wrap(
+    account: AccountId,
+    secret: bytes,
+    passphrase: bytes,
+    recovery: bytes,
+    cost: Argon2Cost = FLOOR,
+    older: Sequence[Json] = (),
+) -> Json:
     """The secrets file: `secret` in a slot for the passphrase and one for the recovery key (32 random bytes).
 
     Args:
         passphrase: of `passphrase_bytes`.
+        older: the secrets of the epochs before, as `epochs.py` seals them; with none the file is of version 1.
     Raises:
         StoreDamaged: `cost` is outside the allowed strength.
         StoreError: too little memory for the passphrase hash.
@@ -129,14 +161,22 @@ def wrap(account: AccountId, secret: bytes, passphrase: bytes, recovery: bytes, 
     recovery_slot: Json = {
         "kind": "recovery",
         "kdf": "hkdf-sha256",
-        "salt": _b64(secrets.token_bytes(_SALT)),
-        "nonce": _b64(secrets.token_bytes(_NONCE)),
+        "salt": encode_base64(secrets.token_bytes(_SALT)),
+        "nonce": encode_base64(secrets.token_bytes(_NONCE)),
     }
+    head = _head(account, older)
     slots = [
-        _passphrase_slot(account, secret, passphrase, cost),
-        _seal_slot(account, recovery_slot, _recovery_key(recovery_slot, recovery), secret),
+        _passphrase_slot(head, secret, passphrase, cost),
+        _seal_slot(head, recovery_slot, _recovery_key(recovery_slot, recovery), secret),
     ]
-    return {"version": SECRETS_VERSION, "account": account, "slots": slots}
+    return head | {"slots": slots}
+
+
+def _head(account: AccountId, older: Sequence[Json]) -> Json:
+    """All of a secrets file but its slots, each of which is bound to it."""
+    if not older:
+        return {"version": 1, "account": account}
+    return {"version": 2, "account": account, "epoch": len(older), "older": list(older)}
 
 
 def replace_passphrase(body: Json, secret: bytes, passphrase: bytes, cost: Argon2Cost = FLOOR) -> Json:
@@ -147,16 +187,13 @@ def replace_passphrase(body: Json, secret: bytes, passphrase: bytes, cost: Argon
     Raises:
         StoreDamaged: `body` is no secrets file.
     """
-    try:
-        account, slots = _parse_secrets(body)
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreDamaged(_DAMAGED) from error
-    slots["passphrase"] = _passphrase_slot(account, secret, passphrase, cost)
-    return {"version": SECRETS_VERSION, "account": account, "slots": list(slots.values())}
+    head, slots = parse_secrets(body)
+    slots["passphrase"] = _passphrase_slot(head, secret, passphrase, cost)
+    return head | {"slots": list(slots.values())}
 
 
 def unwrap(body: Json, *, passphrase: bytes | None = None, recovery: bytes | None = None) -> tuple[AccountId, bytes]:
-    """The account and its storage secret, from a secrets file and one way to unlock it.
+    """The account and its newest storage secret, from a secrets file and one way to unlock it.
 
     Raises:
         WrongPassphrase: the slot does not open with it.
@@ -164,15 +201,11 @@ def unwrap(body: Json, *, passphrase: bytes | None = None, recovery: bytes | Non
         StoreDamaged: not a secrets file, or parameters outside the allowed strength.
         StoreError: too little memory for the passphrase hash.
     """
-    if not isinstance(body, dict) or type(body.get("version")) is not int:
-        raise StoreDamaged("the secrets file is not one of blobfs")
-    if body["version"] != SECRETS_VERSION:
-        raise StoreTooNew("the secrets file is of another version of blobfs; use that version or a newer one")
+    head, slots = parse_secrets(body)
     try:
-        account, slots = _parse_secrets(body)
         slot = slots["passphrase" if passphrase is not None else "recovery"]
-        nonce, wrapped = _unb64(slot["nonce"], _NONCE), _unb64(slot["wrapped"], _WRAPPED)
-        commitment = _unb64(slot["commitment"], _COMMITMENT)
+        nonce, wrapped = decode_base64(slot["nonce"], _NONCE), decode_base64(slot["wrapped"], _WRAPPED)
+        commitment = decode_base64(slot["commitment"], _COMMITMENT)
         key = _passphrase_key(slot, passphrase) if passphrase is not None else _recovery_key(slot, recovery or b"")
     except (KeyError, TypeError, ValueError) as error:
         raise StoreDamaged(_DAMAGED) from error
@@ -180,20 +213,51 @@ def unwrap(body: Json, *, passphrase: bytes | None = None, recovery: bytes | Non
     if not hmac.compare_digest(commitment, derive(key, "slot-commitment")):
         raise WrongPassphrase("wrong passphrase or recovery words")
     try:
-        return account, AESGCM(derive(key, "slot")).decrypt(nonce, wrapped, _slot_header(account, slot))
+        secret = AESGCM(derive(key, "slot")).decrypt(nonce, wrapped, _slot_header(head, slot))
     except InvalidTag:
         raise WrongPassphrase("wrong passphrase or recovery words, or a changed secrets file") from None
+    return AccountId(head["account"]), secret
 
 
-def _parse_secrets(body: Json) -> tuple[AccountId, dict[str, Json]]:
-    """The account and the slots by kind. Raises KeyError, TypeError or ValueError for any other shape."""
-    account, entries = body["account"], body["slots"]
-    if (
-        not isinstance(account, str)
-        or _ACCOUNT.fullmatch(account) is None
-        or set(body) != {"version", "account", "slots"}
-    ):
+def parse_secrets(body: Json) -> tuple[Json, dict[str, Json]]:
+    """All of a secrets file but its slots, and the slots by kind. What they say is claimed, until one is opened.
+
+    Raises:
+        StoreTooNew: a version that this blobfs does not know.
+        StoreDamaged: not a secrets file.
+    """
+    if not isinstance(body, dict) or type(body.get("version")) is not int:
+        raise StoreDamaged("the secrets file is not one of blobfs")
+    if body["version"] not in (1, 2):
+        raise StoreTooNew("the secrets file is of another version of blobfs; use that version or a newer one")
+    try:
+        return _parse_head(body), _parse_slots(body["slots"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreDamaged(_DAMAGED) from error
+
+
+def _parse_head(body: Json) -> Json:
+    """Raises KeyError, TypeError or ValueError for any other shape than what `_head` makes."""
+    account, older = body["account"], body["older"] if body["version"] == 2 else []
+    if not isinstance(account, str) or _ACCOUNT.fullmatch(account) is None:
         raise ValueError("account")
+    if not isinstance(older, list) or len(older) >= MAX_EPOCHS or (not older and body["version"] == 2):
+        raise ValueError("older")
+    for entry in older:
+        if not isinstance(entry, dict) or set(entry) != {"nonce", "wrapped"}:
+            raise ValueError("older")
+        decode_base64(entry["nonce"], _NONCE), decode_base64(entry["wrapped"], _WRAPPED)
+    head = _head(AccountId(account), older)
+    # One is no number here, and neither is 1.0: a member has one way to be written.
+    if {name: value for name, value in body.items() if name != "slots"} != head or type(
+        body.get("epoch", 0)
+    ) is not int:
+        raise ValueError("members")
+    return head
+
+
+def _parse_slots(entries: Json) -> dict[str, Json]:
+    """Raises KeyError, TypeError or ValueError."""
     if not isinstance(entries, list) or not 0 < len(entries) <= len(_MEMBERS):
         raise ValueError("slots")
     slots: dict[str, Json] = {}
@@ -201,20 +265,20 @@ def _parse_secrets(body: Json) -> tuple[AccountId, dict[str, Json]]:
         if not isinstance(slot, dict) or set(slot) != _MEMBERS[slot["kind"]] or slot["kind"] in slots:
             raise ValueError("slot")
         slots[slot["kind"]] = slot
-    return AccountId(account), slots
+    return slots
 
 
-def _passphrase_slot(account: AccountId, secret: bytes, passphrase: bytes, cost: Argon2Cost) -> Json:
+def _passphrase_slot(head: Json, secret: bytes, passphrase: bytes, cost: Argon2Cost) -> Json:
     slot: Json = {
         "kind": "passphrase",
         "kdf": "argon2id",
         "memory_kib": cost.memory_kib,
         "iterations": cost.iterations,
         "lanes": cost.lanes,
-        "salt": _b64(secrets.token_bytes(_SALT)),
-        "nonce": _b64(secrets.token_bytes(_NONCE)),
+        "salt": encode_base64(secrets.token_bytes(_SALT)),
+        "nonce": encode_base64(secrets.token_bytes(_NONCE)),
     }
-    return _seal_slot(account, slot, _passphrase_key(slot, passphrase), secret)
+    return _seal_slot(head, slot, _passphrase_key(slot, passphrase), secret)
 
 
 def _passphrase_key(slot: Json, passphrase: bytes) -> bytes:
@@ -223,17 +287,19 @@ def _passphrase_key(slot: Json, passphrase: bytes) -> bytes:
     for name in ("memory_kib", "iterations", "lanes"):
         if type(slot[name]) is not int or not getattr(FLOOR, name) <= slot[name] <= getattr(CEILING, name):
             raise StoreDamaged("the secrets file asks for a passphrase hash outside the allowed strength")
+    cost = Argon2Cost(slot["memory_kib"], slot["iterations"], slot["lanes"])
+    return hash_passphrase(passphrase, decode_base64(slot["salt"], _SALT), cost)
+
+
+def hash_passphrase(passphrase: bytes, salt: bytes, cost: Argon2Cost) -> bytes:
+    """Argon2id, 32 bytes out. Raises StoreError when there is too little memory."""
     try:
         return Argon2id(
-            salt=_unb64(slot["salt"], _SALT),
-            length=32,
-            iterations=slot["iterations"],
-            lanes=slot["lanes"],
-            memory_cost=slot["memory_kib"],
+            salt=salt, length=32, iterations=cost.iterations, lanes=cost.lanes, memory_cost=cost.memory_kib
         ).derive(passphrase)
     except MemoryError:
         raise StoreError(
-            f"too little memory for the passphrase hash; make {slot['memory_kib'] >> 10} MiB free, then try again"
+            f"too little memory for the passphrase hash; make {cost.memory_kib >> 10} MiB free, then try again"
         ) from None
 
 
@@ -242,30 +308,31 @@ def _recovery_key(slot: Json, recovery: bytes) -> bytes:
         raise StoreDamaged("the secrets file names an unknown recovery hash")
     if len(recovery) != 32:
         raise WrongPassphrase("wrong passphrase or recovery words")
-    return derive(recovery, "recovery", _unb64(slot["salt"], _SALT))
+    return derive(recovery, "recovery", decode_base64(slot["salt"], _SALT))
 
 
-def _slot_header(account: AccountId, slot: Json) -> bytes:
+def _slot_header(head: Json, slot: Json) -> bytes:
     """The associated data of a slot: all that stands in the clear about it and the account."""
-    header = {name: value for name, value in slot.items() if name != "wrapped"}
-    return dump({"version": SECRETS_VERSION, "account": account, "slot": header})
+    return dump(head | {"slot": {name: value for name, value in slot.items() if name != "wrapped"}})
 
 
-def _seal_slot(account: AccountId, slot: Json, key: bytes, secret: bytes) -> Json:
+def _seal_slot(head: Json, slot: Json, key: bytes, secret: bytes) -> Json:
     """`slot` with its commitment and the wrapped secret. `key` is used for this one slot, its salt being fresh."""
-    slot = slot | {"commitment": _b64(derive(key, "slot-commitment"))}
-    cipher, nonce = AESGCM(derive(key, "slot")), _unb64(slot["nonce"], _NONCE)
-    return slot | {"wrapped": _b64(cipher.encrypt(nonce, secret, _slot_header(account, slot)))}
+    slot = slot | {"commitment": encode_base64(derive(key, "slot-commitment"))}
+    cipher, nonce = AESGCM(derive(key, "slot")), decode_base64(slot["nonce"], _NONCE)
+    return slot | {"wrapped": encode_base64(cipher.encrypt(nonce, secret, _slot_header(head, slot)))}
 
 
-def _b64(data: bytes) -> str:
+def encode_base64(data: bytes) -> str:
+    """As it stands in a secrets file."""
     return base64.b64encode(data).decode("ascii")
 
 
-def _unb64(text: Any, length: int) -> bytes:
+def decode_base64(text: Any, length: int) -> bytes:
+    """Exactly `length` bytes, written the one way that `encode_base64` writes them. Raises TypeError, ValueError."""
     if not isinstance(text, str):
         raise TypeError("text expected")
     data = base64.b64decode(text, validate=True)
-    if len(data) != length or _b64(data) != text:
+    if len(data) != length or encode_base64(data) != text:
         raise ValueError("base64")
     return data

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from server.catalog import schema
@@ -45,6 +45,9 @@ class Token:
     seen_ns: int | None
 
 
+_MANY = 500
+"""Ids in one statement: SQLite bounds its parameters."""
+
 _ACCOUNT = select(
     USERS.c.id,
     USERS.c.name,
@@ -68,7 +71,8 @@ _TOKEN = select(
     TOKENS.c.seen_ns,
 ).join(USERS, USERS.c.id == TOKENS.c.user_id)
 _TOKEN_BY_HASH = _TOKEN.where(TOKENS.c.hash == bindparam("hash"), USERS.c.removed.is_(False))
-_LOCKED = _ACCOUNT.where(USERS.c.id == bindparam("user_id")).with_for_update()
+_BY_ID = _ACCOUNT.where(USERS.c.id == bindparam("user_id"))
+_LOCKED = _BY_ID.with_for_update()
 _ALL_LOCKED = _ACCOUNT.where(USERS.c.id.in_(bindparam("ids", expanding=True))).order_by(USERS.c.id).with_for_update()
 
 
@@ -94,6 +98,18 @@ def lock_accounts(connection: Connection, user_ids: Iterable[int]) -> dict[int, 
     """As `lock_account` for several, in one order for all; those removed are not among them, but locked too."""
     rows = connection.execute(_ALL_LOCKED, {"ids": sorted(set(user_ids))})
     return {row.id: Account(*row) for row in rows if not row.removed}
+
+
+def load_account(connection: Connection, user_id: int) -> Account:
+    """The account as it is at this moment; nobody is held up.
+
+    Raises:
+        AccountMissing: it was removed meanwhile.
+    """
+    row = connection.execute(_BY_ID, {"user_id": user_id}).first()
+    if row is None or row.removed:
+        raise AccountMissing("The account was removed.")
+    return Account(*row)
 
 
 def list_accounts(connection: Connection) -> list[Account]:
@@ -149,10 +165,16 @@ def forget_account(connection: Connection, user_id: int) -> None:
 
 
 def add_token(
-    connection: Connection, user_id: int, digest: bytes, scopes: str, label: str, expires_ns: int | None
+    connection: Connection,
+    user_id: int,
+    digest: bytes,
+    scopes: str,
+    label: str,
+    expires_ns: int | None,
+    made_by: int | None = None,
 ) -> int:
     """Store a token's hash; answers the token's number."""
-    row = {"user_id": user_id, "hash": digest, "scopes": scopes, "label": label}
+    row = {"user_id": user_id, "hash": digest, "scopes": scopes, "label": label, "made_by": made_by}
     result = connection.execute(insert(TOKENS), row | {"created_ns": time.time_ns(), "expires_ns": expires_ns})
     assert result.inserted_primary_key is not None
     return int(result.inserted_primary_key[0])
@@ -181,6 +203,24 @@ def see_tokens(connection: Connection, seen: Mapping[int, int]) -> None:
     if seen:
         # In one order, so that two processes which do this at once never wait for each other in a circle.
         connection.execute(_SEEN, [{"token": token, "when": seen[token]} for token in sorted(seen)])
+
+
+def living_tokens(connection: Connection, token_ids: Iterable[int]) -> set[int]:
+    """Those of these tokens that are good now."""
+    ids, now_ns = list(token_ids), time.time_ns()
+    living: set[int] = set()
+    for at in range(0, len(ids), _MANY):
+        alive = or_(TOKENS.c.expires_ns.is_(None), TOKENS.c.expires_ns > now_ns)
+        living.update(
+            connection.execute(select(TOKENS.c.id).where(TOKENS.c.id.in_(ids[at : at + _MANY]), alive)).scalars()
+        )
+    return living
+
+
+def drop_invites(connection: Connection, user_id: int, label: str, made_by: int | None = None) -> None:
+    """Forget tokens of this label that nobody can use any more; with `made_by`, all that this token asked for."""
+    which = TOKENS.c.expires_ns <= time.time_ns() if made_by is None else TOKENS.c.made_by == made_by
+    connection.execute(delete(TOKENS).where(TOKENS.c.user_id == user_id, TOKENS.c.label == label, which))
 
 
 def revoke_token(connection: Connection, user_id: int, token_id: int) -> None:

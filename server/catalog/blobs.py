@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, tuple_, update
 
-from server.catalog.schema import BLOBS, DELETIONS, REFS, USERS
+from server.catalog.schema import BLOBS, DELETIONS, REFS, RESERVATIONS, USERS
 from server.errors import BlobReferred, NotFound, PreconditionFailed
 
 FLAG_BITS: Final = {"PENDING": 1, "PROCESSING": 2, "PROCESSED": 4, "FAILED": 8}
@@ -85,15 +85,22 @@ def flag_bits(names: Iterable[str]) -> int:
 
 
 def set_flags(
-    connection: Connection, user_id: int, namespace: str, blob_id: str, flags: int, expected: int | None
+    connection: Connection,
+    user_id: int,
+    namespace: str,
+    blob_id: str,
+    flags: int,
+    expected: int | None,
+    older_s: float = 0.0,
 ) -> None:
     """Replace the blob's flags.
 
     Args:
         expected: the flags that it must have now; None for any.
+        older_s: for how long they must have been as they are, by this server's clock.
     Raises:
         NotFound: there is no such blob.
-        PreconditionFailed: its flags are not `expected`.
+        PreconditionFailed: its flags are not `expected`, or were set a shorter time ago.
     """
     blob = find(connection, user_id, namespace, blob_id)
     if blob is None:
@@ -102,8 +109,24 @@ def set_flags(
     if expected is not None:
         # The comparison is part of the update: of two that expect the same flags, one finds them changed.
         match.append(BLOBS.c.flags == expected)
-    if connection.execute(update(BLOBS).where(*match).values(flags=flags)).rowcount == 0:
+    now_ns = time.time_ns()
+    if older_s:
+        match.append(func.coalesce(BLOBS.c.flagged_ns, BLOBS.c.created_ns) <= now_ns - int(older_s * 1e9))
+    if connection.execute(update(BLOBS).where(*match).values(flags=flags, flagged_ns=now_ns)).rowcount == 0:
         raise PreconditionFailed("The blob's flags are not those that were expected.")
+
+
+def held(connection: Connection, user_id: int, namespace: str) -> tuple[int, int]:
+    """(blobs, bytes) of one namespace of an account, those on their way in included."""
+    counts = [
+        connection.execute(
+            select(func.count(), func.coalesce(func.sum(size), 0)).where(
+                table.c.user_id == user_id, table.c.namespace == namespace
+            )
+        ).one()
+        for table, size in ((BLOBS, BLOBS.c.size), (RESERVATIONS, RESERVATIONS.c.bytes))
+    ]
+    return sum(int(count[0]) for count in counts), sum(int(count[1]) for count in counts)
 
 
 # --- lists ------------------------------------------------------------------------------------------------

@@ -64,6 +64,7 @@ TOKENS: Final = Table(
     Column("created_ns", BigInteger, nullable=False),
     Column("expires_ns", BigInteger),  # NULL: never
     Column("seen_ns", BigInteger),  # last used, as far as written down; NULL: never
+    Column("made_by", BigInteger),  # the token that asked for it; NULL: the server's keeper made it
     sqlite_autoincrement=True,
 )
 
@@ -78,6 +79,7 @@ BLOBS: Final = Table(
     Column("flags", Integer, nullable=False),  # one bit each, see FLAG_BITS in blobs.py
     Column("created_ns", BigInteger, nullable=False),
     Column("idle_ns", BigInteger, nullable=False),  # since when at the earliest nothing refers to it
+    Column("flagged_ns", BigInteger),  # when the flags were last set; NULL: never since its creation
     Index("blobs_by_date", "user_id", "namespace", "created_ns", "blob_id"),
     sqlite_with_rowid=False,
 )
@@ -163,7 +165,20 @@ def _add_seen(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE tokens ADD COLUMN seen_ns BIGINT")
 
 
-MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_add_owner, _add_seen)
+def _add_maker(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE tokens ADD COLUMN made_by BIGINT")
+
+
+def _add_flagging(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE blobs ADD COLUMN flagged_ns BIGINT")
+
+
+MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (
+    _add_owner,
+    _add_seen,
+    _add_maker,
+    _add_flagging,
+)
 """The first takes a catalog of version 1 to version 2, and so on. A new catalog gets the tables above at once."""
 
 VERSION: Final = 1 + len(MIGRATIONS)

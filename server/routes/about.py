@@ -23,7 +23,7 @@ async def show_about(_request: Request) -> Response:
         "wait_s": protocol.MAX_WAIT_S,
         "secrets": protocol.MAX_SECRETS,
     }
-    features = ["blobs", "stream", "documents", "events", "secrets", "incoming"]
+    features = ["blobs", "stream", "documents", "events", "secrets", "tokens", "usage", "incoming"]
     return JSONResponse({"server": "blobfs", "version": protocol.VERSION, "features": features, "limits": limits})
 
 

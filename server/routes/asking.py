@@ -68,7 +68,9 @@ async def _authorise(request: Request, user: str | None, action: Action) -> Prin
     service = service_of(request)
     principal = await service.read(auth.authenticate, request.headers.get("authorization"), user)
     service.sightings.note(principal.token_id)
-    service.rates.take(principal.user_id)
+    # A sender can do nothing else, so whatever it asks for counts as a drop.
+    rates = service.drops if principal.actions == auth.ALLOWED[auth.Scope.INCOMING] else service.rates
+    rates.take(principal.user_id)
     principal.require(action)
     return principal
 

@@ -33,12 +33,17 @@ from server.routes.asking import (
     json_of,
     length_of,
     place_of,
+    seconds_of,
     service_of,
 )
 from server.routes.ranges import BlobResponse, etag_of, is_match, parse_range
 
 MAX_IDS_BODY: Final = 2 << 20
 """Bytes of a JSON body of ids: `MAX_IDS` of the longest, and some white space."""
+
+
+MAX_OLDER_S: Final = 86400.0
+"""Seconds that a reservation by flags may last."""
 
 
 async def show_blob(request: Request) -> Response:
@@ -105,9 +110,10 @@ async def flag_blob(request: Request) -> Response:
     place, blob_id = place_of(request, principal), id_of(request, "blob_id")
     expected = request.query_params.get("expect")
     expected_bits = None if expected is None else _flags_in([name for name in expected.split(",") if name])
+    older_s = seconds_of(request, "older", MAX_OLDER_S)
     service = service_of(request)
     async with json_of(request, principal, 4096, _flags_in) as flags:
-        await service.write(blobs.set_flags, place.user_id, place.namespace, blob_id, flags, expected_bits)
+        await service.write(blobs.set_flags, place.user_id, place.namespace, blob_id, flags, expected_bits, older_s)
     return Response(status_code=204)
 
 

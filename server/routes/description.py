@@ -65,6 +65,14 @@ SCHEMAS: Final[Json] = {
     "Uploaded": _object(
         results=_list_of(_object(blob_id=_TEXT, status={"enum": list(protocol.UploadStatus)})),
     ),
+    "Token": _object(
+        id=_COUNT, label=_TEXT, scopes=_list_of(_TEXT), created_s=_COUNT, expires_s=_or_null(_COUNT),
+        seen_s=_or_null(_COUNT), is_own=_TRUTH,
+    ),
+    "NewToken": _object(
+        label=ID, scope={"enum": ["write", "incoming"]},
+        lifetime_s=_or_null({"type": "integer", "minimum": 1, "maximum": protocol.MAX_LIFETIME_S}),
+    ),
     "Summary": _object(
         users=_list_of(_object(
             user=ID, used=_COUNT, quota=_or_null(_COUNT), blobs=_COUNT, created=_TEXT, removed=_TRUTH,
@@ -76,6 +84,7 @@ SCHEMAS: Final[Json] = {
         failures_total=_COUNT,
         process=_object(open_requests=_COUNT, waiting_requests=_COUNT),
     ),
+    "Usage": _object(used=_COUNT, quota=_or_null(_COUNT), objects=_COUNT),
     "About": _object(
         server={"const": "blobfs"}, version={"const": protocol.VERSION}, features=_list_of(_TEXT),
         limits={"type": "object", "additionalProperties": _COUNT},
@@ -91,7 +100,7 @@ def _header(name: str, schema: Json, required: bool = False) -> Json:
     return {"name": name, "in": "header", "required": required, "schema": schema}
 
 
-_PATH_PARTS: Final = ("user", "blob_id", "doc_id", "item_id")
+_PATH_PARTS: Final = ("user", "blob_id", "doc_id", "item_id", "token_id")
 _NAMESPACE: Final = _query("namespace", ID)
 _LIMIT: Final = _query("limit", {"type": "integer", "minimum": 1})
 
@@ -178,7 +187,10 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
         "put": _NEW_BLOB,
         "post": _operation(
             "Replace a blob's flags", {204: None}, 404, 406, 412, 413,
-            parameters=(_NAMESPACE, _query("expect", _TEXT)), body=_json(_list_of(_FLAG)),
+            parameters=(
+                _NAMESPACE, _query("expect", _TEXT), _query("older", {"type": "number", "minimum": 0}),
+            ),
+            body=_json(_list_of(_FLAG)),
         ),
         "delete": _operation("Delete a blob", {204: None}, 404, 409, parameters=(_NAMESPACE,)),
     },
@@ -219,6 +231,15 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
             body={_BYTES: {"type": "string", "format": "binary", "minLength": 1}},
         ),
     },
+    protocol.USAGE: {"get": _operation("What the account holds and may hold", {200: _ref("Usage")})},
+    protocol.TOKENS: {
+        "get": _operation("The account's tokens", {200: _object(tokens=_list_of(_ref("Token")))}),
+        "post": _operation(
+            "Make a token for another device", {201: _object(id=_COUNT, token=_TEXT)}, 413, 507,
+            body=_json(_ref("NewToken")),
+        ),
+    },
+    protocol.TOKEN: {"delete": _operation("Revoke a token", {204: None}, 404)},
     protocol.INCOMING: {
         "put": _NEW_BLOB
         | {"summary": "Leave something for an account", "parameters": [_header(protocol.DIGEST, _DIGEST)]},

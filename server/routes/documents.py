@@ -74,13 +74,14 @@ async def _wait_for_page(request: Request, principal: Principal, since: int, lim
             pass
         scope.cancel()
 
-    with service.news.listening(principal.user_id):
+    with service.news.listening(principal.user_id, principal.token_id):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch_client, tasks.cancel_scope)
             with anyio.move_on_after(wait_s):
                 try:
                     while page is None and not service.news.closing:
                         changed = service.news.listen(principal.user_id)
+                        service.news.require_token(principal.token_id)
                         page = await service.read(_load_page, principal.user_id, since, limit)
                         if page is None:
                             await changed.wait()
@@ -278,14 +279,15 @@ async def show_events(request: Request) -> Response:
     if request.method == "HEAD":
         return Response(media_type="text/event-stream")
     service_of(request).news.require_room(principal.user_id)
-    stream = _events(service_of(request), principal.user_id, since)
+    stream = _events(service_of(request), principal, since)
     return StreamingResponse(stream, media_type="text/event-stream")
 
 
-async def _events(service: Service, user_id: int, since: int) -> AsyncIterator[str]:
-    with service.news.listening(user_id):
+async def _events(service: Service, principal: Principal, since: int) -> AsyncIterator[str]:
+    user_id = principal.user_id
+    with service.news.listening(user_id, principal.token_id):
         yield ": connected\n\n"
-        while not service.news.closing:
+        while not service.news.closing and not service.news.is_revoked(principal.token_id):
             changed = service.news.listen(user_id)
             seq = await service.read(documents.last_seq, user_id)
             if seq != since:

@@ -6,10 +6,14 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 
 import blobfs
 from tests.e2e.devices import PASSPHRASE, Server
+
+# As the installed package does it: tests also run from a checkout that is not installed.
+fsspec.register_implementation("blobfs", "blobfs.api.urls.BlobfsFileSystem", clobber=True)
 
 OpenDevice = Callable[..., blobfs.Account]
 

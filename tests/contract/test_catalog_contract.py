@@ -324,6 +324,8 @@ def test_a_catalog_of_version_1_is_brought_up_to_date(url: str, backend: MemoryB
     with old.writing() as connection:
         connection.execute(text("ALTER TABLE reservations DROP COLUMN owner"))
         connection.execute(text("ALTER TABLE tokens DROP COLUMN seen_ns"))
+        connection.execute(text("ALTER TABLE tokens DROP COLUMN made_by"))
+        connection.execute(text("ALTER TABLE blobs DROP COLUMN flagged_ns"))
         connection.execute(text("UPDATE schema_version SET version = 1"))
     old.close()
     catalog = Catalog(url)

@@ -73,6 +73,7 @@ def test_a_pinned_folder_comes_and_stays_with_what_is_put_into_it_later(account:
     (folder / "late").write_bytes(b"later")
     sync(account)
     assert "2 kept, being pinned" in tell(account, "evict", folder)
+    assert os.getxattr(folder / "late", "user.blobfs.state") == b"LOCAL REMOTE SYNCED pinned"
     for name in ("early", "late"):
         body = told(account, "status", folder / name)
         assert (body["local"], body["pinned"], body["pinned_itself"]) == (True, True, False)

@@ -92,8 +92,15 @@ def test_a_token_that_the_server_does_not_know(desk: Desk, server: AccountServer
     assert not desk.store.exists()
 
 
+def tell_of_itself(desk: Desk) -> None:
+    """The device's own card is at the server, so that nothing but what the test writes can wait."""
+    wait_until(lambda: "this device" in desk.run("device", desk.mount).stdout)
+    assert desk.run("sync", desk.mount, "--wait", "--timeout", "30").returncode == 0
+
+
 def test_a_server_that_is_not_there_later_is_no_obstacle(desk: Desk, server: AccountServer) -> None:
     desk.up("--connect", server.command("user", "add", "alice")["invite"])
+    tell_of_itself(desk)
     desk.run("umount", desk.mount)
     server.stop()
     desk.up()
@@ -107,6 +114,7 @@ def test_a_server_that_is_not_there_later_is_no_obstacle(desk: Desk, server: Acc
 
 def test_a_full_quota_lets_the_mount_go_on_and_is_named(desk: Desk, server: AccountServer) -> None:
     desk.up("--connect", server.command("user", "add", "alice")["invite"])
+    tell_of_itself(desk)
     server.command("quota", "set", "alice", 1000)
     (desk.mount / "note").write_bytes(os.urandom(100_000))
     refuses(desk.run("sync", desk.mount, "--wait", "--timeout", "30"), 15)
@@ -119,9 +127,24 @@ def test_a_full_quota_lets_the_mount_go_on_and_is_named(desk: Desk, server: Acco
     assert desk.run("sync", desk.mount, "--wait", "--timeout", "30").returncode == 0
 
 
+def test_df_shows_what_the_quota_leaves(desk: Desk, server: AccountServer) -> None:
+    desk.up("--connect", server.command("user", "add", "alice", "--quota", str(32 << 20))["invite"])
+    wait_until(lambda: bool(desk.status()["usage"]))
+    disk = os.statvfs(desk.mount)
+    assert disk.f_blocks * disk.f_frsize == 32 << 20
+    (desk.mount / "note").write_bytes(os.urandom(5 << 20))
+    assert desk.run("sync", desk.mount, "--wait").returncode == 0
+    wait_until(lambda: os.statvfs(desk.mount).f_bavail * disk.f_frsize < 27 << 20)
+    assert "of 32.0 MiB used" in desk.run("status", desk.mount).stdout
+    assert "of 32.0 MiB used" in desk.run("doctor", desk.mount).stdout
+    server.stop()
+    assert os.statvfs(desk.mount).f_bavail * disk.f_frsize < 27 << 20
+
+
 def test_a_revoked_token_lets_the_mount_go_on_and_is_named(desk: Desk, server: AccountServer) -> None:
     desk.up("--connect", server.command("user", "add", "alice")["invite"])
-    server.command("token", "revoke", "alice", server.command("token", "list", "alice")[0]["number"])
+    # The first one is the invite's; the second one is the device's own.
+    server.command("token", "revoke", "alice", server.command("token", "list", "alice")[1]["number"])
     (desk.mount / "note").write_text("alone")
     refuses(desk.run("sync", desk.mount, "--wait", "--timeout", "30"), 14)
     assert desk.status()["state"] == "refused"

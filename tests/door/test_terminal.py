@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from contextlib import suppress
 import pytest
 
 from tests.door.conftest import PATIENCE_S, Desk
+from tests.door.test_first_run import words_in
 
 
 class Terminal:
@@ -84,7 +86,19 @@ def test_a_first_run_asks_twice_prints_the_words_shows_its_state_and_ends_on_ctr
     first.type("open sesame\n")
     first.expect("The same again: ")
     first.type("open sesame\n")
-    assert "24. " in first.expect("Mounted")
+    words = words_in(first.expect("`skip` goes on without. "))
+    assert len(words) == 24
+    first.type("\n")
+    assert "\x1b[3J" in first.expect("Word ")
+    first.type("zebra\n")
+    assert words_in(first.expect("`skip` goes on without. ")) == words
+    first.type("\n")
+    first.expect("\x1b[3J")
+    for _ in range(3):
+        first.expect("Word ")
+        first.type(words[int(first.expect(": ").removesuffix(": ")) - 1].upper() + "\n")
+    first.expect("The words are right.")
+    first.expect("Mounted")
     (desk.mount / "note").write_text("kept")
     first.expect("\r\x1b[2K")
     first.expect("the server")
@@ -109,6 +123,24 @@ def test_a_first_run_asks_twice_prints_the_words_shows_its_state_and_ends_on_ctr
     assert "\x1b[3" not in shown
 
 
+@pytest.mark.parametrize("way", ["at once", "when asked", "by option"])
+def test_the_check_of_the_words_can_be_skipped(desk: Desk, terminal: type[Terminal], way: str) -> None:
+    more = ("--no-words-check",) if way == "by option" else ()
+    one = terminal(*desk.mount_arguments(*more))
+    if way != "by option":
+        one.expect("`skip` goes on without. ")
+        one.type("skip\n" if way == "at once" else "\n")
+    if way == "when asked":
+        one.expect("Word ")
+        one.expect(": ")
+        one.type("skip\n")
+    seen = one.expect("Mounted")
+    assert "Word " not in seen
+    assert "skip" not in seen or way != "by option"
+    one.type("\x03")
+    assert one.end()[0] == 0
+
+
 def test_a_passphrase_that_is_wrong_three_times_is_refused(desk: Desk, terminal: type[Terminal]) -> None:
     desk.up()
     desk.run("umount", desk.mount)
@@ -130,6 +162,7 @@ def test_ctrl_c_at_the_prompt_leaves_nothing_behind(desk: Desk, terminal: type[T
 
 def test_a_random_passphrase_is_replaced_by_ones_own(desk: Desk, terminal: type[Terminal]) -> None:
     assert desk.run("mount", desk.mount, "--store", desk.store, "--background").returncode == 0
+    assert desk.run("umount", desk.mount).returncode == 0
     one = terminal("passwd", desk.mount)
     one.expect("New passphrase: ")
     one.type("open sesame\n")
@@ -137,7 +170,7 @@ def test_a_random_passphrase_is_replaced_by_ones_own(desk: Desk, terminal: type[
     one.type("open sesame\n")
     code, rest = one.end()
     assert code == 0, rest
+    assert len(re.findall(r" [0-9]{1,2}\. [a-z]+", rest)) == 24
     assert not (desk.store / "passphrase").exists()
-    assert desk.run("umount", desk.mount).returncode == 0
     assert desk.run("mount", desk.mount, "--background").returncode == 2
     desk.up()

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
@@ -60,19 +61,32 @@ def key_of_words(words: str) -> bytes:
 
 @dataclass
 class Account:
-    """An account id and its storage secret."""
+    """An account id and its storage secrets."""
 
     name: str
     secret: bytes
+    older: tuple[bytes, ...] = ()
+    """Of the epochs before, oldest first."""
 
     def key(self, label: str) -> bytes:
         return derive(self.secret, label)
+
+    def keys(self, label: str) -> list[tuple[int, bytes]]:
+        """(epoch, key), newest first: the order in which a reader tries them."""
+        return list(reversed([(epoch, derive(one, label)) for epoch, one in enumerate((*self.older, self.secret))]))
 
 
 def unlock(text: bytes, *, words: str | None = None, passphrase: str | None = None) -> Account:
     """The account of a secrets file."""
     body = json.loads(text)
-    need(body.keys() == {"version", "account", "slots"} and body["version"] == 1, "secrets file")
+    head = {name: value for name, value in body.items() if name != "slots"}
+    older: list[dict[str, str]] = []
+    if body["version"] == 1:
+        need(body.keys() == {"version", "account", "slots"}, "secrets file")
+    else:
+        need(body.keys() == {"version", "account", "epoch", "older", "slots"} and body["version"] == 2, "secrets file")
+        older = body["older"]
+        need(1 <= len(older) == body["epoch"] <= 63, "epochs")
     kind = "passphrase" if words is None else "recovery"
     (slot,) = [slot for slot in body["slots"] if slot["kind"] == kind]
     salt = base64.b64decode(slot["salt"], validate=True)
@@ -89,11 +103,18 @@ def unlock(text: bytes, *, words: str | None = None, passphrase: str | None = No
     commitment = base64.b64decode(slot["commitment"], validate=True)
     need(hmac.compare_digest(commitment, derive(slot_key, "slot-commitment")), "wrong words or passphrase")
     clear = {name: value for name, value in slot.items() if name != "wrapped"}
-    header = json.dumps(
-        {"version": 1, "account": body["account"], "slot": clear}, sort_keys=True, separators=(",", ":")
-    )
     wrapped, nonce = base64.b64decode(slot["wrapped"]), base64.b64decode(slot["nonce"])
-    return Account(body["account"], unseal(derive(slot_key, "slot"), nonce, wrapped, header.encode("ascii")))
+    secret = unseal(derive(slot_key, "slot"), nonce, wrapped, canonical(head | {"slot": clear}))
+    chain = [secret]
+    for epoch in reversed(range(len(older))):
+        wrapped, nonce = base64.b64decode(older[epoch]["wrapped"]), base64.b64decode(older[epoch]["nonce"])
+        header = canonical({"version": 2, "account": body["account"], "epoch": epoch})
+        chain.insert(0, unseal(derive(chain[0], "older-secret"), nonce, wrapped, header))
+    return Account(body["account"], secret, tuple(chain[:-1]))
+
+
+def canonical(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode("ascii")
 
 
 def unseal(key: bytes, nonce: bytes, sealed: bytes, data: bytes) -> bytes:
@@ -110,7 +131,10 @@ class Blobs:
     """The blobs of one account in a directory laid out as a server's `ROOT/USER/NAMESPACE`."""
 
     def __init__(self, account: Account, root: Path) -> None:
-        self.key, self.name_key, self.root = account.key("blob"), account.key("blob-id"), root
+        self.root = root
+        self.keys = [
+            (key, name) for (_, key), (_, name) in zip(account.keys("blob"), account.keys("blob-id"), strict=True)
+        ]
 
     def read(self, blob_id: str, length: int) -> bytes:
         """The plaintext of a blob, of `length` bytes, padding included."""
@@ -120,14 +144,22 @@ class Blobs:
         preamble = b"BLFS" + bytes((1, 1, 1, 16)) + length.to_bytes(8, "big")
         frames = max(1, -(-length // FRAME))
         need(stored[:16] == preamble and len(stored) == 16 + length + 16 * frames, f"preamble or size of {blob_id}")
-        key, pieces = derive(self.key, "blob", bytes.fromhex(blob_id)), []
+        for blob_key, name_key in self.keys:
+            try:
+                plaintext = self._unseal(blob_key, blob_id, frames, preamble, stored)
+            except Refused:
+                continue
+            if hmac.new(name_key, preamble + plaintext, "sha256").hexdigest() == blob_id:
+                return plaintext
+        raise Refused(f"authentication or name of {blob_id}")
+
+    def _unseal(self, blob_key: bytes, blob_id: str, frames: int, preamble: bytes, stored: bytes) -> bytes:
+        key, pieces = derive(blob_key, "blob", bytes.fromhex(blob_id)), []
         for index in range(frames):
             start = 16 + index * (FRAME + 16)
             nonce = bytes(3) + index.to_bytes(8, "big") + bytes([index == frames - 1])
             pieces.append(unseal(key, nonce, stored[start : start + FRAME + 16], preamble))
-        plaintext = b"".join(pieces)
-        need(hmac.new(self.name_key, preamble + plaintext, "sha256").hexdigest() == blob_id, f"name of {blob_id}")
-        return plaintext
+        return b"".join(pieces)
 
 
 def padme(length: int) -> int:
@@ -179,10 +211,15 @@ def open_document(account: Account, doc_id: str, revision: str, deleted: bool, s
     need(sealed[:5] == b"BLFD\x01" and len(sealed) <= 1_048_576, f"format of document {doc_id}")
     parts = (account.name, doc_id, revision, "deleted" if deleted else "live")
     data = b"BLFD\x01" + b"".join(part.encode("ascii") + b"\0" for part in parts)
-    key = derive(account.key("document"), "document", doc_id.encode("ascii"))
-    body: dict[str, Any] = json.loads(unseal(key, sealed[5:17], sealed[17:], data).decode("utf-8"))
-    need(body["format"] == 1, f"format of document {doc_id}")
-    return body
+    for epoch, document_key in account.keys("document"):
+        key = derive(document_key, "document", doc_id.encode("ascii"))
+        try:
+            body: dict[str, Any] = json.loads(unseal(key, sealed[5:17], sealed[17:], data).decode("utf-8"))
+        except Refused:
+            continue
+        need(body["format"] == 1 and body.get("epoch", 0) == epoch, f"format of document {doc_id}")
+        return body
+    raise Refused(f"authentication of document {doc_id}")
 
 
 def raw_name(text: str) -> bytes:
@@ -206,6 +243,47 @@ class Entry:
         for offset, piece in self.pieces():
             data[offset : offset + len(piece)] = piece
         return bytes(data)
+
+
+# --- what senders leave ---------------------------------------------------------------------------------------
+
+
+def open_item(account: Account, item_id: str, item: bytes) -> tuple[str, bytes]:
+    """(name, bytes) of an item, by RFC 9180 as it is written."""
+    need(item[:5] == b"BLFI\x01", "magic")
+    length = int.from_bytes(item[5:7], "big")
+    info = b"blobfs incoming v1\0" + account.name.encode() + b"\0" + item_id.encode()
+    head = json.loads(_hpke_open(account.key("incoming"), item[7 : 7 + length], info))
+    cipher, size, at = AESGCM(base64.b64decode(head["key"])), head["size"], 7 + length
+    count, content = max(1, -(-size // 65_536)), b""
+    for index in range(count):
+        end = at + min(65_536, size - index * 65_536) + 16
+        nonce = bytes(3) + index.to_bytes(8, "big") + bytes([index == count - 1])
+        content += cipher.decrypt(nonce, item[at:end], None)
+        at = end
+    need(at == len(item), "the end of the item")
+    return head["name"], content
+
+
+def _hpke_open(private: bytes, sealed: bytes, info: bytes) -> bytes:
+    kem, suite = b"KEM\x00\x20", b"HPKE\x00\x20\x00\x01\x00\x02"
+
+    def extract(suite_id: bytes, salt: bytes, label: bytes, key: bytes) -> bytes:
+        return hmac.new(salt or bytes(32), b"HPKE-v1" + suite_id + label + key, "sha256").digest()
+
+    def expand(suite_id: bytes, key: bytes, label: bytes, context: bytes, size: int) -> bytes:
+        # One block is enough: nothing here is longer than a hash.
+        text = size.to_bytes(2, "big") + b"HPKE-v1" + suite_id + label + context
+        return hmac.new(key, text + b"\x01", "sha256").digest()[:size]
+
+    own, peer = X25519PrivateKey.from_private_bytes(private), sealed[:32]
+    shared = own.exchange(X25519PublicKey.from_public_bytes(peer))
+    context = peer + own.public_key().public_bytes_raw()
+    secret = expand(kem, extract(kem, b"", b"eae_prk", shared), b"shared_secret", context, 32)
+    schedule = b"\0" + extract(suite, b"", b"psk_id_hash", b"") + extract(suite, b"", b"info_hash", info)
+    final = extract(suite, secret, b"secret", b"")
+    key, nonce = expand(suite, final, b"key", schedule, 32), expand(suite, final, b"base_nonce", schedule, 12)
+    return AESGCM(key).decrypt(nonce, sealed[32:], b"")
 
 
 def read_tree(account: Account, blobs_root: Path, documents: list[dict[str, Any]]) -> dict[bytes, Entry]:

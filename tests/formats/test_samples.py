@@ -1,7 +1,7 @@
 """Stores and server trees of each version that has landed stay readable: `samples/version-N.tar` was made by it.
 
-Each is the directory of a store with its embedded server inside, both ended in good order. Never made anew: a change
-that cannot read one needs a migration.
+Each is the directory of a store with its embedded server inside, both ended in good order; in that of version 2 the
+passphrase was changed between the files. Never made anew: a change that cannot read one needs a migration.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ import pytest
 
 from blobfs.store.store import Store
 from blobfs.values.documents import Kind
+from blobfs.values.epochs import open_older
 from blobfs.values.keys import derive_keys, passphrase_bytes, unwrap
 from blobfs.values.nodes import ROOT_INODE, Inode, Node
 from tests.formats import reader
 
 SAMPLES: Final = sorted((Path(__file__).parent / "samples").glob("version-*.tar"))
 PASSPHRASE: Final = "sample passphrase"
-WORDS: Final = (
-    "chalk coin half worth real tooth process clump enter salt frost nice "
-    "airport gesture sad again record sell rubber game safe change crash trophy"
-)
+WORDS: Final = {
+    "version-1": "chalk coin half worth real tooth process clump enter salt frost nice "
+    "airport gesture sad again record sell rubber game safe change crash trophy",
+    "version-2": "rare legend book shell tongue first despair hold goose type team shoe "
+    "cup canvas maid dune wealth simple magnet warfare rotate joke video around",
+}
 FILES: Final = {
     b"hello.txt": b"hello\n",
     b"docs/again.txt": b"hello\n",
@@ -43,7 +46,7 @@ OTHERS: Final = {b"docs", b"link"}
 @pytest.fixture(params=SAMPLES, ids=lambda path: path.stem)
 def sample(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A copy of one sample, to be opened and migrated at will."""
-    place = tmp_path / "store"
+    place = tmp_path / request.param.stem
     with tarfile.open(request.param) as archive:
         archive.extractall(place, filter="data")
     place.chmod(0o700)
@@ -55,8 +58,9 @@ def test_there_is_a_sample() -> None:
 
 
 def test_a_store_shows_every_name_and_byte(sample: Path) -> None:
-    account, secret = unwrap(json.loads((sample / "secrets.json").read_text()), passphrase=passphrase_bytes(PASSPHRASE))
-    store = Store.open(sample, derive_keys(account, secret))
+    body = json.loads((sample / "secrets.json").read_text())
+    account, secret = unwrap(body, passphrase=passphrase_bytes(PASSPHRASE))
+    store = Store.open(sample, derive_keys(account, secret, open_older(body, secret)))
     try:
         nodes = dict(_walk(store, ROOT_INODE, b""))
         assert nodes.keys() == FILES.keys() | OTHERS
@@ -88,7 +92,7 @@ def test_a_server_tree_passes_its_check_and_is_read_by_the_recovery_words_alone(
     command = [sys.executable, "-m", "server", "check", "--digests", "--data", str(data), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    account = reader.unlock((sample / "secrets.json").read_bytes(), words=WORDS)
+    account = reader.unlock((sample / "secrets.json").read_bytes(), words=WORDS[sample.name])
     (user,) = (path for path in (data / "blobs").iterdir() if not path.name.startswith("."))
     tree = reader.read_tree(account, user / "default", _documents(data / "catalog.db"))
     assert {name: entry.content() for name, entry in tree.items() if name in FILES} == FILES

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from blobfs.values import crypto, documents, extents, framing, keys, words
+from blobfs.values import crypto, documents, drops, epochs, extents, framing, keys, words
 from blobfs.values.documents import DocId
 from blobfs.values.extents import BlobId
 from blobfs.values.revisions import Revision
@@ -48,10 +48,13 @@ def number(cell: str) -> int:
 
 
 def test_the_page_has_every_block_of_vectors() -> None:
-    assert VECTORS.keys() == {"keys", "words", "secrets", "blobs", "padme", "index", "tree", "documents"}
+    known = {"keys", "words", "secrets", "epochs", "blobs", "padme", "index", "tree", "documents", "incoming"}
+    assert VECTORS.keys() == known
 
 
-@pytest.mark.parametrize("label", ["documents.db", "blobs.db", "journal", "document", "blob", "blob-id", "chain"])
+@pytest.mark.parametrize(
+    "label", ["documents.db", "blobs.db", "journal", "document", "blob", "blob-id", "chain", "incoming"]
+)
 def test_each_key_of_the_page_comes_from_the_secret(label: str) -> None:
     assert ACCOUNT.key(label).hex() == VECTORS["keys"][label]
     assert getattr(KEYS, label.replace(".", "_").replace("-", "_")).hex() == VECTORS["keys"][label]
@@ -74,6 +77,25 @@ def test_the_secrets_file_of_the_page_opens_with_the_words_and_with_the_passphra
     text = json.dumps(vector["file"]).encode()
     assert reader.unlock(text, words=VECTORS["words"]["words"]).secret.hex() == vector["secret"]
     assert reader.unlock(text, passphrase=vector["passphrase"]).secret.hex() == vector["secret"]
+
+
+def test_the_file_of_the_page_with_three_epochs_opens_and_each_epoch_has_its_own_names() -> None:
+    vector = VECTORS["epochs"]
+    recovery, secrets = bytes.fromhex(vector["recovery"]), [bytes.fromhex(one) for one in vector["secrets"]]
+    account, newest = keys.unwrap(vector["file"], recovery=recovery)
+    assert (*epochs.open_older(vector["file"], newest), newest) == tuple(secrets)
+    assert [keys.derive(one, "older-secret").hex() for one in secrets[1:]] == vector["older-secret keys"]
+    ours = keys.derive_keys(account, newest, secrets[:2])
+    assert [crypto.blob_id(one, b"\0") for one in reversed(ours.epochs)] == vector["blob_ids"]
+    other = reader.unlock(json.dumps(vector["file"]).encode(), words=VECTORS["words"]["words"])
+    assert (other.secret, other.older) == (secrets[2], tuple(secrets[:2]))
+    sealed_one = vector["document"]
+    doc_id, revision = DocId(sealed_one["doc_id"]), Revision.parse(sealed_one["revision"])
+    stored, plaintext = bytes.fromhex(sealed_one["sealed"]), sealed_one["plaintext"].encode()
+    nonce = bytes.fromhex(sealed_one["nonce"])
+    assert crypto._seal_document(ours, doc_id, plaintext, revision, False, nonce) == stored
+    assert documents.encode(crypto.open_document(ours, doc_id, revision, False, stored)) == plaintext
+    assert reader.open_document(other, doc_id, str(revision), False, stored) == json.loads(plaintext)
 
 
 @pytest.mark.parametrize("vector", VECTORS["blobs"], ids=lambda vector: str(vector["length"]))
@@ -142,6 +164,25 @@ def test_documents_are_sealed_as_the_page_says(vector: dict[str, Any]) -> None:
     assert keys.derive(KEYS.document, "document", doc_id.encode()).hex() == vector["key"]
     assert crypto.open_document(KEYS, doc_id, revision, deleted, stored) == document
     assert reader.open_document(ACCOUNT, doc_id, str(revision), deleted, stored) == json.loads(plaintext)
+
+
+def test_items_and_addresses_are_those_of_the_page() -> None:
+    vector = VECTORS["incoming"]
+    assert ACCOUNT.key("incoming").hex() == KEYS.incoming.hex() == vector["incoming"]
+    assert drops.public_key(KEYS).hex() == vector["public"]
+    address = drops.parse_address(vector["address"])
+    assert address == (vector["url"], vector["user"], vector["token"], KEYS.account, drops.public_key(KEYS))
+    assert drops.pack_address(address) == vector["address"]
+    item = bytes.fromhex(vector["item"])
+    assert f"= {len(item)} bytes" in PAGE
+    opener = drops.Opener([KEYS], vector["item_id"])
+    assert b"".join(opener.feed(item)) == ruled(vector["size"])
+    assert opener.end() == (vector["name"], vector["size"])
+    assert reader.open_item(ACCOUNT, vector["item_id"], item) == (vector["name"], ruled(vector["size"]))
+    for content in (b"", ruled(65_536), ruled(200_000)):
+        made = b"".join(drops.seal_item(address, "other", "n", content))
+        assert reader.open_item(ACCOUNT, "other", made) == ("n", content)
+    assert f"{drops.MAX_ITEM:,}" in PAGE
 
 
 def test_the_worked_totals_of_frames_are_right() -> None:

@@ -12,7 +12,9 @@ from trio.testing import MockClock
 from blobfs.errors import FileTooBig, NoSpace, NotFound, RemoteUnavailable, StaleHandle
 from blobfs.fs import filesystem
 from blobfs.fs.filesystem import FileSystem, Owner
+from blobfs.fs.space import Allowance, Space, disk_of, within
 from blobfs.fs.stale import Stale
+from blobfs.fs.views import ViewedFileSystem
 from blobfs.fs.writeback import MAX_HELD, SPILL
 from blobfs.store.store import Store
 from blobfs.values.documents import Kind
@@ -387,13 +389,35 @@ def test_special_files_and_symlinks_are_made(fs: FileSystem) -> None:
     assert fs.getattr(device.inode).rdev == os.makedev(1, 3)
 
 
-def test_the_space_shown_is_what_the_caller_says(store: Store, remote: Remote) -> None:
-    fs = FileSystem(
-        store,
-        fetch=remote.fetch,
-        prefetch=None,
-        owner=Owner(0, 0, is_root=True),
-        fetch_deadline_s=5,
-        space=lambda: filesystem.Space(1000, 10),
-    )
-    assert fs.space() == (filesystem.Space(1000, 10), 1)
+def test_the_space_shown_is_the_disks_until_the_server_has_told_the_quota(fs: FileSystem, store: Store) -> None:
+    disk = disk_of(store.path)
+    assert fs.space()[0].total == disk.total
+    fs.allowance = lambda: Allowance(used=1000, quota=5000)
+    assert fs.space() == (Space(5000, 4000), 1)
+
+
+@pytest.mark.parametrize(
+    ("allowance", "shown"),
+    [
+        (None, Space(1000, 400)),
+        (Allowance(50, None), Space(450, 400)),
+        (Allowance(50, 300), Space(300, 250)),
+        (Allowance(50, 900), Space(450, 400)),
+        (Allowance(300, 300), Space(300, 0)),
+        (Allowance(900, 300), Space(900, 0)),
+        (Allowance(0, 0), Space(0, 0)),
+    ],
+)
+def test_free_space_is_what_both_the_quota_and_the_disk_leave(allowance: Allowance | None, shown: Space) -> None:
+    assert within(Space(1000, 400), allowance) == shown
+
+
+def test_what_blobfs_keeps_hidden_is_in_no_listing(store: Store, remote: Remote) -> None:
+    store.hidden.directory(b"devices")
+    owner = Owner(0, 0, is_root=True)
+    fs = ViewedFileSystem(store, fetch=remote.fetch, prefetch=remote.prefetch, owner=owner, fetch_deadline_s=5)
+    assert fs.entries(ROOT_INODE, 0, 1) == []
+    fs.make(ROOT_INODE, b"a", Kind.DIRECTORY, 0o700, 0, 0)
+    assert [entry.name for entry in fs.entries(ROOT_INODE, 0, 1)] == [b"a"]
+    top = fs.lookup(ROOT_INODE, b".blobfs")
+    assert [entry.name for entry in fs.entries(top.inode, 0, 9)] == [b"documents", b"by-id"]

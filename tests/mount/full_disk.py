@@ -1,7 +1,7 @@
 """What programs meet in a mount whose store's disk gets full, told by assertions.
 
 Runs in a mount namespace of its own, with a small tmpfs at PATH for the store:
-unshare --mount python -m tests.mount.full_disk PATH
+unshare --mount python -m tests.mount.full_disk PATH WHAT
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.mount.conftest import Mounted
@@ -102,15 +103,54 @@ class Trial:
         self.mount.start("--allow-other")
         self.compare()
 
+    def run_to_the_last_byte(self) -> None:
+        """Others take every byte of the disk: files can be deleted, and a killed daemon comes back at once."""
+        reserve = self.mount.store / "reserve"
+        wait_until(lambda: reserve.exists() and reserve.stat().st_size > 0)
+        for _ in range(20):
+            assert self.attempt()
+        ballast = fill(self.place)
+        while self.attempt():
+            fill(self.place)
+        self.compare()
+        self.remove(len(self.there) // 2)
+        self.compare()
+        fill(self.place)
+        self.mount.stop(signal.SIGKILL)
+        fill(self.place)
+        self.mount.start("--allow-other")
+        self.compare()
+        self.remove(len(self.there) - 2)
+        self.compare()
+        self.mount.stop(signal.SIGKILL)
+        self.mount.start("--allow-other")
+        self.compare()
+        ballast.unlink()
+        self.goes_on()
+        wait_until(lambda: reserve.stat().st_size > 0)
+        assert self.mount.stop() == 0
+
+
+RUNS = {"small": (Trial.run, "96m"), "to-the-last-byte": (Trial.run_to_the_last_byte, "224m")}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """What the daemon does within some seconds."""
+    end = time.monotonic() + SOON_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
 
 def main() -> None:
-    """Mount, and run it."""
+    """Mount, and run one of `RUNS`."""
     place = Path(sys.argv[1])
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(place)], check=True)
+    run, size = RUNS[sys.argv[2]]
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=True)
     trial = Trial(place)
     try:
         trial.mount.start("--allow-other")
-        trial.run()
+        run(trial)
     finally:
         trial.mount.clean()
 

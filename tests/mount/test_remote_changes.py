@@ -67,3 +67,12 @@ def test_du_counts_bytes_once_they_were_fetched(mount: Mounted) -> None:
     assert (path.stat().st_size, path.stat().st_blocks) == (600_000, 0)
     assert path.read_bytes() == body
     assert soon(lambda: path.stat().st_blocks * 512 >= 600_000)
+
+
+def test_du_counts_bytes_no_more_once_they_were_evicted(mount: Mounted) -> None:
+    path = mount.path / "a"
+    path.write_bytes(os.urandom(600_000))
+    assert path.stat().st_blocks * 512 >= 600_000
+    mount.evict()
+    assert soon(lambda: path.stat().st_blocks == 0)
+    assert path.stat().st_size == 600_000

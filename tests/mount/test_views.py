@@ -183,6 +183,12 @@ def test_state_and_id_can_be_asked_but_are_not_listed_or_set(folder: Path) -> No
     assert state(path) == "LOCAL dirty conflict"
 
 
+def test_the_text_of_a_document_tells_the_state_of_its_file(folder: Path, text: Path) -> None:
+    assert state(text) == state(folder / "a") == "LOCAL dirty"
+    assert doc_id(text) == doc_id(folder / "a")
+    assert failure(lambda: os.getxattr(text, "user.other")) == "ENODATA"
+
+
 def test_the_state_follows_what_comes_from_other_devices(mount: Mounted) -> None:
     path = mount.path / "a"
     mount.change_elsewhere("a", b"hello")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import random
 import sys
@@ -137,8 +138,30 @@ def test_a_virtual_environment_is_made_and_used(folder: Path) -> None:
 
 
 @pytest.mark.long
-def test_npm_installs_a_package_with_its_dependencies(folder: Path) -> None:
-    run("npm", "init", "-y", cwd=folder)
-    run("npm", "install", "--no-audit", "--no-fund", "express", cwd=folder)
-    assert run("node", "-e", "console.log(typeof require('express'))", cwd=folder).strip() == "function"
-    run("npm", "ls", "--all", cwd=folder)
+def test_npm_installs_packages_with_their_dependencies_and_takes_them_away(folder: Path) -> None:
+    """From tarballs made here, with npm's cache in the mount as well: no registry is asked."""
+    npm = ("npm", "--offline", "--no-audit", "--no-fund", "--cache", folder / "cache")
+    for name, below in (("inner", {}), ("outer", {"inner": f"file:{folder}/inner-1.0.0.tgz"})):
+        package = folder / name
+        (package / "lib").mkdir(parents=True)
+        about = {"name": name, "version": "1.0.0", "bin": {name: "tool.js"}, "dependencies": below}
+        (package / "package.json").write_text(json.dumps(about))
+        for number in range(300):
+            (package / "lib" / f"{number}.js").write_text(f"module.exports = {number};\n")
+        (package / "tool.js").write_text(f"#!/usr/bin/env node\nconsole.log('{name}')\n")
+        (package / "index.js").write_text("module.exports = require('./lib/41.js') + 1;\n")
+        run(*npm, "pack", package, cwd=folder)
+    project = folder / "project"
+    project.mkdir()
+    run(*npm, "init", "-y", cwd=project)
+    run(*npm, "install", folder / "outer-1.0.0.tgz", cwd=project)
+    assert run("node", "-e", "console.log(require('outer') + require('inner'))", cwd=project).strip() == "84"
+    assert run(project / "node_modules" / ".bin" / "inner").strip() == "inner"
+    told = run(*npm, "ls", "--all", cwd=project)
+    assert "outer@1.0.0" in told
+    assert "inner@1.0.0" in told
+    (project / "node_modules" / "inner" / "lib" / "7.js").unlink()
+    run(*npm, "ci", cwd=project)
+    assert len(os.listdir(project / "node_modules" / "inner" / "lib")) == 300
+    run(*npm, "uninstall", "outer", cwd=project)
+    assert not (project / "node_modules" / "inner").exists()

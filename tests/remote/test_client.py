@@ -149,6 +149,36 @@ def test_a_feed_that_breaks_the_protocol_is_refused(body: bytes) -> None:
     ask()
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b"[]",
+        b'{"used":-1,"quota":null,"objects":0}',
+        b'{"used":0,"quota":1.5,"objects":0}',
+        b'{"used":true,"quota":null,"objects":0}',
+        b'{"used":0,"quota":"9","objects":0}',
+        b'{"used":' + b"9" * 400 + b',"quota":null,"objects":0}',
+    ],
+)
+def test_a_usage_that_breaks_the_protocol_is_refused(body: bytes) -> None:
+    @trio_test
+    async def ask() -> None:
+        async with lying() as (liar, client):
+            liar.say("200 OK", body)
+            with pytest.raises(ProtocolError):
+                await client.usage()
+
+    ask()
+
+
+@trio_test
+async def test_a_server_that_knows_no_usage_has_told_none() -> None:
+    async with lying() as (liar, client):
+        liar.say("404 x")
+        assert await client.usage() is None
+
+
 @trio_test
 async def test_a_range_that_was_not_asked_for_is_refused() -> None:
     async with lying() as (liar, client):

@@ -25,6 +25,8 @@ from server_process import Account
         ("CONNECT host:80 HTTP/1.1", []),
         ("GET http://other/blobs/{user}/none HTTP/1.1", []),
         ("GET /nothing HTTP/1.1", []),
+        ("GET /usage/{user}/x HTTP/1.1", []),
+        ("POST /usage/{user} HTTP/1.1", ["Content-Length: 0"]),
         ("GET /blobs/{user}/ HTTP/1.1", []),
         ("GET //blobs/{user} HTTP/1.1", []),
         ("GET /blobs/{user}?limit=" + "9" * 9000 + " HTTP/1.1", []),

@@ -80,3 +80,15 @@ def test_a_quota_that_is_lowered_stops_growth_and_deletes_nothing(server: Runnin
     assert account.get("a").status_code == 200
     assert server.run("quota", "set", account.name, "none").returncode == 0
     assert account.put("b", b"x").status_code == 201
+
+
+def test_an_account_is_told_what_it_holds_and_may_hold(server: RunningServer) -> None:
+    account = server.account("quota-told", quota=1000)
+    assert account.http.get("/usage/quota-told").json() == {"used": 0, "quota": 1000, "objects": 0}
+    account.put("a", bytes(300))
+    account.push(change("d", None, "r1", bytes(50)))
+    assert account.http.get("/usage/quota-told").json() == {"used": 350, "quota": 1000, "objects": 1}
+    assert server.run("quota", "set", account.name, "10").returncode == 0
+    assert account.http.get("/usage/quota-told").json()["quota"] == 10
+    assert server.run("quota", "set", account.name, "none").returncode == 0
+    assert account.http.get("/usage/quota-told").json()["quota"] is None

@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+import json
 import ssl
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from server_process import RunningServer
+
+from blobfs.protocol import parse_invite
 
 
 def write_certificate(directory: Path) -> tuple[Path, Path]:
@@ -34,6 +37,10 @@ def test_a_server_with_a_certificate_speaks_https_and_nothing_else(tmp_path: Pat
     try:
         assert server.url.startswith("https://127.0.0.1:")
         trusting = ssl.create_default_context(cafile=str(certificate))
+        assert server.process.stdout is not None
+        pin = server.process.stdout.readline().removeprefix("key pin ").strip()
+        invite = parse_invite(json.loads(server.run("user", "add", "alice", "--json").stdout)["invite"])
+        assert (invite.url, invite.pin) == (server.url, pin)
         with httpx.Client(verify=trusting, trust_env=False) as client:
             assert client.get(server.url).json()["version"] == 1
         plain = server.url.replace("https", "http")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from blobfs.errors import NoSpace
+from blobfs.store.reserve import NAME, SIZE
 from blobfs.store.store import Store
 from blobfs.values.extents import ROW
 from blobfs.values.nodes import ROOT_INODE
@@ -180,6 +181,43 @@ def run_full_at_recovery(place: Path) -> None:
     store.close()
 
 
+def run_deleting_with_the_reserve(place: Path) -> None:
+    """Not a byte is free: deleting works all the same, new bytes are refused, and a killed store opens."""
+    child = os.fork()
+    if not child:
+        trial = Trial(place)
+        trial.store.tick()
+        for number in range(400):
+            assert trial.attempt(b"f%d" % number, 0, b"%d" % number * 9000)
+        fill(place)
+        for number in range(300):
+            delete(trial.store, b"f%d" % number)
+            if number in (100, 200):
+                fill(place)
+        assert not trial.attempt(b"f399", 0, os.urandom(4 * ROW))
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    wanted = {b"f%d" % number: b"%d" % number * 9000 for number in range(300, 400)}
+    store = Store.open(place / "store", KEYS)
+    assert look(store) == wanted
+    assert store.check() == []
+    (place / "ballast").unlink()
+    store.tick()
+    assert (place / "store" / NAME).stat().st_size == SIZE
+    assert store.withheld() == 0
+    store.close()
+
+
+def delete(store: Store, name: bytes) -> None:
+    """A file and its bytes."""
+
+    def remove() -> None:
+        with store.transaction():
+            store.tree.purge(store.tree.unlink(ROOT_INODE, name, 1).inode)
+
+    store.freeing(remove)
+
+
 def run_full_from_the_start(place: Path) -> None:
     """There is no room for a store."""
     fill(place)
@@ -196,6 +234,7 @@ RUNS: dict[str, tuple[Callable[[Path], None], str]] = {
     "full-at-once": (run_full_at_once, "8m"),
     "spilled-batch": (run_spilled_batch, "64m"),
     "full-at-recovery": (run_full_at_recovery, "8m"),
+    "deleting-with-the-reserve": (run_deleting_with_the_reserve, "128m"),
     "full-from-the-start": (run_full_from_the_start, "1m"),
 }
 

@@ -21,7 +21,7 @@ from blobfs.errors import BytesAbsent, NotFound
 from blobfs.remote.client import RemoteClient
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine, SyncOptions
-from blobfs.values.documents import Kind, dump
+from blobfs.values.documents import Json, Kind, dump
 from blobfs.values.keys import AccountId, Keys, derive_keys
 from blobfs.values.nodes import ROOT_INODE, Inode, Node
 
@@ -227,14 +227,22 @@ class Account:
         url: str | None = None,
         keys: Keys = KEYS,
         token: str | None = None,
+        secret: bytes | None = None,
+        kept: list[Json] | None = None,
     ) -> AsyncIterator[Device]:
-        """A device that syncs; its store stays in the directory, so that the name can come back."""
+        """A device that syncs; its store stays in the directory, so that the name can come back.
+
+        Args:
+            secret: its secrets file; one of the first epoch without.
+            kept: gets what the server claims to be a newer one.
+        """
         path = self.directory / name
         store = Store.open(path, keys) if path.exists() else Store.create(path, keys, device_name=name)
         try:
             async with RemoteClient(url or self.server.url, self.user, token or self.token) as client:
-                secret = dump({"version": 1, "account": keys.account})
-                engine = SyncEngine(store, client, options=options, secret=lambda: secret)
+                own = secret or dump({"version": 1, "account": keys.account})
+                newer = kept if kept is not None else []
+                engine = SyncEngine(store, client, options=options, secret=lambda: own, keep_secret=newer.append)
                 device = Device(store, engine, client)
                 async with trio.open_nursery() as nursery:
                     await nursery.start(engine.run)

@@ -198,3 +198,19 @@ async def test_a_large_file_that_is_never_quiet_is_not_sent_whole_again(account:
         end = await two.read("image", 2 * EXTENT, 4 * EXTENT)
         assert end == data[2 * EXTENT :]
         assert await two.read("image", 0, EXTENT + 8) == await one.read("image", 0, EXTENT + 8)
+
+
+@trio_test
+async def test_two_devices_that_make_the_hidden_directory_end_with_one(account: Account) -> None:
+    async with account.device("one") as one, account.device("two") as two:
+        for device, name in ((one, b"first"), (two, b"second")):
+            parent = device.store.hidden.directory(b"devices").inode
+            device.store.tree.create(parent, name, Kind.FILE, mode=0o600, uid=1, gid=1, now_ns=5)
+        await converge(one, two)
+        assert await one.tree() == await two.tree()
+        for device in (one, two):
+            assert set(device.paths()) == {
+                ".blobfs",
+                ".blobfs/devices",
+                *(f".blobfs/devices/{n}" for n in ("first", "second")),
+            }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import stat
@@ -201,6 +202,13 @@ def test_a_socket_address_in_the_state_directory_that_is_a_link_is_replaced(tmp_
 
     trio.run(main)
     assert target.read_bytes() == b"precious"
+
+
+def test_the_keys_of_the_databases_are_in_memory_that_is_never_swapped(tmp_path: Path) -> None:
+    Store.create(tmp_path / "store", KEYS, device_name="one").close()
+    locked = re.search(r"^VmLck:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert locked is not None
+    assert int(locked[1]) > 0
 
 
 # --- names and modes from a peer --------------------------------------------------------------------------

@@ -24,3 +24,15 @@ def test_every_test_of_the_threats_is_named_by_a_promise() -> None:
         for name in re.findall(r"def (test_\w+)\(", path.read_text())
     ]
     assert [entry for entry in tests if entry[1] not in text] == []
+
+
+ROWS = {
+    f"{letter}{number}" for letter, last in (("S", 30), ("N", 4), ("L", 10), ("T", 14)) for number in range(1, last + 1)
+}
+
+
+def test_every_attack_of_the_design_has_a_row_with_a_test() -> None:
+    text = (ROOT / "docs" / "THREATS.md").read_text()
+    rows = re.findall(r"^\| ([SNLT]\d+) \| (.+?) \| (.*?)\s*\|$", text, re.MULTILINE)
+    assert sorted(row for row, _, _ in rows) == sorted(ROWS)
+    assert [row for row, _, tests in rows if "::test_" not in tests] == []

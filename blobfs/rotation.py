@@ -1,0 +1,120 @@
+"""A new epoch for an account: another storage secret, passphrase and recovery words, and local databases to match.
+
+Owns the order of the steps. Invariant: whatever step a crash or a lost answer follows, the store opens, with the old
+passphrase or with the new one, and everything is in it; and of two devices that do this at once, the server takes one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from blobfs.account import Remote, connect, load_remote, move_remote, remember_published, replace_secrets
+from blobfs.config import SECRETS, SERVER, SERVER_LOG
+from blobfs.embedded import EmbeddedServer
+from blobfs.errors import BlobfsError, RemoteUnavailable
+from blobfs.newer import replace_all
+from blobfs.store import rekey
+from blobfs.store.secrets import read_secrets
+from blobfs.store.settings import Settings
+from blobfs.store.store import Store
+from blobfs.unlock import Unlocked, open_body
+from blobfs.values.documents import Json
+from blobfs.values.epochs import seal_older
+from blobfs.values.keys import FLOOR, Argon2Cost, Keys, wrap
+from blobfs.values.words import recovery_words
+
+_LOOK_S: Final = 0.1
+_AWAY: Final = (
+    "the account's keys can only be changed while the server answers; try again when it does, or change the "
+    "passphrase alone with --keep-keys"
+)
+
+
+def begin_epoch(
+    store: Path, unlocked: Unlocked, passphrase: bytes, tell: Callable[[str], None], cost: Argon2Cost = FLOOR
+) -> None:
+    """Begin a new epoch that `passphrase` opens, on the server and in `store`, which no process may have open.
+
+    The server comes first: what stops this before the store's own file is replaced leaves a store as it is on any
+    other device, which takes the new keys at its next mount.
+
+    Args:
+        tell: is given the new recovery words, as soon as they are good for something.
+    Raises:
+        StoreInUse, NoSpace, KeysChanged, RemoteError kinds: nothing was changed here.
+    """
+    secret, recovery = secrets.token_bytes(32), secrets.token_bytes(32)
+    older = (*unlocked.older, unlocked.secret)
+    body = wrap(unlocked.account, secret, passphrase, recovery, cost, older=seal_older(unlocked.account, older, secret))
+    fresh = Unlocked(unlocked.account, secret, older)
+    if open_body(body, passphrase=passphrase) != fresh:
+        raise BlobfsError("the new secrets file does not open, so the old one was kept; try again")
+    with contextlib.closing(Store.open(store, unlocked.keys(), show)) as opened:
+        rekey.require_room(store)
+        try:
+            trio.run(_replace, store, opened.settings, read_secrets(store / SECRETS), body)
+        except RemoteUnavailable as error:
+            raise RemoteUnavailable(_AWAY) from error
+    replace_all(store, body)
+    tell(recovery_words(recovery))
+    with contextlib.closing(Store.open(store, fresh.keys(), show)) as opened:
+        remember_published(opened.settings, body)
+
+
+def renew(store: Path, keys: Keys) -> None:
+    """Finish a change of keys of the databases, if one is due, and show how far it is on a terminal."""
+    if keys.older and any(found is not keys for found in rekey.find(store, keys)):
+        Store.open(store, keys, show).close()
+
+
+def show(path: Path, size: int, work: Callable[[], None]) -> None:
+    """Run `work`, which gives the database at `path` a new key, under a bar on standard error."""
+    from blobfs.commands.screen import Bar
+
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="rekey")
+    thread.start()
+    try:
+        with Bar(f"new keys for {path.name}", size) as bar:
+            while thread.is_alive():
+                thread.join(_LOOK_S)
+                bar.reach(min(size, rekey.progress(path)), size)
+    finally:
+        # Ctrl-C waits: whoever comes next must not find the database locked.
+        thread.join()
+    if failure:
+        raise failure[0]
+
+
+async def _replace(store: Path, settings: Settings, ours: Json, fresh: Json) -> None:
+    async with _served(store, settings) as remote, connect(remote) as client:
+        await replace_secrets(client, ours, fresh)
+
+
+@contextlib.asynccontextmanager
+async def _served(store: Path, settings: Settings) -> AsyncIterator[Remote]:
+    """The server of the store, the embedded one running for the block."""
+    remote = load_remote(settings)
+    if remote.port is None:
+        yield remote
+        return
+    server = EmbeddedServer(store / SERVER, store / SERVER_LOG, remote.port)
+    await server.start()
+    try:
+        yield move_remote(settings, remote, server.url, server.port)
+    finally:
+        await server.stop()

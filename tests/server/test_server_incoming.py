@@ -1,0 +1,52 @@
+"""The incoming box at the server: reservations that expire, and floods that stop nobody else."""
+
+import pytest
+from server_process import Account, RunningServer
+
+from server import quota
+from server.quota import MAX_INCOMING, Place
+from server.service import DROP_BURST
+
+
+def reserve(account: Account, expect: str, older: str | None = None) -> int:
+    query = {"namespace": "MX", "expect": expect} | ({} if older is None else {"older": older})
+    return account.http.post(f"/blobs/{account.name}/item", json=["PROCESSING"], params=query).status_code
+
+
+def test_a_reservation_expires_by_the_servers_clock_and_one_device_gets_it_then(account: Account) -> None:
+    assert account.http.put(f"/incoming/{account.name}/item", content=b"x").status_code == 201
+    assert reserve(account, "PENDING") == 204
+    assert reserve(account, "PENDING") == 412
+    assert reserve(account, "PROCESSING", "900") == 412
+    while reserve(account, "PROCESSING", "0.2") == 412:
+        pass
+    assert reserve(account, "PROCESSING", "0.2") == 412
+    for wrong in ("-1", "soon", "nan"):
+        assert reserve(account, "PROCESSING", wrong) == 400
+
+
+def test_a_flood_of_a_sender_stops_no_device_of_the_account(server: RunningServer, account: Account) -> None:
+    sender = server.token(account.name, account.user_id, "incoming")
+    answers = [sender.http.get(f"/blobs/{account.name}").status_code for _ in range(DROP_BURST + 50)]
+    assert set(answers) == {403, 429}
+    assert account.put("b", b"x").status_code == 201
+
+
+def test_what_waits_in_the_box_has_a_bound_of_its_own(server: RunningServer) -> None:
+    account = server.account("incoming-small", quota=4000)
+    url = f"/incoming/{account.name}"
+    assert account.http.put(f"{url}/one", content=bytes(900)).status_code == 201
+    assert account.http.put(f"{url}/two", content=bytes(101)).status_code == 507
+    assert account.put("b", bytes(3000)).status_code == 201
+
+
+@pytest.mark.parametrize("namespace", ["MX", "default"])
+def test_the_box_has_room_for_a_bounded_number_of_items(
+    server: RunningServer, account: Account, namespace: str
+) -> None:
+    place = Place(account.user_id, account.name, namespace)
+    with server.catalog.writing() as connection:
+        answers = quota.reserve(connection, place, [(f"i{number}", 0) for number in range(MAX_INCOMING + 1)])
+        taken = [answer for answer in answers if isinstance(answer, quota.Reservation)]
+        connection.rollback()
+    assert len(taken) == MAX_INCOMING + (namespace == "default")
