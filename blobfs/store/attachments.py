@@ -12,9 +12,9 @@ from typing import Any, Final, NamedTuple
 from blobfs.errors import BytesAbsent, FileTooBig, InvalidArgument
 from blobfs.store.content import ContentStore, Extent
 from blobfs.store.ledger import Ledger
-from blobfs.store.tree import EDITED, Tree
+from blobfs.store.tree import Tree
 from blobfs.values.documents import Kind
-from blobfs.values.extents import EXTENT, MAX_SIZE, Attachment, BlobId, extent_length
+from blobfs.values.extents import EXTENT, MAX_SIZE, ROW, Attachment, BlobId, extent_length
 from blobfs.values.nodes import Content, Inode, Node
 
 _SCANNED: Final = 1000
@@ -106,7 +106,10 @@ class Attachments:
             node = self._tree.get(inode)
             if size == 0 and node.content is not None:
                 # A fresh content: how long it takes must not depend on how much there was.
-                self._content.discard(node.content)
+                if node.stored <= ROW:
+                    self._content.free(node.content)
+                else:
+                    self._content.discard(node.content)
                 return self._record(node, self._content.new(), 0, 0, now_ns, now_ns)
             content = self._content_of(node)
             freed = self._content.resize(content, node.size, size)
@@ -120,13 +123,8 @@ class Attachments:
     def _record(
         self, node: Node, content: Content | None, size: int, stored: int, mtime_ns: int, ctime_ns: int
     ) -> Node:
-        self._ledger.documents.run(
-            "UPDATE documents SET content = ?, size = ?, stored = ?, mtime_ns = ?, ctime_ns = ?, "  # noqa: S608
-            f"{EDITED} WHERE inode = ?",
-            (content, size, stored, mtime_ns, ctime_ns, ctime_ns, ctime_ns, node.inode),
-        )
-        self._ledger.mark_changed()
-        return node._replace(content=content, size=size, stored=stored, mtime_ns=mtime_ns, ctime_ns=ctime_ns)
+        changes = {"content": content, "size": size, "stored": stored, "mtime_ns": mtime_ns, "ctime_ns": ctime_ns}
+        return self._tree.edit(node.inode, ctime_ns, **changes)
 
     def is_whole(self, content: Content, size: int) -> bool:
         """Whether all bytes of a content of `size` bytes are here."""

@@ -12,7 +12,9 @@ from typing import Any, Final, NamedTuple
 
 from blobfs.errors import BytesAbsent
 from blobfs.store.ledger import Ledger
+from blobfs.store.rows import extents_at, join, position_of, range_of, rows_at, rows_of
 from blobfs.store.schema import ROW_BITS
+from blobfs.store.small import PUT_EXTENT, PUT_ROW, SmallContents
 from blobfs.values.extents import (
     ALL_ROWS,
     EXTENT,
@@ -29,7 +31,6 @@ _ROW: Final = "SELECT payload FROM rows WHERE position = ?"
 _ROWS: Final = "SELECT position, payload FROM rows WHERE position BETWEEN ? AND ?"
 _PRESENCE: Final = "SELECT extent, present FROM extents WHERE content = ? AND extent BETWEEN ? AND ?"
 _EXTENT: Final = "SELECT blob_id, length, present, dirty FROM extents WHERE content = ? AND extent = ?"
-_PUT_EXTENT: Final = "INSERT OR REPLACE INTO extents VALUES (?, ?, ?, ?, ?, ?, ?)"
 _ANY_ROW: Final = "SELECT 1 FROM rows WHERE position BETWEEN ? AND ? LIMIT 1"
 _STORED: Final = "SELECT COALESCE(SUM(length(payload)), 0) FROM rows WHERE position BETWEEN ? AND ?"
 _ANY_EXTENT: Final = "SELECT 1 FROM extents WHERE content = ? LIMIT 1"
@@ -70,6 +71,7 @@ class ContentStore:
             int(ledger.one(ledger.documents, "SELECT COALESCE(MAX(content), 0) FROM documents")[0]),
         )
         self._newest = newest
+        self._small = SmallContents(self._db)
         self._frozen: dict[Content, Content] = {}
         """Contents that are read as they were at one moment, and where their rows of that moment go."""
         self._touched: tuple[int, set[Content]] = (0, set())
@@ -99,9 +101,10 @@ class ContentStore:
 
     def require(self, content: Content, offset: int, length: int) -> None:
         """Raise `BytesAbsent` unless every row that the range touches is here."""
-        self._check(
-            content, offset, length, self._ledger.all(self._db, _PRESENCE, *_extents_of(content, offset, length))
-        )
+        if self._small.holds(content):
+            return
+        presence = self._ledger.peek_all(self._db, _PRESENCE, *extents_at(content, offset, length))
+        self._check(content, offset, length, presence)
 
     def _check(self, content: Content, offset: int, length: int, presence: Iterable[tuple[int, int]]) -> None:
         first_row, last_row = offset // ROW, (offset + length - 1) // ROW
@@ -124,25 +127,27 @@ class ContentStore:
             BytesAbsent: a row is not here.
         """
         with self._ledger.lock:
+            if self._small.holds(content):
+                return self._small.get(content)[offset : offset + length].ljust(length, b"\0")
             self.require(content, offset, length)
             row, start = divmod(offset, ROW)
             if start + length <= ROW:  # the usual case: one row
-                piece = self._ledger.slice(_position(content, row), start, length) or b""
+                piece = self._ledger.slice(position_of(content, row), start, length) or b""
                 return piece if len(piece) == length else piece.ljust(length, b"\0")
             return self._read_rows(content, offset, length)
 
     def _read_rows(self, content: Content, offset: int, length: int) -> bytes:
-        return _join(content, offset, length, self._ledger.all(self._db, _ROWS, *_rows_at(content, offset, length)))
+        return join(content, offset, length, self._ledger.peek_all(self._db, _ROWS, *rows_at(content, offset, length)))
 
     def read_beside(self, content: Content, offset: int, length: int) -> bytes:
         """As `read`, for a worker thread: it waits for no writer, unless the content was changed just now."""
         commits, touched = self._touched
         if (commits != self._db.commits or content not in touched) and content not in self._unresolved:
-            presence = (_PRESENCE, _extents_of(content, offset, length))
-            answers = self._ledger.readers.ask(presence, (_ROWS, _rows_at(content, offset, length)))
+            presence = (_PRESENCE, extents_at(content, offset, length))
+            answers = self._ledger.readers.ask(presence, (_ROWS, rows_at(content, offset, length)))
             if answers is not None:
                 self._check(content, offset, length, answers[0])
-                return _join(content, offset, length, answers[1])
+                return join(content, offset, length, answers[1])
         return self.read(content, offset, length)
 
     def _touch(self, content: Content) -> None:
@@ -163,6 +168,9 @@ class ContentStore:
         if content in self._unresolved:
             raise BytesAbsent(content, offset, len(data))
         self._touch(content)
+        if old_size == 0 and offset == 0 and len(data) <= ROW and content not in self._frozen:
+            self._small.put(content, bytes(data))
+            return len(data)
         view = memoryview(data)
         pieces = list(spans(offset, len(view), ROW))
         for row, start, length in {pieces[0], pieces[-1]}:
@@ -175,7 +183,7 @@ class ContentStore:
             done = row * ROW + start - offset
             self._preserve(content, row)
             piece = bytes(view[done : done + length])
-            stored += self._write_row(_position(content, row), start, piece, is_new=row * ROW >= old_size)
+            stored += self._write_row(position_of(content, row), start, piece, is_new=row * ROW >= old_size)
             extent, bit = divmod(row, ROWS_PER_EXTENT)
             written[extent] = written.get(extent, 0) | 1 << bit
         for extent, rows in written.items():
@@ -199,13 +207,13 @@ class ContentStore:
         return len(data) - former
 
     def _put_row(self, position: int, payload: bytes) -> None:
-        self._db.run("INSERT OR REPLACE INTO rows VALUES (?, ?)", (position, payload), len(payload))
+        self._db.run(PUT_ROW, (position, payload), len(payload))
 
     def _soil(self, content: Content, extent: int, rows: int, *, is_new: bool = False) -> None:
         """These rows of an extent were written: it is dirty."""
         known = None if is_new else self.extent(content, extent)
         if known is None:
-            self._db.run(_PUT_EXTENT, (content, extent, None, 0, ALL_ROWS, 1, 0))
+            self._db.run(PUT_EXTENT, (content, extent, None, 0, ALL_ROWS, 1, 0))
         elif not known.dirty or known.present | rows != known.present:
             self._db.run(
                 "UPDATE extents SET dirty = 1, present = ? WHERE content = ? AND extent = ?",
@@ -242,15 +250,15 @@ class ContentStore:
         freed = 0
         if start:
             self._preserve(content, row)
-            found = self._db.one(_ROW, (_position(content, row),))
+            found = self._db.one(_ROW, (position_of(content, row),))
             if found is not None and len(found[0]) > start:
-                self._put_row(_position(content, row), found[0][:start])
+                self._put_row(position_of(content, row), found[0][:start])
                 freed = len(found[0]) - start
-        beyond = (_position(content, row + (start > 0)), _position(content + 1, 0) - 1)
+        beyond = (position_of(content, row + (start > 0)), position_of(content + 1, 0) - 1)
         freed += int(self._db.one(_STORED, beyond)[0])
         self._ledger.mark_loss()
         if (copy := self._frozen.get(content)) is not None:
-            shift = _position(copy, 0) - _position(content, 0)
+            shift = position_of(copy, 0) - position_of(content, 0)
             # Ignored are rows that were preserved before.
             move = "UPDATE OR IGNORE rows SET position = position + ? WHERE position BETWEEN ? AND ?"
             self._db.run(move, (shift, *beyond))
@@ -269,8 +277,7 @@ class ContentStore:
             self.discard(content)
             return
         self._ledger.mark_loss()
-        self._db.run("DELETE FROM rows WHERE position BETWEEN ? AND ?", _range(content))
-        self._db.run("DELETE FROM extents WHERE content = ?", (content,))
+        self._small.free(content)
 
     def sweep(self) -> bool:
         """Delete one slice of what was discarded; whether there may be more."""
@@ -281,7 +288,7 @@ class ContentStore:
             found = [row for row in found if row[0] not in held][:_SLICE]
             for (content,) in found:
                 self._ledger.mark_loss()
-                left -= self._db.run(_DELETE_SLICE, (*_range(content), left))
+                left -= self._db.run(_DELETE_SLICE, (*range_of(content), left))
                 if left == 0:
                     break
                 for table in ("extents", "unresolved", "discarded"):
@@ -290,12 +297,12 @@ class ContentStore:
 
     def trim(self, content: Content, size: int) -> int:
         """Delete what lies beyond `size`, which no document has been told of; bytes stored then. For `mend`."""
-        last = self._ledger.one(self._db, _LAST_ROW, *_range(content))
+        last = self._ledger.one(self._db, _LAST_ROW, *range_of(content))
         extent = self._ledger.one(self._db, "SELECT MAX(extent) FROM extents WHERE content = ?", content)[0]
         end = 0 if last is None else (last[0] & _ROW_MASK) * ROW + last[1]
         if end > size or (extent is not None and extent * EXTENT >= size):
             self._cut(content, size)
-        return int(self._ledger.one(self._db, _STORED, *_range(content))[0])
+        return int(self._ledger.one(self._db, _STORED, *range_of(content))[0])
 
     # --- one moment of a content that goes on changing ----------------------------------------------------
 
@@ -315,17 +322,17 @@ class ContentStore:
     def _preserve(self, content: Content, row: int) -> None:
         """The row is about to change: its bytes of the frozen moment are put by, unless they are already."""
         copy = self._frozen.get(content)
-        if copy is None or self._db.one(_ROW, (_position(copy, row),)) is not None:
+        if copy is None or self._db.one(_ROW, (position_of(copy, row),)) is not None:
             return
-        found = self._db.one(_ROW, (_position(content, row),))
-        self._put_row(_position(copy, row), b"" if found is None else found[0])
+        found = self._db.one(_ROW, (position_of(content, row),))
+        self._put_row(position_of(copy, row), b"" if found is None else found[0])
 
     def read_frozen(self, content: Content, offset: int, length: int) -> bytes:
         """As `read`, of the moment of `freeze`, from extents that were dirty then."""
         with self._ledger.lock:
             copy, first, last = self._frozen[content], offset // ROW, (offset + length - 1) // ROW
-            now = self._ledger.all(self._db, _ROWS, _position(content, first), _position(content, last))
-            then = self._ledger.all(self._db, _ROWS, _position(copy, first), _position(copy, last))
+            now = self._ledger.all(self._db, _ROWS, position_of(content, first), position_of(content, last))
+            then = self._ledger.all(self._db, _ROWS, position_of(copy, first), position_of(copy, last))
         found = {position & _ROW_MASK: payload for position, payload in (*now, *then)}
         pieces = []
         for row, start, wanted in spans(offset, length, ROW):
@@ -337,7 +344,7 @@ class ContentStore:
         """As `settle`, for those extents of a frozen content of which no row has changed since."""
         copy = self._frozen.get(content)
         if copy is not None:
-            changed = {index for index in sealed if self._db.one(_ANY_ROW, _rows_of(copy, index)) is not None}
+            changed = {index for index in sealed if self._db.one(_ANY_ROW, rows_of(copy, index)) is not None}
             self.settle(content, {index: blob for index, blob in sealed.items() if index not in changed})
 
     def thaw(self, content: Content) -> None:
@@ -373,7 +380,7 @@ class ContentStore:
                 # What it ends with is zeros, padding too: they need no room here.
                 payload = plaintext[at : at + ROW].rstrip(b"\0")
                 if payload:
-                    self._put_row(_position(content, index * ROWS_PER_EXTENT + row), payload)
+                    self._put_row(position_of(content, index * ROWS_PER_EXTENT + row), payload)
                 stored, present = stored + len(payload), present | 1 << row
         if first_row * ROW + len(plaintext) >= known.length:
             present |= ALL_ROWS & ~((1 << -(-known.length // ROW)) - 1)
@@ -399,7 +406,7 @@ class ContentStore:
             if old is not None and have is not None and have.blob_id == blob_id and not have.dirty and have.present:
                 present = have.present
                 moved += self._move(old, content, index)
-            self._db.run(_PUT_EXTENT, (content, index, bytes.fromhex(blob_id), length, present, 0, 0))
+            self._db.run(PUT_EXTENT, (content, index, bytes.fromhex(blob_id), length, present, 0, 0))
         return moved
 
     def install_index(self, content: Content, attachment: Attachment) -> None:
@@ -431,8 +438,8 @@ class ContentStore:
 
     def _move(self, old: Content, new: Content, index: int) -> int:
         self._touch(old)
-        first, last = _rows_of(old, index)
-        shift = _position(new, 0) - _position(old, 0)
+        first, last = rows_of(old, index)
+        shift = position_of(new, 0) - position_of(old, 0)
         moved = int(self._db.one(_STORED, (first, last))[0])
         self._ledger.mark_loss()
         self._db.run("UPDATE rows SET position = position + ? WHERE position BETWEEN ? AND ?", (shift, first, last))
@@ -448,47 +455,15 @@ class ContentStore:
                 continue
             freed += self.stored_in(content, index)
             self._ledger.mark_loss()
-            self._db.run("DELETE FROM rows WHERE position BETWEEN ? AND ?", _rows_of(content, index))
+            self._db.run("DELETE FROM rows WHERE position BETWEEN ? AND ?", rows_of(content, index))
             self._db.run("UPDATE extents SET present = 0 WHERE content = ? AND extent = ?", (content, index))
         return freed
 
     def stored_in(self, content: Content, index: int) -> int:
         """Bytes of an extent that are here."""
-        return int(self._ledger.one(self._db, _STORED, *_rows_of(content, index))[0])
+        return int(self._ledger.one(self._db, _STORED, *rows_of(content, index))[0])
 
 
 def _extent(row: Sequence[Any]) -> Extent:
     blob_id, length, present, dirty = row
     return Extent(None if blob_id is None else BlobId(blob_id.hex()), length, present, bool(dirty))
-
-
-def _position(content: int, row: int) -> int:
-    return content << ROW_BITS | row
-
-
-def _range(content: int) -> tuple[int, int]:
-    return _position(content, 0), _position(content + 1, 0) - 1
-
-
-def _extents_of(content: Content, offset: int, length: int) -> tuple[int, int, int]:
-    return content, offset // EXTENT, (offset + length - 1) // EXTENT
-
-
-def _rows_at(content: Content, offset: int, length: int) -> tuple[int, int]:
-    return _position(content, offset // ROW), _position(content, (offset + length - 1) // ROW)
-
-
-def _join(content: Content, offset: int, length: int, rows: Iterable[tuple[int, bytes]]) -> bytes:
-    """The bytes of a range, of which these rows are stored."""
-    found = dict(rows)
-    pieces = []
-    for row, start, wanted in spans(offset, length, ROW):
-        payload = found.get(_position(content, row), b"")
-        piece = payload if len(payload) == wanted else payload[start : start + wanted]
-        pieces.append(piece if len(piece) == wanted else piece.ljust(wanted, b"\0"))
-    return b"".join(pieces)
-
-
-def _rows_of(content: Content, index: int) -> tuple[int, int]:
-    first = _position(content, index * ROWS_PER_EXTENT)
-    return first, first + ROWS_PER_EXTENT - 1

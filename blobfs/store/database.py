@@ -1,7 +1,9 @@
 """One SQLCipher connection: used by one thread at a time, and always inside the ledger's lock.
 
 The room knows how to open a database and how to run a statement; what a transaction is worth is the ledger's.
-Each statement that writes is also noted, so that the ledger can put it into the journal and run it again.
+Each statement that writes is also noted, so that the ledger can put it into the journal and run it again. Some are
+only noted: what they do is kept in memory, in a backlog, and reaches the database later and many at a time. Invariant:
+whoever looks at the database or changes it finds the backlog empty, but for `peek`, `peek_all` and `slice`.
 """
 
 from __future__ import annotations
@@ -34,6 +36,30 @@ _FAILURES: Final = (sqlcipher3.DatabaseError, MemoryError)
 FULL: Final = "the disk that holds the store is full or failing"
 
 
+class Backlog:
+    """What a database has been told and has not been made to do yet. This one is always empty."""
+
+    @property
+    def waiting(self) -> int:
+        """How much waits."""
+        return 0
+
+    def settle(self, most: int | None = None) -> None:
+        """Have the database do what waits, or `most` of it, the longest waiting first. No transaction is under way."""
+
+    def undo(self) -> None:
+        """Take back what the current transaction added."""
+
+    def keep(self) -> None:
+        """What the current transaction added stays."""
+
+    def forget(self) -> None:
+        """What is known here may not be true any more: all goes, what waits too (the journal has it)."""
+
+    def shed(self) -> None:
+        """Give up the memory of all that does not wait."""
+
+
 class Database:
     """A connection with an open batch: statements since the last commit are visible to it alone."""
 
@@ -53,7 +79,8 @@ class Database:
         self.patched = 0
         """Of these, bytes of patches that are smaller than a page."""
         self.in_step = False
-        """Whether the current transaction is marked, and so can be undone."""
+        """Whether the current transaction has run something here; it is marked, and so can be undone."""
+        self.backlog = Backlog()
         self.failed = False
         """A full or failing disk came between: SQLite may have taken back the whole batch."""
         self.commits = 0
@@ -110,13 +137,25 @@ class Database:
 
     def one(self, sql: str, parameters: Sequence[Value]) -> Any:
         """The first row of a query; None when there is none. Raises NoSpace, StoreDamaged."""
+        if self.backlog.waiting:
+            self._catch_up()
+        return self.peek(sql, parameters)
+
+    def all(self, sql: str, parameters: Sequence[Value]) -> list[Any]:
+        """All rows of a query. Raises NoSpace, StoreDamaged."""
+        if self.backlog.waiting:
+            self._catch_up()
+        return self.peek_all(sql, parameters)
+
+    def peek(self, sql: str, parameters: Sequence[Value]) -> Any:
+        """As `one`, of the database without the backlog: the caller knows what is in that."""
         try:
             return self._connection.execute(sql, parameters).fetchone()
         except _FAILURES as error:
             raise self._failure(error) from error
 
-    def all(self, sql: str, parameters: Sequence[Value]) -> list[Any]:
-        """All rows of a query. Raises NoSpace, StoreDamaged."""
+    def peek_all(self, sql: str, parameters: Sequence[Value]) -> list[Any]:
+        """As `all`, of the database without the backlog."""
         try:
             rows: list[Any] = self._connection.execute(sql, parameters).fetchall()
         except _FAILURES as error:
@@ -126,7 +165,7 @@ class Database:
     def slice(self, position: int, offset: int, length: int) -> bytes | None:
         """Bytes within the payload of a row of `rows`, fewer where it ends; None: there is no such row.
 
-        Only the pages that they lie on are read. Raises NoSpace, StoreDamaged.
+        Only the pages that they lie on are read, and nothing of the backlog. Raises NoSpace, StoreDamaged.
         """
         try:
             with self._connection.open_blob("rows", "payload", position, readonly=True) as payload:
@@ -151,18 +190,55 @@ class Database:
         """
         if not self.in_step:
             self.begin()
+        self.backlog.forget()
+        count = self._execute(sql, parameters)
+        self.notes.append((self.number, sql, parameters))
+        self.weight += weight
+        return count
+
+    def tell(self, sql: str, parameters: Sequence[Value], weight: int = 0) -> None:
+        """Note a statement of the backlog's own; it is run here only if the current transaction has run others."""
+        if self.in_step:
+            self._execute(sql, parameters)
+        self.notes.append((self.number, sql, parameters))
+        self.weight += weight
+
+    def many(self, sql: str, parameters: Sequence[Sequence[Value]]) -> int:
+        """Run a statement of the backlog's that was noted before, once for each; the number of rows that it changed.
+
+        Raises:
+            NoSpace, StoreDamaged.
+        """
+        if not parameters:
+            return 0
+        try:
+            if not self._connection.in_transaction:
+                self._connection.execute("BEGIN IMMEDIATE")
+            count: int = self._connection.executemany(sql, parameters).rowcount
+        except _FAILURES as error:
+            raise self._failure(error) from error
+        return count
+
+    def _execute(self, sql: str, parameters: Sequence[Value]) -> int:
         try:
             count: int = self._connection.execute(sql, parameters).rowcount
         except IntegrityError:
             raise
         except _FAILURES as error:
             raise self._failure(error) from error
-        self.notes.append((self.number, sql, parameters))
-        self.weight += weight
         return count
+
+    def _catch_up(self) -> None:
+        """Empty the backlog. What the current transaction has there is run here."""
+        if self.notes and not self.in_step:
+            self.begin()
+        else:
+            self.backlog.settle()
 
     def scratch(self, sql: str) -> list[Any]:
         """Run a statement on temporary tables; its rows. It is not noted: what is in them ends with the process."""
+        if self.backlog.waiting:
+            self._catch_up()
         rows: list[Any] = self._connection.execute(sql).fetchall()
         return rows
 
@@ -170,16 +246,19 @@ class Database:
         """Overwrite bytes within the payload of a row of `rows`: only the pages that they lie on are written again."""
         if not self.in_step:
             self.begin()
+        self._patch(position, offset, data)
+        self.notes.append((self.number, PATCH, (position, offset, data)))
+        self.weight += len(data)
+        if len(data) < self._page_size:
+            self.patched += len(data)
+
+    def _patch(self, position: int, offset: int, data: bytes) -> None:
         try:
             with self._connection.open_blob("rows", "payload", position) as payload:
                 payload.seek(offset)
                 payload.write(data)
         except _FAILURES as error:
             raise self._failure(error) from error
-        self.notes.append((self.number, PATCH, (position, offset, data)))
-        self.weight += len(data)
-        if len(data) < self._page_size:
-            self.patched += len(data)
 
     def _failure(self, error: Exception) -> Exception:
         if is_full(error):
@@ -205,11 +284,15 @@ class Database:
     def begin(self) -> None:
         """Open a batch if there is none, and mark where the current transaction starts here.
 
+        From here on it runs what it says. What it has in the backlog is run now, behind the mark.
+
         Raises:
             NoSpace: a statement of this transaction failed already.
         """
         if self.failed:
             raise NoSpace(FULL)
+        self.backlog.undo()
+        self.backlog.settle()
         try:
             if not self._connection.in_transaction:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -217,11 +300,15 @@ class Database:
         except _FAILURES as error:
             raise self._failure(error) from error
         self.in_step = True
+        self.backlog.forget()
+        for _, sql, parameters in self.notes:
+            self._execute(sql, parameters)
 
     def keep(self) -> None:
         """What the current transaction did here is now part of the batch."""
         if self.in_step:
             self._connection.execute("RELEASE step")
+        self.backlog.keep()
         self._forget()
 
     def undo(self) -> None:
@@ -229,11 +316,15 @@ class Database:
         if self.in_step:
             self._connection.execute("ROLLBACK TO step")
             self._connection.execute("RELEASE step")
+            self.backlog.forget()
+        else:
+            self.backlog.undo()
         self._forget()
 
     def drop(self) -> None:
         """Take back the whole batch; the database works again after a failure."""
         self._forget()
+        self.backlog.forget()
         if self.failed:
             # What is run again now stays in memory until it is committed: even a query would meet the full disk.
             self._connection.execute("PRAGMA cache_spill = OFF")
@@ -255,6 +346,7 @@ class Database:
         Raises:
             NoSpace: the disk is full; the batch is lost.
         """
+        self.backlog.settle()
         try:
             if not self._connection.in_transaction:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -272,12 +364,13 @@ class Database:
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {size // self._page_size}").fetchall()
 
     def shrink(self) -> None:
-        """Give the memory of the page cache back to the allocator."""
+        """Give the memory of the page cache, and of what is known beside it, back to the allocator."""
+        self.backlog.shed()
         self._connection.execute("PRAGMA shrink_memory").fetchall()
 
     def spare(self) -> int:
         """Bytes of pages that are free within the database."""
-        count, size = (self.one(f"PRAGMA {name}", ())[0] for name in ("freelist_count", "page_size"))
+        count, size = (self.peek(f"PRAGMA {name}", ())[0] for name in ("freelist_count", "page_size"))
         return int(count) * int(size)
 
     def give_back(self, most: int) -> None:
@@ -293,11 +386,6 @@ class Database:
             self._connection.execute(f"PRAGMA incremental_vacuum({most // int(size)})").fetchall()
         except _FAILURES as error:
             raise self._failure(error) from error
-
-    def move_log(self) -> None:
-        """Move what was committed from the log into the database, whose file then has its size, unless it is read."""
-        with suppress(*_FAILURES):
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def applied(self) -> int:
         """Up to which journal record this database is complete."""

@@ -15,9 +15,10 @@ from typing import Any, Final, NamedTuple
 
 from blobfs.errors import CorruptDocument, DocumentExists, DocumentNotFound, Exists, NotFound
 from blobfs.store.attachments import Attachments
+from blobfs.store.cache import COLUMNS, node_of
 from blobfs.store.ledger import Ledger
 from blobfs.store.settings import Settings
-from blobfs.store.tree import COLUMNS, EDITED, Tree, node_of
+from blobfs.store.tree import EDITED, Tree
 from blobfs.values import crypto
 from blobfs.values.documents import ROOT, DocId, Document, Json, Kind, Name, decode, encode
 from blobfs.values.extents import EMPTY, Attachment, build, extent_length

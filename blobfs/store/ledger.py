@@ -1,6 +1,7 @@
 """The ledger: both databases and the journal as one unit of commitment.
 
-    transaction   statements run in the open batch of each database; one journal record   survives SIGKILL
+    transaction   statements run in the open batch of each database, or wait in its
+                  backlog; one journal record                                             survives SIGKILL
     batch         after many records, or some seconds: both commit, a new journal begins  the same
     flush         logs and journal to the disk                                            survives power loss
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -29,9 +30,10 @@ from typing import Any, Final
 from blobfs.errors import NoSpace, StoreDamaged
 from blobfs.store import schema
 from blobfs.store.database import FULL, SHORT_LOG, Database, Value, refusal
-from blobfs.store.journal import Journal, journals, number_of, read
+from blobfs.store.journal import Journal, journals, number_of
 from blobfs.store.log import Log
 from blobfs.store.readers import Readers
+from blobfs.store.replay import replay
 from blobfs.store.reserve import Reserve
 from blobfs.values.keys import Keys, derive
 
@@ -45,6 +47,12 @@ QUICK_BYTES: Final = 64 << 10
 """Of records that were not flushed, up to which a flush can be quick."""
 BATCH_AGE_S: Final = 5.0
 """After which `tick` commits a batch."""
+BACKLOG: Final = 4096
+"""Entries of a database's backlog, beyond which whoever adds to it shortens it."""
+RELIEF: Final = 32
+"""Transactions after which the backlogs are looked at."""
+SLICE: Final = 64
+"""Entries that `tick` settles at once: less than a millisecond, in which every request waits."""
 
 
 class Ledger:
@@ -95,8 +103,8 @@ class Ledger:
             self.blobs = Database(directory / "blobs.db", 1, keys.blobs_db, schema.BLOBS_PAGE, schema.BLOBS, 32 << 10)
             self._databases.append(self.blobs)
             self._opened.append(self.blobs)
-            self._log = Log(self.blobs.path, keys.blobs_db, schema.BLOBS_PAGE)
-            self._opened.append(self._log)
+            self.log = Log(self.blobs.path, keys.blobs_db, schema.BLOBS_PAGE)
+            self._opened.append(self.log)
             self.readers = Readers(self.blobs.path, keys.blobs_db, schema.BLOBS_PAGE)
             self._opened.append(self.readers)
             self._key = derive(keys.journal, "store", self._pair())
@@ -137,8 +145,20 @@ class Ledger:
         rows: list[Any] = self._query(database.all, sql, parameters)
         return rows
 
+    def peek(self, database: Database, sql: str, *parameters: Value) -> Any:
+        """As `one`, of the database without its backlog: the caller knows what is in that."""
+        return self._query(database.peek, sql, parameters)
+
+    def peek_all(self, database: Database, sql: str, *parameters: Value) -> list[Any]:
+        """As `all`, of the database without its backlog."""
+        rows: list[Any] = self._query(database.peek_all, sql, parameters)
+        return rows
+
     def slice(self, position: int, offset: int, length: int) -> bytes | None:
-        """Bytes within the payload of a row of blobs.db, fewer where it ends; None: there is no such row."""
+        """Bytes within the payload of a row of blobs.db, fewer where it ends; None: there is no such row.
+
+        Of the database without its backlog.
+        """
         found: bytes | None = self._query(self.blobs.slice, position, offset, length)
         return found
 
@@ -204,7 +224,7 @@ class Ledger:
             self._depth -= 1
             self.lock.release()
         if self._heavy > heavy:
-            self._log.hurry()
+            self.log.hurry()
         if notify:
             for callback in self.changed:
                 callback()
@@ -243,6 +263,18 @@ class Ledger:
             self._since = time.monotonic()
         if self._journal.size >= self._limit:
             self._commit()
+        elif sequence % RELIEF == 0:
+            self._relieve()
+
+    def _relieve(self) -> None:
+        """Shorten backlogs that grow faster than `tick` empties them."""
+        for database in self._databases:
+            beyond = database.backlog.waiting - BACKLOG
+            if beyond > 0:
+                try:
+                    database.backlog.settle(beyond)
+                except NoSpace:
+                    self._behind = True
 
     def _flush_journal(self) -> None:
         try:
@@ -304,14 +336,24 @@ class Ledger:
             raise refusal(database.path, error) from error
 
     def tick(self) -> None:
-        """Commit a batch that is old enough, and see to the log. For a worker thread, about once a second."""
+        """Empty the backlogs, commit a batch that is old enough, see to the log. For a worker, once a second.
+
+        Raises:
+            NoSpace.
+        """
+        for database in self._databases:
+            # What is added meanwhile is for the next time.
+            for _ in range(0, database.backlog.waiting, SLICE):
+                started = time.perf_counter()
+                self._query(database.backlog.settle, SLICE)
+                time.sleep(time.perf_counter() - started)  # the lock is anybody's for as long as it was held
         with self.lock:
             due = self._since and time.monotonic() - self._since >= BATCH_AGE_S
             is_calm, self._ticked = self._sequence == self._ticked, self._sequence
-            self.blobs.bound_log(self._log.bound())
+            self.blobs.bound_log(self.log.bound())
         if due:
             self.commit()
-        self._log.settle(is_calm=is_calm)
+        self.log.settle(is_calm=is_calm)
 
     @property
     def sequence(self) -> int:
@@ -341,11 +383,6 @@ class Ledger:
                 raise
             self._unflushed = True
         return True
-
-    def move_log(self) -> None:
-        """The file of blobs.db gets the size that it has by now. For a worker thread."""
-        with self.lock:
-            self.blobs.move_log()
 
     def shrink(self) -> None:
         """Give up the memory of both caches; the next reads go to the disk."""
@@ -438,30 +475,15 @@ class Ledger:
         for path in old:
             path.unlink(missing_ok=True)
         self.documents.bound_log(SHORT_LOG)
-        self.blobs.bound_log(self._log.bound())
+        self.blobs.bound_log(self.log.bound())
         return done
 
     def _replay(self) -> int:
         """Run again every record that a database lacks; how many there were."""
-        applied = [database.applied() for database in self._databases]
-        known, done = min(applied), 0
-        for path in journals(self._directory):
-            for sequence, previous, notes in read(path, self._key):
-                void = applied[1] < sequence if previous == sequence else previous > known
-                if void:
-                    break  # What this record builds on went with the power, or was never finished.
-                if known < sequence:
-                    self._replay_notes([note for note in notes if applied[note[0]] < sequence])
-                    known, done = sequence, done + 1
+        known, done = replay(self._directory, self._key, self._databases)
         # Never back: a number that is used twice would be taken for one that is applied.
-        self._sequence = max(self._sequence, known, *applied)
+        self._sequence = max(self._sequence, known)
         return done
-
-    def _replay_notes(self, notes: Sequence[Sequence[Any]]) -> None:
-        for number, sql, parameters in notes:
-            self._databases[number].replay(sql, parameters)
-        for database in self._databases:
-            database.keep()
 
 
 class _Transaction:

@@ -72,13 +72,21 @@ class Log:
         if size <= (SHORT_LOG if is_calm else self.bound() // 2) or not self._turn.acquire(blocking=False):
             return
         try:
-            # Both answer at once that somebody is writing. The second has nothing left to copy when nobody is.
-            with suppress(sqlcipher3.DatabaseError):
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-                if is_calm:
-                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._move()
+            # It answers at once when somebody is writing, and has nothing left to copy when nobody is.
+            if is_calm:
+                self._move("TRUNCATE")
         finally:
             self._turn.release()
+
+    def move(self) -> None:
+        """Move what was committed into the database, whose file then has its size, unless it is read."""
+        with self._turn:
+            self._move()
+
+    def _move(self, how: str = "PASSIVE") -> None:
+        with suppress(sqlcipher3.DatabaseError):
+            self._connection.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
 
     def _size_now(self) -> int:
         try:

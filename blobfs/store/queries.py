@@ -27,7 +27,7 @@ _PART: Final = re.compile(r"[\w-]{1,100}")
 _WATCH: Final = (
     "CREATE TEMP TABLE IF NOT EXISTS news (doc_id TEXT PRIMARY KEY)",
     "CREATE TEMP TRIGGER IF NOT EXISTS news_of_edits AFTER UPDATE OF edit ON main.documents "
-    "BEGIN INSERT OR IGNORE INTO news VALUES (NEW.doc_id); END",
+    "WHEN NEW.edit != OLD.edit BEGIN INSERT OR IGNORE INTO news VALUES (NEW.doc_id); END",
     "CREATE TEMP TRIGGER IF NOT EXISTS news_of_files AFTER INSERT ON main.documents WHEN NEW.edit > 0 "
     "BEGIN INSERT OR IGNORE INTO news VALUES (NEW.doc_id); END",
 )

@@ -252,7 +252,7 @@ class Store:
         while time.monotonic() < end and self._ledger.spare() > kept and self._ledger.give_back(_PIECE):
             has_given = True
         if has_given and (is_tight or self._ledger.spare() <= kept):
-            self._ledger.move_log()
+            self._ledger.log.move()
 
     def close(self) -> None:
         """Commit, bring everything to the disk, and give up the store."""

@@ -8,7 +8,6 @@ on this device until somebody changes the directory itself.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from typing import Any, Final
 
 from blobfs.errors import (
@@ -24,39 +23,29 @@ from blobfs.errors import (
     NotPermitted,
     TooManyLinks,
 )
+from blobfs.store.cache import COLUMNS, Record, TreeCache
 from blobfs.store.content import ContentStore
-from blobfs.store.database import IntegrityError
 from blobfs.store.ledger import Ledger
 from blobfs.store.room import FEW, check_room
 from blobfs.values.documents import MAX_LINKS, MAX_NAME, DocId, Kind
 from blobfs.values.extents import ROW
 from blobfs.values.nodes import ROOT_INODE, Entry, Inode, Node
 
-COLUMNS: Final = (
-    "documents.inode, doc_id, kind, mode, uid, gid, rdev, size, stored, nlink, "
-    "atime_ns, mtime_ns, ctime_ns, birth_ns, target, content, deleted"
-)
 EDITED: Final = (
     "edit = edit + (inode != 1), touched_ns = ?, changed_ns = CASE WHEN edit > synced THEN changed_ns ELSE ? END"
 )
 """What every edit of a document does to its row; two parameters, both the present. The root's are not counted."""
 
-_KINDS: Final = {kind.value: kind for kind in Kind}
-_NODE: Final = f"SELECT {COLUMNS} FROM documents WHERE inode = ?"  # noqa: S608
-_CHILD: Final = (
-    f"SELECT {COLUMNS} FROM names JOIN documents ON documents.inode = names.inode "  # noqa: S608
-    "WHERE parent = ? AND name = ?"
-)
 _ENTRIES: Final = (
     f"SELECT names.id, names.name, {COLUMNS} "  # noqa: S608
     "FROM names JOIN documents ON documents.inode = names.inode "
     "WHERE names.parent = ? AND names.id > ? ORDER BY names.id LIMIT ?"
 )
-_DEAD: Final = (
-    "SELECT content, stored, EXISTS (SELECT 1 FROM bases WHERE bases.doc_id = documents.doc_id AND NOT bases.deleted), "
-    "EXISTS (SELECT 1 FROM xattrs WHERE xattrs.inode = documents.inode) FROM documents WHERE inode = ? AND deleted"
+_TRACES: Final = (
+    "SELECT EXISTS (SELECT 1 FROM bases WHERE doc_id = ? AND NOT deleted), "
+    "EXISTS (SELECT 1 FROM xattrs WHERE inode = ?)"
 )
-_INSERT: Final = "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, ?, ?, ?, ?, 0, '{}', ?, 0, ?, ?)"
+_KNOWN: Final = "SELECT 1 FROM bases WHERE doc_id = ? AND NOT deleted"
 
 
 class Tree:
@@ -67,40 +56,53 @@ class Tree:
         self._db = ledger.documents
         self._content = content
         self._newest = int(ledger.one(self._db, "SELECT COALESCE(MAX(inode), 1) FROM documents")[0])
+        self._cache = TreeCache(ledger)
 
     # --- looking ----------------------------------------------------------------------------------------
 
     def get(self, inode: Inode) -> Node:
         """The node of an inode. Raises NotFound."""
-        row = self._ledger.one(self._db, _NODE, inode)
-        if row is None or not row[2]:
+        with self._ledger.lock:
+            return self._find(inode).node
+
+    def _find(self, inode: Inode) -> Record:
+        record = self._cache.find(inode)
+        if record is None:
             raise NotFound("no such inode")
-        return node_of(row)
+        return record
 
     def lookup(self, parent: Inode, name: bytes) -> Node:
         """The node of a name. Raises NotFound, NameTooLong."""
-        row = self._ledger.one(self._db, _CHILD, parent, name)
-        if row is None:
+        with self._ledger.lock:
+            node = self._child(parent, name)
+        if node is None:
             _check_name(name)
             raise NotFound("no such name")
-        return node_of(row)
+        return node
+
+    def _child(self, parent: Inode, name: bytes) -> Node | None:
+        link = self._cache.child(parent, name)
+        return None if link is None else self._find(link.inode).node
 
     def entries(self, parent: Inode, after: int, limit: int) -> list[Entry]:
         """Up to `limit` names of a directory whose cookie is greater than `after`, ascending by cookie.
 
         A name that is there all the time while a directory is read is returned once, whatever else changes in it.
         """
-        rows = self._ledger.all(self._db, _ENTRIES, parent, after, limit)
-        return [Entry(row[0], row[1], node_of(row[2:])) for row in rows]
+        with self._ledger.lock:
+            self._cache.settle_directory(parent)
+            rows = self._ledger.peek_all(self._db, _ENTRIES, parent, after, limit)
+            return [Entry(row[0], row[1], self._cache.newest(row[2:])) for row in rows]
 
     def parent(self, inode: Inode) -> Inode:
         """The directory that holds a directory; the root's is the root. Raises NotFound."""
         if inode == ROOT_INODE:
             return ROOT_INODE
-        row = self._ledger.one(self._db, "SELECT parent FROM names WHERE inode = ?", inode)
-        if row is None:
+        with self._ledger.lock:
+            parent = self._cache.directory_of(inode)
+        if parent is None:
             raise NotFound("the directory has no name")
-        return Inode(row[0])
+        return parent
 
     def names(self, inode: Inode) -> list[tuple[Inode, bytes]]:
         """Every (parent, name) of a node."""
@@ -138,13 +140,13 @@ class Tree:
             self.add_name(parent, name, inode)
             self._touch(parent, now_ns, links=int(directory))
             content = self._content.new() if kind is Kind.FILE else None
-            doc_id = doc_id or new_doc_id()
+            is_new, doc_id = doc_id is None, doc_id or new_doc_id()
             nlink = 2 if directory else 1
-            row = (inode, doc_id, kind.value, mode, uid, gid, rdev, nlink, now_ns, now_ns, now_ns, now_ns)
-            self._db.run(_INSERT, (*row, target, content, 1, now_ns, now_ns))
+            times = (now_ns, now_ns, now_ns, now_ns)
+            node = Node(inode, doc_id, kind, mode, uid, gid, rdev, 0, 0, nlink, *times, target, content, False)
+            self._cache.insert(Record(node, 1, 0, now_ns, now_ns, is_new))
             self._ledger.mark_changed()
-        times = (now_ns, now_ns, now_ns, now_ns)
-        return Node(inode, doc_id, kind, mode, uid, gid, rdev, 0, 0, nlink, *times, target, content, False)
+        return node
 
     def new_inode(self) -> Inode:
         """A number that no document has had in this run."""
@@ -154,22 +156,21 @@ class Tree:
     def add_name(self, parent: Inode, name: bytes, inode: Inode) -> None:
         """Put a name into a directory. Raises Exists, NameTooLong."""
         _check_name(name)
-        try:
-            self._db.run("INSERT INTO names (parent, name, inode) VALUES (?, ?, ?)", (parent, name, inode))
-        except IntegrityError:
-            raise Exists("the name is taken") from None
+        with self._ledger.lock:
+            if self._cache.child(parent, name) is not None:
+                raise Exists("the name is taken")
+            self._cache.add_name(parent, name, inode)
 
     def _touch(self, directory: Inode, now_ns: int, links: int = 0) -> None:
         """An entry of this directory changes. Raises NotFound, NotADirectory."""
-        count = self._db.run(
-            "UPDATE documents SET mtime_ns = ?, ctime_ns = ?, nlink = nlink + ? "
-            "WHERE inode = ? AND kind = 'directory' AND NOT deleted",
-            (now_ns, now_ns, links, directory),
-        )
-        if not count:
-            if self.get(directory).kind is not Kind.DIRECTORY:
-                raise NotADirectory("the parent is not a directory")
+        record = self._find(directory)
+        node = record.node
+        if node.kind is not Kind.DIRECTORY:
+            raise NotADirectory("the parent is not a directory")
+        if node.deleted:
             raise NotFound("the directory is gone")
+        node = node._replace(mtime_ns=now_ns, ctime_ns=now_ns, nlink=node.nlink + links)
+        self._cache.change(record._replace(node=node))
 
     def link(self, inode: Inode, parent: Inode, name: bytes, now_ns: int) -> Node:
         """One more name for a file.
@@ -192,8 +193,7 @@ class Tree:
                 except DocumentFull:
                     raise TooManyLinks("the file has too many long names") from None
             self._touch(parent, now_ns)
-            self._edit(inode, now_ns, "nlink = nlink + 1, ctime_ns = ?", now_ns)
-            return self.get(inode)
+            return self.edit(inode, now_ns, nlink=node.nlink + 1, ctime_ns=now_ns)
 
     # --- removing ---------------------------------------------------------------------------------------
 
@@ -224,19 +224,20 @@ class Tree:
 
     def check_empty(self, inode: Inode) -> None:
         """Raise NotEmpty when the directory has an entry."""
-        if self._ledger.one(self._db, "SELECT 1 FROM names WHERE parent = ? LIMIT 1", inode) is not None:
-            raise NotEmpty("the directory has entries")
+        with self._ledger.lock:
+            self._cache.settle_directory(inode)
+            if self._ledger.peek(self._db, "SELECT 1 FROM names WHERE parent = ? LIMIT 1", inode) is not None:
+                raise NotEmpty("the directory has entries")
 
     def _remove(self, parent: Inode, name: bytes, node: Node, now_ns: int) -> Node:
         directory = node.kind is Kind.DIRECTORY
-        self._db.run("DELETE FROM names WHERE parent = ? AND name = ?", (parent, name))
+        self._cache.delete_name(parent, name)
         self._touch(parent, now_ns, links=-int(directory))
         return self._lose_name(node, now_ns)
 
     def _lose_name(self, node: Node, now_ns: int) -> Node:
         left = 0 if node.kind is Kind.DIRECTORY else node.nlink - 1
-        self._edit(node.inode, now_ns, "nlink = ?, deleted = ?, ctime_ns = ?", left, int(left == 0), now_ns)
-        return node._replace(nlink=left, deleted=left == 0, ctime_ns=now_ns)
+        return self.edit(node.inode, now_ns, nlink=left, deleted=left == 0, ctime_ns=now_ns)
 
     def purge(self, inode: Inode) -> None:
         """Nobody holds a deleted node any more: its bytes go. Its row stays while the server has to be told.
@@ -244,20 +245,23 @@ class Tree:
         Live nodes are left alone.
         """
         with self._ledger.transaction():
-            row = self._ledger.one(self._db, _DEAD, inode)
-            if row is None:
+            record = self._cache.find(inode)
+            if record is None or not record.node.deleted:
                 return
-            content, stored, known, has_xattrs = row
-            if content is not None and stored <= ROW:
-                self._content.free(content)
-            elif content is not None:
-                self._content.discard(content)
+            node = record.node
+            is_known, has_xattrs = False, False
+            if not record.is_new:
+                is_known, has_xattrs = self._ledger.peek(self._db, _TRACES, node.doc_id, inode)
+            if node.content is not None and node.stored <= ROW:
+                self._content.free(node.content)
+            elif node.content is not None:
+                self._content.discard(node.content)
+            if is_known:
+                self._cache.change(record._replace(node=node._replace(content=None, stored=0)))
+            else:
+                self._cache.delete(inode)
             if has_xattrs:
                 self._db.run("DELETE FROM xattrs WHERE inode = ?", (inode,))
-            if known:
-                self._db.run("UPDATE documents SET content = NULL, stored = 0 WHERE inode = ?", (inode,))
-            else:
-                self._db.run("DELETE FROM documents WHERE inode = ?", (inode,))
 
     def orphans(self) -> list[Inode]:
         """Deleted nodes that nobody can hold after a start, for `purge`."""
@@ -288,8 +292,7 @@ class Tree:
         with self._ledger.transaction():
             node = self.lookup(parent, name)
             _check_name(new_name)
-            row = self._ledger.one(self._db, _CHILD, new_parent, new_name)
-            other = None if row is None else node_of(row)
+            other = self._child(new_parent, new_name)
             if other is not None and no_replace:
                 raise Exists("the name is taken")
             if exchange:
@@ -301,17 +304,14 @@ class Tree:
                 self._check_descent(node.inode, new_parent)
             if other is not None:
                 self._replace(node, other, new_parent, new_name, now_ns)
-            self._db.run(
-                "UPDATE names SET parent = ?, name = ? WHERE parent = ? AND name = ?",
-                (new_parent, new_name, parent, name),
-            )
+            self._cache.move_name((parent, name), (new_parent, new_name))
             if node.nlink > FEW and node.kind is not Kind.DIRECTORY:
                 check_room(self._ledger, node.inode)
             moved = int(node.kind is Kind.DIRECTORY)
             if parent != new_parent:
                 self._touch(parent, now_ns, links=-moved)
             self._touch(new_parent, now_ns, links=moved * (parent != new_parent))
-            self._edit(node.inode, now_ns, "ctime_ns = ?", now_ns)
+            self.edit(node.inode, now_ns, ctime_ns=now_ns)
             return None if other is None else self.get(other.inode)
 
     def _replace(self, node: Node, other: Node, parent: Inode, name: bytes, now_ns: int) -> None:
@@ -327,8 +327,7 @@ class Tree:
 
     def _inherit(self, node: Node, former: Node) -> None:
         """`node` becomes the document that `former` was, if the server knows that one and not this one."""
-        known = "SELECT 1 FROM bases WHERE doc_id = ? AND NOT deleted"
-        if self._ledger.one(self._db, known, node.doc_id) or not self._ledger.one(self._db, known, former.doc_id):
+        if self._is_known(node) or not self._is_known(former):
             return
         sql = "SELECT json, edit FROM documents WHERE inode = ?"
         json, edit = self._ledger.one(self._db, sql, former.inode)
@@ -340,6 +339,9 @@ class Tree:
         self._db.run(change, (node.doc_id, edit, former.inode))
         self._db.run("UPDATE documents SET json = ? WHERE inode = ? AND json = '{}'", (json, node.inode))
 
+    def _is_known(self, node: Node) -> bool:
+        return not self._find(node.inode).is_new and bool(self._ledger.peek(self._db, _KNOWN, node.doc_id))
+
     def _exchange(self, left: tuple[Inode, bytes, Node], right: tuple[Inode, bytes, Node | None], now_ns: int) -> None:
         (parent, name, node), (new_parent, new_name, other) = left, right
         if other is None:
@@ -347,14 +349,13 @@ class Tree:
         for moved, into in ((node, new_parent), (other, parent)):
             if moved.kind is Kind.DIRECTORY:
                 self._check_descent(moved.inode, into)
-        change = "UPDATE names SET inode = ? WHERE parent = ? AND name = ?"
-        self._db.run(change, (other.inode, parent, name))
-        self._db.run(change, (node.inode, new_parent, new_name))
+        self._cache.repoint(parent, name, other.inode)
+        self._cache.repoint(new_parent, new_name, node.inode)
         shift = int(other.kind is Kind.DIRECTORY) - int(node.kind is Kind.DIRECTORY)
         self._touch(parent, now_ns, links=shift)
         self._touch(new_parent, now_ns, links=-shift)
         for moved in (node, other):
-            self._edit(moved.inode, now_ns, "ctime_ns = ?", now_ns)
+            self.edit(moved.inode, now_ns, ctime_ns=now_ns)
 
     def _check_descent(self, directory: Inode, into: Inode) -> None:
         passed: set[Inode] = set()
@@ -380,33 +381,29 @@ class Tree:
         """Change attributes; the node after. ctime becomes `now_ns`. Raises NotFound."""
         changes = {"mode": mode, "uid": uid, "gid": gid, "atime_ns": atime_ns, "mtime_ns": mtime_ns}
         given = {column: value for column, value in changes.items() if value is not None}
-        columns = "".join(f"{column} = ?, " for column in given)
-        with self._ledger.transaction():
-            self._edit(inode, now_ns, f"{columns}ctime_ns = ?", *given.values(), now_ns)
-            return self.get(inode)
+        return self.edit(inode, now_ns, ctime_ns=now_ns, **given)
 
-    def _edit(self, inode: Inode, now_ns: int, columns: str, *values: Any) -> None:
-        """Change columns of a document's own state: an edit that the server has to learn of. Raises NotFound."""
-        count = self._db.run(
-            f"UPDATE documents SET {columns}, {EDITED} WHERE inode = ? AND kind != ''",  # noqa: S608
-            (*values, now_ns, now_ns, inode),
-        )
-        if not count:
-            raise NotFound("no such inode")
-        self._ledger.mark_changed()
+    def edit(self, inode: Inode, now_ns: int, **changes: Any) -> Node:
+        """Change fields of a node: an edit that the server has to learn of; the node after. Raises NotFound."""
+        with self._ledger.transaction():
+            record = self._find(inode)
+            node = record.node._replace(**changes)
+            self._cache.change(record.edited(node, now_ns))
+            self._ledger.mark_changed()
+        return node
 
     # --- extended attributes ------------------------------------------------------------------------------
 
     def get_xattr(self, inode: Inode, name: bytes) -> bytes:
         """The value of an extended attribute. Raises NoAttribute."""
-        row = self._ledger.one(self._db, "SELECT value FROM xattrs WHERE inode = ? AND name = ?", inode, name)
+        row = self._ledger.peek(self._db, "SELECT value FROM xattrs WHERE inode = ? AND name = ?", inode, name)
         if row is None:
             raise NoAttribute("no such attribute")
         return bytes(row[0])
 
     def list_xattrs(self, inode: Inode) -> list[bytes]:
         """The names of a node's extended attributes."""
-        rows = self._ledger.all(self._db, "SELECT name FROM xattrs WHERE inode = ? ORDER BY name", inode)
+        rows = self._ledger.peek_all(self._db, "SELECT name FROM xattrs WHERE inode = ? ORDER BY name", inode)
         return [row[0] for row in rows]
 
     def set_xattr(
@@ -425,20 +422,14 @@ class Tree:
                 raise NoAttribute("no such attribute")
             self._db.run("INSERT OR REPLACE INTO xattrs VALUES (?, ?, ?)", (inode, name, value), len(value))
             check_room(self._ledger, inode)
-            self._edit(inode, now_ns, "ctime_ns = ?", now_ns)
+            self.edit(inode, now_ns, ctime_ns=now_ns)
 
     def remove_xattr(self, inode: Inode, name: bytes, now_ns: int) -> None:
         """Remove an extended attribute. Raises NoAttribute."""
         with self._ledger.transaction():
             if not self._db.run("DELETE FROM xattrs WHERE inode = ? AND name = ?", (inode, name)):
                 raise NoAttribute("no such attribute")
-            self._edit(inode, now_ns, "ctime_ns = ?", now_ns)
-
-
-def node_of(row: Sequence[Any]) -> Node:
-    """The node of a row of `COLUMNS`."""
-    inode, doc_id, kind, *others, deleted = row
-    return Node._make((inode, doc_id, _KINDS[kind], *others, bool(deleted)))
+            self.edit(inode, now_ns, ctime_ns=now_ns)
 
 
 def new_doc_id() -> DocId:

@@ -38,12 +38,17 @@ class File:
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
 
 
+class Failed(Exception):
+    """Ends a transaction."""
+
+
 class StoreMachine(RuleBasedStateMachine):
     """The store answers as the model does, before and after every crash."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(pace=st.sampled_from([0, 1, 2]))
+    def begin(self, pace: int) -> None:
         """A new store."""
+        self.pace = pace
         self.directory = Path(tempfile.mkdtemp())
         self.bench = Bench(self.directory)
         self.store: Store = self.bench.create()
@@ -281,6 +286,42 @@ class StoreMachine(RuleBasedStateMachine):
             for row in rows:
                 self._fetch(node.content, index, row)
 
+    # --- what is known and not in the databases yet
+
+    @invariant()
+    def settle_some(self) -> None:
+        """A part of what waits is told to the databases, by a thread that comes along now and then."""
+        if hasattr(self, "store") and self.pace:
+            self.store._ledger.documents.backlog.settle(self.pace)
+            self.store._ledger.blobs.backlog.settle(self.pace)
+            if self.pace == 1:
+                self.look()
+
+    @rule()
+    def shed(self) -> None:
+        """What does not wait is forgotten."""
+        self.store._ledger.documents.backlog.shed()
+        self.look()
+
+    @rule(seed=st.integers(0, 9), name=NAMES, new_name=NAMES, ways=st.sampled_from(["", "check", "xattr", "row"]))
+    def fail(self, seed: int, name: bytes, new_name: bytes, ways: str) -> None:
+        """A transaction that comes to nothing, whatever it did before."""
+        parent = self._pick(seed, Kind.DIRECTORY)
+        assert parent is not None
+        tree = self.store.tree
+        with suppress(FileError, Failed), self.store.transaction():
+            node = tree.create(parent, b"new", Kind.FILE, mode=0, uid=0, gid=0, now_ns=self._tick())
+            self.store.attachments.write(node.inode, [(0, b"new")], 3, self._tick(), self.clock)
+            if ways == "check":
+                tree.count()
+            elif ways == "xattr":
+                tree.set_xattr(parent, b"user.new", b"new", self._tick())
+            elif ways == "row":
+                self.store.attachments.write(node.inode, [(ROW - 1, b"new")], ROW + 2, self._tick(), self.clock)
+            tree.rename(parent, b"new", parent, new_name, self._tick())
+            tree.purge(tree.unlink(parent, name, self._tick()).inode)
+            raise Failed
+
     # --- ends
 
     @rule()
@@ -318,19 +359,25 @@ class StoreMachine(RuleBasedStateMachine):
     # --- comparing
 
     def compare(self) -> None:
-        """Everything is as the model has it."""
+        """Everything is as the model has it, in the databases too."""
+        self.look()
+        assert self.store.check() == []
+        assert self.store.tree.count() == len(self.files)
+        self.look()
+
+    @rule()
+    def look(self) -> None:
+        """Everything is as the model has it, wherever it is known."""
         store = self.store
-        assert store.check() == []
-        assert store.tree.count() == len(self.files)
         for inode, file in self.files.items():
             node = store.tree.get(inode)
             assert node.kind is file.kind
             assert not node.deleted
             assert {name: store.tree.get_xattr(inode, name) for name in store.tree.list_xattrs(inode)} == file.xattrs
             if file.kind is Kind.DIRECTORY:
+                assert all(store.tree.lookup(inode, name).inode == child for name, child in file.entries.items())
                 entries = {entry.name: entry.node.inode for entry in store.tree.entries(inode, 0, 99)}
                 assert entries == file.entries
-                assert all(store.tree.lookup(inode, name).inode == child for name, child in entries.items())
                 inner = [child for child in entries.values() if self.files[child].kind is Kind.DIRECTORY]
                 assert all(store.tree.parent(child) == inode for child in inner)
                 assert node.nlink == 2 + len(inner)
@@ -339,11 +386,10 @@ class StoreMachine(RuleBasedStateMachine):
                 assert node.size == len(file.data)
                 assert self._with_fetch(inode, lambda inode=inode: content(store, inode)) == file.data
 
-    @invariant()
-    def holds(self) -> None:
+    @rule()
+    def check(self) -> None:
         """The databases agree."""
-        if hasattr(self, "store"):
-            assert self.store.check() == []
+        assert self.store.check() == []
 
 
 TestStoreMachine = StoreMachine.TestCase

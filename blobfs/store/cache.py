@@ -1,0 +1,357 @@
+"""What is known of documents.db in memory: its nodes and names, and what became of them and is not in it yet.
+
+Changes of a tree come in bursts that touch the same few rows again and again, and many rows do not live long. So a
+change is noted for the journal, which makes it last, and kept here; the database is told later what each row has
+come to. Knows rows, not POSIX. Invariant: a row that is in `_changed` or `_moved` is as it says here, whatever the
+database says; any other is as the database says. Every access holds the ledger's lock.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from blobfs.store.database import Backlog, Value
+from blobfs.store.ledger import Ledger
+from blobfs.values.documents import Kind
+from blobfs.values.nodes import ROOT_INODE, Inode, Node
+
+COLUMNS: Final = (
+    "documents.inode, doc_id, kind, mode, uid, gid, rdev, size, stored, nlink, "
+    "atime_ns, mtime_ns, ctime_ns, birth_ns, target, content, deleted"
+)
+MAX_KNOWN: Final = 32768
+"""Nodes and names that are remembered beside those that wait: some half a kilobyte each, until nobody writes."""
+
+_ROW: Final = f"{COLUMNS}, edit, synced, changed_ns, touched_ns"
+_NODE: Final = f"SELECT {_ROW} FROM documents WHERE inode = ?"  # noqa: S608
+_CHILD: Final = (
+    f"SELECT names.id, {_ROW} FROM names JOIN documents ON documents.inode = names.inode "  # noqa: S608
+    "WHERE parent = ? AND name = ?"
+)
+_INSERT: Final = "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '{}', ?, ?, ?, ?)"
+_UPDATE: Final = (
+    "UPDATE documents SET mode = ?, uid = ?, gid = ?, size = ?, stored = ?, nlink = ?, atime_ns = ?, mtime_ns = ?, "
+    "ctime_ns = ?, content = ?, deleted = ?, edit = ?, changed_ns = ?, touched_ns = ? WHERE inode = ?"
+)
+_DELETE: Final = "DELETE FROM documents WHERE inode = ?"
+_ADD_NAME: Final = "INSERT INTO names VALUES (?, ?, ?, ?)"
+_PUT_NAME: Final = "INSERT OR REPLACE INTO names VALUES (?, ?, ?, ?)"
+_CHANGE_NAME: Final = "UPDATE names SET parent = ?, name = ?, inode = ? WHERE id = ?"
+_MOVE_NAME: Final = "UPDATE OR REPLACE names SET parent = ?, name = ? WHERE id = ?"
+_DELETE_NAME: Final = "DELETE FROM names WHERE id = ?"
+
+_KINDS: Final = {kind.value: kind for kind in Kind}
+_UNKNOWN: Final[Any] = object()
+
+
+class Record(NamedTuple):
+    """A row of `documents`."""
+
+    node: Node
+    edit: int
+    synced: int
+    changed_ns: int
+    touched_ns: int
+    is_new: bool
+    """It was made in this run and nothing else refers to it: no base, no extended attribute."""
+
+    def edited(self, node: Node, now_ns: int) -> Record:
+        """The document has become `node`, by an edit that the server has to learn of. The root's are not counted."""
+        changed_ns = self.changed_ns if self.edit > self.synced else now_ns
+        edit = self.edit + (node.inode != ROOT_INODE)
+        return Record(node, edit, self.synced, changed_ns, now_ns, self.is_new)
+
+
+class Link(NamedTuple):
+    """A row of `names`, but for the name."""
+
+    cookie: int
+    inode: Inode
+
+
+class _Move(NamedTuple):
+    """What became of a row of `names`."""
+
+    was: tuple[int, bytes, Inode] | None
+    """As the database has the row; None: not at all."""
+    now: tuple[int, bytes, Inode] | None
+
+
+class TreeCache(Backlog):
+    """Rows of `documents` and `names`."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._db = ledger.documents
+        self._db.backlog = self
+        self._nodes: dict[int, Record | None] = {}
+        """None: its row is to be deleted."""
+        self._names: dict[tuple[int, bytes], Link | None] = {}
+        """None: there is no such name."""
+        self._whole: set[int] = set()
+        """Directories made in this run, of which each name is in `_names`: what is not there need not be asked for."""
+        self._changed: dict[int, bool] = {}
+        """Nodes that the database has not been told of, and whether it has the row at all."""
+        self._moved: dict[int, _Move] = {}
+        """Names that the database has not been told of, by cookie."""
+        self._stirred: dict[int, set[int]] = {}
+        """Directories that these names are in, or were."""
+        self._log: list[tuple[dict[Any, Any], Any, Any]] = []
+        """What the current transaction overwrote here: table, key, former value."""
+        self._newest = int(ledger.one(self._db, "SELECT COALESCE(MAX(id), 0) FROM names")[0])
+
+    # --- looking ----------------------------------------------------------------------------------------
+
+    def find(self, inode: int) -> Record | None:
+        """The row of a node; None when there is none, or its own document has not come yet."""
+        record = self._nodes.get(inode, _UNKNOWN)
+        if record is _UNKNOWN:
+            self._make_room()
+            row = self._ledger.peek(self._db, _NODE, inode)
+            record = None if row is None or not row[2] else self._learn(row)
+        found: Record | None = record
+        return found
+
+    def child(self, parent: int, name: bytes) -> Link | None:
+        """What has a name; None when it is free."""
+        link = self._names.get((parent, name), _UNKNOWN)
+        if link is _UNKNOWN:
+            if parent in self._whole:
+                return None
+            self._make_room()
+            row = self._ledger.peek(self._db, _CHILD, parent, name)
+            link = None if row is None else Link(row[0], row[1])
+            if row is not None and row[1] not in self._nodes:
+                self._learn(row[1:])
+            self._names[parent, name] = link
+        found: Link | None = link
+        return found
+
+    def _learn(self, row: Any) -> Record:
+        record = Record._make((node_of(row[:-4]), *row[-4:], False))
+        self._nodes[record.node.inode] = record
+        return record
+
+    def _make_room(self) -> None:
+        if len(self._nodes) + len(self._names) > MAX_KNOWN + 2 * self.waiting:
+            self.shed()
+
+    def newest(self, row: Any) -> Node:
+        """The node of a row of `COLUMNS`, with what waits."""
+        record = self._nodes.get(row[0])
+        return node_of(row) if record is None else record.node
+
+    def directory_of(self, inode: int) -> Inode | None:
+        """The parent of a directory; None when it has no name."""
+        for cookie, parent in self._ledger.peek_all(self._db, "SELECT id, parent FROM names WHERE inode = ?", inode):
+            if cookie not in self._moved:
+                return Inode(parent)
+        return next((Inode(now[0]) for _, now in self._moved.values() if now is not None and now[2] == inode), None)
+
+    # --- changing ---------------------------------------------------------------------------------------
+
+    def insert(self, record: Record) -> None:
+        """One more row of `documents`."""
+        node = record.node
+        self._db.tell(_INSERT, _row_of(record))
+        if node.kind is Kind.DIRECTORY and record.is_new:
+            self._whole.add(node.inode)
+        if not self._db.in_step:
+            self._set(self._changed, node.inode, False)
+        self._set(self._nodes, node.inode, record)
+
+    def change(self, record: Record) -> None:
+        """A row of `documents` has other attributes."""
+        inode = record.node.inode
+        self._db.tell(_UPDATE, _changes_of(record))
+        if not self._db.in_step and inode not in self._changed:
+            self._set(self._changed, inode, True)
+        self._set(self._nodes, inode, record)
+
+    def delete(self, inode: int) -> None:
+        """A row of `documents` goes."""
+        self._db.tell(_DELETE, (inode,))
+        if self._db.in_step or self._changed.get(inode) is False:
+            self._unset(self._changed, inode)
+            self._unset(self._nodes, inode)
+        else:
+            self._set(self._changed, inode, True)
+            self._set(self._nodes, inode, None)
+
+    def add_name(self, parent: Inode, name: bytes, inode: Inode) -> None:
+        """A free name gets a node."""
+        self._newest += 1
+        self._db.tell(_ADD_NAME, (self._newest, parent, name, inode))
+        self._set(self._names, (parent, name), Link(self._newest, inode))
+        self._move(self._newest, None, (parent, name, inode))
+
+    def delete_name(self, parent: Inode, name: bytes) -> None:
+        """A name that there is becomes free."""
+        cookie, inode = self._link(parent, name)
+        self._db.tell(_DELETE_NAME, (cookie,))
+        self._set(self._names, (parent, name), None)
+        self._move(cookie, (parent, name, inode), None)
+
+    def move_name(self, old: tuple[Inode, bytes], new: tuple[Inode, bytes]) -> None:
+        """A name becomes another one, which is free."""
+        cookie, inode = self._link(*old)
+        self._db.tell(_CHANGE_NAME, (*new, inode, cookie))
+        self._set(self._names, old, None)
+        self._set(self._names, new, Link(cookie, inode))
+        self._move(cookie, (*old, inode), (*new, inode))
+
+    def repoint(self, parent: Inode, name: bytes, inode: Inode) -> None:
+        """A name that there is gets another node."""
+        cookie, former = self._link(parent, name)
+        self._db.tell(_CHANGE_NAME, (parent, name, inode, cookie))
+        self._set(self._names, (parent, name), Link(cookie, inode))
+        self._move(cookie, (parent, name, former), (parent, name, inode))
+
+    def _link(self, parent: Inode, name: bytes) -> Link:
+        link = self.child(parent, name)
+        assert link is not None
+        return link
+
+    def _move(self, cookie: int, was: tuple[int, bytes, Inode] | None, now: tuple[int, bytes, Inode] | None) -> None:
+        if self._db.in_step:
+            return
+        for place in (was, now):
+            if place is not None:
+                self._stir(place[0], cookie)
+        former = self._moved.get(cookie)
+        if former is not None:
+            was = former.was
+        if was is None and now is None:
+            self._unset(self._moved, cookie)
+        else:
+            self._set(self._moved, cookie, _Move(was, now))
+
+    def _stir(self, parent: int, cookie: int) -> None:
+        stirred = self._stirred.get(parent)
+        if stirred is None:
+            self._stirred[parent] = {cookie}
+        else:
+            stirred.add(cookie)
+
+    def _set(self, table: dict[Any, Any], key: Any, value: Any) -> None:
+        self._log.append((table, key, table.get(key, _UNKNOWN)))
+        table[key] = value
+
+    def _unset(self, table: dict[Any, Any], key: Any) -> None:
+        if key in table:
+            self._log.append((table, key, table.pop(key)))
+
+    # --- as a backlog -----------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Rows that the database has to be told of."""
+        return len(self._changed) + len(self._moved)
+
+    def undo(self) -> None:
+        """Take back what the current transaction changed."""
+        for table, key, former in reversed(self._log):
+            if former is _UNKNOWN:
+                table.pop(key, None)
+            else:
+                table[key] = former
+        self._log.clear()
+
+    def keep(self) -> None:
+        """What the current transaction changed stays."""
+        self._log.clear()
+
+    def forget(self) -> None:
+        """The database may know better, or is told again by the journal."""
+        if self._nodes or self._names:
+            for table in (self._nodes, self._names, self._whole, self._changed, self._moved, self._stirred):
+                table.clear()
+        self._log.clear()
+
+    def shed(self) -> None:
+        """Remember only what waits."""
+        places = {place[:2] for move in self._moved.values() for place in move if place is not None}
+        for inode in [inode for inode in self._nodes if inode not in self._changed]:
+            del self._nodes[inode]
+        for place in [place for place in self._names if place not in places]:
+            if self._names.pop(place) is not None:
+                self._whole.discard(place[0])
+
+    def settle(self, most: int | None = None) -> None:
+        """Tell the database of all rows that wait, or of the `most` of each table that wait longest."""
+        if self._changed:
+            self._settle_nodes(list(islice(self._changed, most)))
+        if self._moved:
+            self._settle_names(list(islice(self._moved, most)))
+
+    def settle_directory(self, parent: int) -> None:
+        """Tell the database of the names in one directory, and of what has them."""
+        cookies = self._stirred.pop(parent, None)
+        if not cookies:
+            return
+        if self._log:
+            self._db.begin()
+            return
+        self._settle_names([cookie for cookie in cookies if cookie in self._moved])
+
+    def _settle_nodes(self, inodes: list[int]) -> None:
+        inserts, updates, deletes = [], [], []
+        for inode in inodes:
+            record = self._nodes[inode]
+            if record is None:
+                deletes.append((inode,))
+            elif self._changed[inode]:
+                updates.append(_changes_of(record))
+            else:
+                inserts.append(_row_of(record))
+        self._db.many(_DELETE, deletes)
+        self._db.many(_UPDATE, updates)
+        self._db.many(_INSERT, inserts)
+        for inode in inodes:
+            del self._changed[inode]
+            if self._nodes[inode] is None:
+                del self._nodes[inode]
+
+    def _settle_names(self, cookies: list[int]) -> None:
+        moves = [(cookie, self._moved[cookie]) for cookie in cookies]
+        # A name that the database has must lead to a node there: it is looked for with both together.
+        named = {move.now[2]: None for _, move in moves if move.now is not None}
+        self._settle_nodes([inode for inode in named if self._changed.get(inode) is False])
+        deletes, inserts, changes = [], [], []
+        for cookie, (was, now) in moves:
+            if now is None:
+                deletes.append((cookie,))
+            elif was is not None and was[2] == now[2]:
+                changes.append((*now[:2], cookie))
+            else:
+                inserts.append((cookie, *now))
+        self._db.many(_DELETE_NAME, deletes)
+        # Or replace: the name may still be that of another row, which waits too and has given it up.
+        if self._db.many(_MOVE_NAME, changes) < len(changes):
+            inserts.extend((cookie, *now) for cookie, (was, now) in moves if was is not None and now is not None)
+        self._db.many(_PUT_NAME, inserts)
+        for cookie in cookies:
+            del self._moved[cookie]
+        if not self._moved:
+            self._stirred.clear()
+
+
+def node_of(row: Any) -> Node:
+    """The node of a row of `COLUMNS`."""
+    inode, doc_id, kind, *others, deleted = row
+    return Node._make((inode, doc_id, _KINDS[kind], *others, bool(deleted)))
+
+
+def _row_of(record: Record) -> tuple[Value, ...]:
+    node, edit, synced, changed_ns, touched_ns, _ = record
+    return (*node[:2], node.kind.value, *node[3:16], int(node.deleted), edit, synced, changed_ns, touched_ns)
+
+
+def _changes_of(record: Record) -> tuple[Value, ...]:
+    node, edit, _, changed_ns, touched_ns, _ = record
+    return (
+        *node[3:6],
+        *node[7:13],
+        *(node.content, int(node.deleted), edit, changed_ns, touched_ns, node.inode),
+    )
