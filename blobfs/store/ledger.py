@@ -336,11 +336,7 @@ class Ledger:
             raise refusal(database.path, error) from error
 
     def tick(self) -> None:
-        """Empty the backlogs, commit a batch that is old enough, see to the log. For a worker, once a second.
-
-        Raises:
-            NoSpace.
-        """
+        """Empty the backlogs, commit an old batch, see to the log. For a worker, once a second. Raises NoSpace."""
         for database in self._databases:
             # What is added meanwhile is for the next time.
             for _ in range(0, database.backlog.waiting, SLICE):
