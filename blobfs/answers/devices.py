@@ -76,7 +76,7 @@ class DeviceAnswers:
                 tokens = await list_tokens(self._client)
             except RemoteError:
                 tokens = None
-        claimed = {number for card in cards for number in _tokens_of(card, tokens or [], cards)}
+        claimed = _claimed(tokens or [], cards)
         access = [_access_json(token) for token in tokens or () if token.token_id not in claimed and not token.is_own]
         devices = [self._card_json(card) for card in cards]
         own_first = sorted(devices, key=lambda entry: (not entry["this"], entry["name"]))
@@ -113,7 +113,7 @@ class DeviceAnswers:
             tokens = await list_tokens(self._client)
         except BlobNotFound:
             raise UsageError(_OLD) from None
-        claimed = {number for card in cards for number in _tokens_of(card, tokens, cards)}
+        claimed = _claimed(tokens, cards)
         loose = {str(token.token_id): token for token in tokens if token.token_id not in claimed}
         found = [card for card in cards if which in (card.name, card.device)]
         if not found and which in loose:
@@ -134,6 +134,11 @@ class DeviceAnswers:
             raise UsageError("this device uses that token itself")
         await revoke_token(self._client, token.token_id)
         return {"revoked": f"token {token.token_id}", "id": None, "tokens": 1}
+
+
+def _claimed(tokens: list[Token], cards: list[Card]) -> set[int]:
+    """The tokens that are shown as devices. Who was put out has none: what bears its name is somebody in hiding."""
+    return {number for card in cards if not card.revoked for number in _tokens_of(card, tokens, cards)}
 
 
 def _tokens_of(card: Card, tokens: list[Token], cards: list[Card]) -> list[int]:

@@ -179,7 +179,10 @@ class Session:
         for inode in self._open.elements():
             self._desk.leave(inode)
         for content in self._staged:
-            self._desk.abandon(content)
+            try:
+                self._desk.abandon(content)
+            except BlobfsError as error:
+                log.warning("what a program staged is not given back before the next start: %s", error)
 
 
 def _unknown() -> UsageError:
@@ -251,7 +254,8 @@ class _Peer:
                 if answer is None:
                     return
                 await self._stream.send_all(answer)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, BlobfsError, ValueError, TypeError, IndexError):
+        # In groups too, as nurseries raise them.
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, BlobfsError, ValueError, TypeError, LookupError):
             log.info("a program's connection ended in the middle of something")
         finally:
             with trio.CancelScope(shield=True):

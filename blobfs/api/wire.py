@@ -52,7 +52,9 @@ def unpack(payload: bytes) -> Any:
 def pack_error(error: BlobfsError) -> bytes:
     """The answer that tells an error."""
     details = [error.content, error.offset, error.length] if isinstance(error, BytesAbsent) else []
-    return pack([False, type(error).__name__, str(error), details])
+    # Names that are no UTF-8 may be in the sentence.
+    sentence = str(error).encode("utf-8", "backslashreplace").decode()
+    return pack([False, type(error).__name__, sentence, details])
 
 
 def result_of(answer: Any) -> Any:

@@ -97,10 +97,16 @@ class _Copying:
             entries = sorted(found, key=lambda entry: entry.name)
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                self._guarded(self.folder, Path(entry.path), target / entry.name)
+                self._guarded(self._inner, Path(entry.path), target / entry.name)
             else:
                 self._guarded(self.one, Path(entry.path), target / entry.name)
         shutil.copystat(source, target)
+
+    def _inner(self, source: Path, target: Path) -> None:
+        # A link of an earlier copy, where a folder is now, would lead out of the target.
+        if target.is_symlink():
+            raise FileExistsError(errno.EEXIST, "a link of that name is there, and is not followed")
+        self.folder(source, target)
 
     def _guarded(self, act: Callable[[Path, Path], None], source: Path, target: Path) -> None:
         try:

@@ -91,7 +91,9 @@ async def _receive(stream: trio.SocketStream, connection: h11.Connection) -> Req
         return None
     except (h11.RemoteProtocolError, TooLarge, ValueError):
         if connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            await _send(stream, connection, Response(400, {"Connection": "close"}, b"This is no request.\n"))
+            refusal = Response(400, {"Connection": "close"}, b"This is no request.\n")
+            # HEAD is answered without a body, also when it came with a broken one.
+            await _send(stream, connection, refusal, with_body=head is None or head.method != b"HEAD")
         return None
 
 

@@ -366,11 +366,14 @@ _NO_URL: Final = "the server's address is no URL; it looks like https://host or 
 def _checked_url(url: str) -> str:
     try:
         parsed = httpx.URL(url)
+        host = parsed.host
+        # What looks the name up stumbles over labels that are empty or too long, long after this.
+        parsed.raw_host.decode("ascii").encode("idna")
     except (httpx.InvalidURL, TypeError, ValueError):
         raise UsageError(_NO_URL) from None
-    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo or parsed.query:
+    if parsed.scheme not in ("http", "https") or not host or parsed.userinfo or parsed.query:
         raise UsageError(_NO_URL)
-    if parsed.scheme == "http" and not _is_loopback(parsed.host):
+    if parsed.scheme == "http" and not _is_loopback(host):
         raise UsageError("plain http is for servers on this machine only; use the server's https address")
     return url.rstrip("/")
 

@@ -27,6 +27,8 @@ from blobfs.values.nodes import ROOT_INODE, Content, Node
 
 DIRECTORY: Final = b"Incoming"
 HIDDEN: Final = b"incoming"
+MAX_COUNT: Final = 1 << 31
+"""Of tries to take one item."""
 MAX_FAILURES: Final = 1000
 """Failures that are kept: anybody who has an address can make more."""
 
@@ -98,8 +100,10 @@ class Arrivals:
             if former is None and len(self._documents.children(parent.doc_id)) >= MAX_FAILURES:
                 return False
             node = self._node(item_id, parent, item_id.encode("ascii"))
-            count = 1 if former is None else int(former.get("count", 0)) + 1
-            failure = {"reason": reason, "count": count, "version": version}
+            count = 0 if former is None else former.get("count")
+            # Another device wrote it, so it may be anything.
+            count = count if type(count) is int and 0 <= count < MAX_COUNT else 0
+            failure = {"reason": reason, "count": count + 1, "version": version}
             self._documents.edit(node.doc_id, time.time_ns(), content={"failure": failure})
             return True
 

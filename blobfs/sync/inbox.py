@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from blobfs.errors import BlobNotFound, BlobTooLarge, CorruptItem, IntegrityError, RemoteError, StoreError
+from blobfs.errors import BlobfsError, BlobNotFound, BlobTooLarge, CorruptItem
 from blobfs.protocol import Flag
 from blobfs.remote.box import Box
 from blobfs.remote.retry import Backoff
@@ -158,7 +158,8 @@ class Inbox:
                 if await self.take_files(on_applied):
                     wait_s = SOON_S
                 backoff.succeed()
-            except (RemoteError, StoreError, IntegrityError) as error:
+            except BlobfsError as error:
+                # Not only what a server does: another device may have put a file where a folder is needed.
                 wait_s = max(SOON_S, backoff.fail(error))
             with trio.move_on_after(wait_s):
                 await self._wake.wait()

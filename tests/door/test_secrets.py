@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from blobfs.errors import StoreDamaged, StoreMissing
+from blobfs.errors import StoreDamaged, StoreMissing, UsageError
 from blobfs.store.secrets import read_secrets, write_secrets
+from blobfs.unlock import keep_passphrase, read_kept
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
@@ -93,3 +94,14 @@ def test_a_link_is_replaced_and_its_target_left_alone(tmp_path: Path) -> None:
     write_secrets(tmp_path / "secrets.json", {"a": 1})
     assert read_secrets(tmp_path / "secrets.json") == {"a": 1}
     assert (tmp_path / "elsewhere").read_text() == "precious"
+
+
+def test_a_kept_passphrase_that_is_open_to_others_or_a_link_is_refused(tmp_path: Path) -> None:
+    keep_passphrase(tmp_path / "kept", "drawn at random")
+    assert read_kept(tmp_path / "kept") == b"drawn at random"
+    (tmp_path / "link").symlink_to("kept")
+    with pytest.raises(UsageError, match="owner and type"):
+        read_kept(tmp_path / "link")
+    (tmp_path / "kept").chmod(0o640)
+    with pytest.raises(UsageError, match="chmod 600"):
+        read_kept(tmp_path / "kept")

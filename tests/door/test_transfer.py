@@ -139,3 +139,18 @@ def test_the_log_is_shown_without_what_a_terminal_obeys(account: Desk) -> None:
     told = tell(account, "log", account.mount, "-n", "1")
     assert "blobfs.test" in told
     assert "\x1b" not in told
+
+
+def test_a_second_export_does_not_follow_a_link_that_became_a_folder(account: Desk, folder: Path) -> None:
+    outside, target = account.home / "outside", account.home / "linked"
+    outside.mkdir()
+    (folder / "out").mkdir()
+    (folder / "out" / "d").symlink_to(outside)
+    tell(account, "export", folder / "out", target)
+    # As another device may do between two runs.
+    (folder / "out" / "d").unlink()
+    (folder / "out" / "d").mkdir()
+    (folder / "out" / "d" / "authorized_keys").write_bytes(b"mine now")
+    done = account.run("export", folder / "out", target, "--again")
+    assert (done.returncode, "is not followed" in done.stderr) == (22, True), done.stderr
+    assert list(outside.iterdir()) == []

@@ -7,10 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from blobfs.account import Remote, save_remote
+from blobfs.answers.devices import DeviceAnswers
 from blobfs.devices import Devices, Register, own_token
-from blobfs.remote.tokens import list_tokens
+from blobfs.remote.tokens import list_tokens, make_token
 from blobfs.store.cards import Cards
 from blobfs.values.cards import Card
+from blobfs.values.documents import DocId, Name
+from blobfs.values.revisions import DeviceId
 from tests.sync.kit import Account, Device, converge, trio_test, until
 from tests.threats.evil import Evil, flip, on_feed
 
@@ -127,3 +130,23 @@ async def test_a_device_that_was_revoked_is_put_out_again_when_a_restored_server
         assert two.store.device not in [token.label for token in await list_tokens(one.client)]
         assert one.store.device in [token.label for token in await list_tokens(one.client)]
         assert lost.token not in repr(lost)
+
+
+@trio_test
+async def test_a_token_that_bears_the_name_of_a_device_that_was_put_out_is_shown_and_can_be_put_out(
+    account: Account,
+) -> None:
+    async with account.device("one") as one:
+        tell(one, "desk")
+        gone = DeviceId("e" * 16)
+        card = Card(gone, "gone", 1, 1, "1", 9, revoked=True)
+        one.store.documents.create(DocId("e" * 32), card.to_content(), 1, uid=0, gid=0)
+        parent = one.store.hidden.directory(b"devices")
+        one.store.documents.edit(DocId("e" * 32), 1, names=(Name(parent.doc_id, gone.encode()),))
+        # Made by a stolen device while it was let in, so that it can come back.
+        number, _ = await make_token(one.client, gone, None)
+        answers = DeviceAnswers(one.store, one.engine, one.client, Devices(one.store, one.engine, one.client))
+        shown = await answers.show({})
+        assert number in {entry["id"] for entry in shown["access"]}
+        assert (await answers.revoke({"which": str(number)}))["tokens"] == 1
+        assert number not in {token.token_id for token in await list_tokens(one.client)}

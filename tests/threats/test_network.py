@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import ipaddress
+import json
 import ssl
 import threading
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from blobfs.errors import ProtocolError, RemoteError, RemoteUnavailable, UsageError
+from blobfs.firstrun import read_invite
+from blobfs.protocol import INVITE_PREFIX
 from blobfs.remote.client import RemoteClient
 from blobfs.remote.transport import Limits
 from tests.sync.kit import Account, trio_test
@@ -200,3 +206,82 @@ async def test_headers_without_end_and_other_noise_are_a_sentence_within_the_dea
             async with RemoteClient(evil.url, account.user, account.token) as client:
                 await client.greet()
     assert time.monotonic() - began < 30
+
+
+def test_an_address_that_no_name_service_can_be_asked_for_is_a_sentence() -> None:
+    for host in (
+        "xn--zzzzzzzz",
+        "xn--.example",
+        "a..b",
+        "a" * 300,
+        "b." + "c" * 64 + ".d",
+        "[::1]evil",
+        "h:0x50",
+        "[v1.x]",
+    ):
+        with pytest.raises(UsageError, match="no URL"):
+            RemoteClient(f"https://{host}", "user", "token")
+    for url in (
+        "file:///etc/passwd",
+        "ftp://h",
+        "https://u:p@h",
+        "https://h?q",
+        "https://h:99999",
+        "http://2130706433",
+    ):
+        with pytest.raises(UsageError):
+            RemoteClient(read_invite(_invite(url)).url, "user", "token")
+
+
+def _invite(url: str) -> str:
+    body = json.dumps({"token": "t", "url": url, "user": "u", "v": 1}, separators=(",", ":")).encode()
+    return INVITE_PREFIX + base64.urlsafe_b64encode(body).rstrip(b"=").decode()
+
+
+@trio_test
+async def test_answers_before_the_answer_and_other_protocols_end_at_the_deadline(account: Account) -> None:
+    """1xx without end, a switch of protocols, two answers at once, lengths that disagree."""
+    early = b"HTTP/1.1 102 Processing\r\n\r\n"
+    good = b'HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{"version": 1}'
+    for answer in (
+        early * 100_000,
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n{}   ",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1;" + b"x" * 200_000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nX\r\n\r\n{}",
+        b"HTTP/2.0 200 OK\r\n\r\n{}",
+        b"\x16\x03\x01" * 1000,
+    ):
+        limits = Limits(connect_s=5, silence_s=2)
+        async with _saying(answer) as (url, _), RemoteClient(url, "user", "token", limits=limits) as client:
+            with pytest.raises((ProtocolError, RemoteUnavailable)), trio.fail_after(30):
+                await client.greet()
+    # What is sent behind an answer is no answer to the next question.
+    async with _saying(good + good.replace(b"200", b"403")) as (url, heard):
+        async with RemoteClient(url, "user", "token") as client:
+            await client.greet()
+            with pytest.raises((ProtocolError, RemoteUnavailable)), trio.fail_after(30):
+                await client.feed(None)
+        assert len(heard) == 2
+
+
+@asynccontextmanager
+async def _saying(answer: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A server that says `answer` to each connection's first question, and then is silent; (its URL, what it heard)."""
+    heard: list[bytes] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            heard.append(await stream.receive_some(65536))
+            await stream.send_all(answer)
+            if len(heard) > 1 or not answer.startswith(b"HTTP/1.1 200"):
+                await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        serve_tcp = partial(trio.serve_tcp, host="127.0.0.1")
+        (listener,) = await nursery.start(serve_tcp, serve, 0)
+        yield f"http://127.0.0.1:{listener.socket.getsockname()[1]}", heard
+        nursery.cancel_scope.cancel()
