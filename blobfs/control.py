@@ -66,7 +66,7 @@ async def _accept(listener: Any, commands: Mapping[str, Command]) -> None:
     places = trio.CapacityLimiter(MAX_PEERS)
     async with trio.open_nursery() as nursery:
         while True:
-            peer, _ = await listener.accept()
+            peer = await accept(listener)
             uid = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
             if uid not in (os.geteuid(), 0) or places.available_tokens < 1:
                 log.warning("a local connection was dropped: another user's, or one too many")
@@ -76,6 +76,20 @@ async def _accept(listener: Any, commands: Mapping[str, Command]) -> None:
             nursery.start_soon(
                 _attend, trio.SocketStream(peer), commands, lambda peer=peer: places.release_on_behalf_of(peer)
             )
+
+
+async def accept(listener: Any) -> Any:
+    """The next connection. What keeps the process from taking one, such as too many open files, is waited out."""
+    import trio
+
+    while True:
+        try:
+            accepted, _ = await listener.accept()
+        except OSError as error:
+            log.warning("a local connection could not be taken: %s", error.strerror)
+            await trio.sleep(1)
+        else:
+            return accepted
 
 
 async def _attend(stream: Any, commands: Mapping[str, Command], leave: Callable[[], None]) -> None:

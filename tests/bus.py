@@ -8,7 +8,16 @@ import subprocess
 import threading
 from pathlib import Path
 
-from jeepney import DBusAddress, HeaderFields, MessageType, new_error, new_method_call, new_method_return, new_signal
+from jeepney import (
+    DBusAddress,
+    HeaderFields,
+    MatchRule,
+    MessageType,
+    new_error,
+    new_method_call,
+    new_method_return,
+    new_signal,
+)
 from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
 
@@ -139,6 +148,15 @@ class Keyring:
         self._process.stdin.close()
         assert self._process.stdout is not None
         assert self._process.stdout.readline(), "the keyring does not start"
+        self._wait_until_known(bus)
+
+    def _wait_until_known(self, bus: Bus) -> None:
+        """It says that it runs before it has its name on the bus."""
+        with open_dbus_connection(bus.address) as connection:
+            changes = MatchRule(type="signal", member="NameOwnerChanged")
+            connection.send_and_get_reply(message_bus.AddMatch(changes))
+            while not connection.send_and_get_reply(message_bus.NameHasOwner("org.freedesktop.secrets")).body[0]:
+                connection.receive(timeout=PATIENCE_S)
 
     def close(self) -> None:
         self._process.kill()

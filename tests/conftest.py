@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
 import pytest
 
 
@@ -13,6 +19,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The mark that such tests carry."""
     config.addinivalue_line("markers", "long: takes minutes or gigabytes; run with --long")
+    _unmount_dead()
+
+
+def _unmount_dead() -> None:
+    """A run that was killed leaves mounts without a process in pytest's directories, which nobody can remove then."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        path, kind = line.split(" ")[1:3]
+        if not kind.startswith("fuse.blobfs") or not path.startswith(f"{tempfile.gettempdir()}/pytest-of-"):
+            continue
+        try:
+            os.stat(path)
+        except OSError as error:
+            if error.errno == errno.ENOTCONN:
+                subprocess.run(["fusermount3", "-u", "-z", path], check=False)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

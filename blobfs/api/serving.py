@@ -23,7 +23,7 @@ from blobfs.api.changes import Changes
 from blobfs.api.desk import Desk, Put, View
 from blobfs.api.loop import WAITER, Waiter
 from blobfs.api.shelf import Row
-from blobfs.control import address
+from blobfs.control import accept, address
 from blobfs.errors import BlobfsError, UsageError
 from blobfs.fs.use import Use
 
@@ -224,7 +224,7 @@ async def _accept(listener: trio.socket.SocketType, desk: Desk, listen: Listen, 
 
     async with trio.open_nursery() as nursery:
         while True:
-            accepted, _ = await listener.accept()
+            accepted = await accept(listener)
             uid = _UCRED.unpack(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
             if uid not in (os.geteuid(), 0) or peers >= MAX_PEERS:
                 log.warning("a program was turned away: another user's, or one too many")
