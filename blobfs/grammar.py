@@ -122,8 +122,17 @@ def _add_state(commands: Commands) -> None:
         commands, "recover", "mounts.recover", "send again what a server lost that was restored from a backup"
     )
     recover.add_argument("dir", metavar="DIR", type=Path, help=ANYTHING)
-    conflicts = _add(commands, "conflicts", "files.conflicts", "list the conflict copies in a folder")
-    conflicts.add_argument("path", metavar="PATH", type=Path, help=ANYTHING)
+    conflicts = _add(
+        commands,
+        "conflicts",
+        "files.conflicts",
+        "list the conflict copies in a folder, or settle one",
+        "blobfs conflicts ~/private/'letter (conflict laptop 2026-03-01 101500).odt' --keep file",
+    )
+    conflicts.add_argument("path", metavar="PATH", type=Path, help=ANYTHING + "; with --keep: a conflict copy")
+    conflicts.add_argument(
+        "--keep", choices=["file", "copy", "both"], help="which stays: the file, the copy in its place, or both"
+    )
     _add_json(conflicts)
     log = _add(commands, "log", "shell.log", "show the log of the process that holds a mount")
     log.add_argument("dir", metavar="DIR", type=Path, help=ANYTHING)
