@@ -24,12 +24,12 @@ from blobfs import control, mountpoint
 from blobfs.account import connect, load_remote, move_remote, publish_secrets
 from blobfs.answers.devices import DeviceAnswers
 from blobfs.answers.options import LOCK_AFTER, Options, parse_time
-from blobfs.answers.table import commands
+from blobfs.answers.table import CHANGES, commands
 from blobfs.api.reception import Reception
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
 from blobfs.devices import Devices
 from blobfs.embedded import EmbeddedServer
-from blobfs.errors import BlobfsError, ServerFailed, SyncTimeout
+from blobfs.errors import BlobfsError, ReadOnly, ServerFailed, SyncTimeout
 from blobfs.fs.filesystem import Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
@@ -102,6 +102,10 @@ def _plain_errors() -> Iterator[None]:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         raise error from None
+
+
+async def _refuse(question: Json) -> Json:
+    raise ReadOnly("the mount is read-only; unmount it and mount it without --read-only to change something")
 
 
 class Daemon:
@@ -218,7 +222,9 @@ class Daemon:
                     async with trio.open_nursery() as pages:
                         commands = self._commands()
                         commands["browse"] = self._browse(pages, dict(commands))
-                        async with control.serving(self._config.store, commands), self._reception.serving():
+                        # Programs write through the API: of a read-only mount there is none.
+                        api = contextlib.nullcontext() if self._config.read_only else self._reception.serving()
+                        async with control.serving(self._config.store, commands), api:
                             await self._hold_mount()
                         pages.cancel_scope.cancel()
             finally:
@@ -234,7 +240,7 @@ class Daemon:
             # A device that joins shows the account's names from its first moment, unless the server is slow or away.
             with trio.move_on_after(FIRST_LOOK_S):
                 await self._engine.first_look()
-        options = MountOptions(allow_other=self._config.allow_other)
+        options = MountOptions(allow_other=self._config.allow_other, read_only=self._config.read_only)
         await serve(self._fs, self._config.mountpoint, options, ready=self._ready, use=self._use)
 
     def _ready(self) -> None:
@@ -314,6 +320,7 @@ class Daemon:
             "publish": self._answer_publish,
             "drop-address": self._answer_drop_address,
             **{name: self._counted(command) for name, command in told.items()},
+            **(dict.fromkeys(CHANGES, _refuse) if self._config.read_only else {}),
         }
 
     def _counted(self, command: control.Command) -> control.Command:

@@ -90,6 +90,9 @@ def _add_mount(commands: Commands) -> None:
         "--allow-other", action="store_true", help="let other users of this machine in, as far as modes allow"
     )
     mount.add_argument(
+        "--read-only", action="store_true", help="let nothing be changed here; other devices' changes still arrive"
+    )
+    mount.add_argument(
         "--lock-after", metavar="MINUTES", help="end the mount when nobody has used it for so long; `off`: never"
     )
     _add_words_check(mount)
