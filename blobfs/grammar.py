@@ -146,6 +146,7 @@ def _add_state(commands: Commands) -> None:
     )
     doctor.add_argument("dir", metavar="DIR", type=Path, nargs="?", help=ANYTHING + "; default: this machine only")
     doctor.add_argument("--deep", action="store_true", help="compare the databases row by row, however large")
+    doctor.add_argument("--repair", action="store_true", help="put right what is safe to; removes no file of yours")
     doctor.add_argument("--bundle", metavar="FILE", type=Path, help="write findings and logs, without names, to FILE")
     _add_json(doctor)
     _add_sources(doctor)

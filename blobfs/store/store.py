@@ -176,6 +176,10 @@ class Store:
         """What is wrong with the store, a sentence each; empty when all is as it should be. Reads every row's head."""
         return check(self._ledger)
 
+    def mend(self) -> None:
+        """Make the databases agree where `check` says that they do not, as after an unclean end."""
+        mend(self._ledger, self._content)
+
     def sync(self) -> None:
         """On return everything acknowledged before survives power loss. Raises NoSpace.
 
