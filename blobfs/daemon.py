@@ -60,6 +60,8 @@ PATIENCE_S: Final = 30
 """Seconds that `sync --wait` without a time limit gives a server that does not answer."""
 FIRST_LOOK_S: Final = 60
 """Seconds that the first mount of a device waits for the names of what the account has."""
+COUNT_S: Final = 0.5
+"""Seconds between two counts of the names that have come."""
 PUBLISH_S: Final = 60
 """Seconds between two looks whether the wrapped secret is at the server; when it is, a look costs one local read."""
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -239,9 +241,21 @@ class Daemon:
         if self._store.tree.count() == 1:
             # A device that joins shows the account's names from its first moment, unless the server is slow or away.
             with trio.move_on_after(FIRST_LOOK_S):
-                await self._engine.first_look()
+                async with trio.open_nursery() as counting:
+                    counting.start_soon(self._count_names)
+                    await self._engine.first_look()
+                    counting.cancel_scope.cancel()
         options = MountOptions(allow_other=self._config.allow_other, read_only=self._config.read_only)
         await serve(self._fs, self._config.mountpoint, options, ready=self._ready, use=self._use)
+
+    async def _count_names(self) -> None:
+        """On a terminal, how many have come: the server does not say how many there are."""
+        from blobfs.commands.screen import Count
+
+        with Count("reading the account's names") as count:
+            while True:
+                await trio.sleep(COUNT_S)
+                count.reach(self._store.tree.count() - 1, 0)
 
     def _ready(self) -> None:
         try:
