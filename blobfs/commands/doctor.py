@@ -28,7 +28,7 @@ from blobfs.commands.screen import passing
 from blobfs.commands.scrub import Scrubber
 from blobfs.config import LOG, SECRETS, SERVER_LOG, Mount, Source
 from blobfs.control import ask
-from blobfs.errors import BlobfsError, FuseMissing, NotMounted, StoreError
+from blobfs.errors import BlobfsError, FuseMissing, NotMounted, StoreError, UsageError
 from blobfs.process import harden
 from blobfs.status import has_colour, paint, printable
 
@@ -181,7 +181,12 @@ def _write_bundle(path: Path, found: list[Finding], mount: Mount | None) -> None
         for name in (LOG, *(f"{LOG}.{number}" for number in (1, 2, 3)), SERVER_LOG):
             if text := _tail(mount.store / name):
                 parts[name] = text
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be made ({error.strerror}); name a new file in a directory that is there"
+        ) from None
     with open(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as bundle:
         for name, text in parts.items():
             data = "".join(scrubber.scrub(line) for line in text.splitlines(keepends=True)).encode()

@@ -36,7 +36,7 @@ def test_a_healthy_mount_and_what_becomes_of_it(desk: Desk, server: AccountServe
     assert "mounted" in text
     for private in ("secret plans", str(desk.home), "alice", server.url, "127.0.0.1"):
         assert private not in text
-    assert desk.run("doctor", desk.mount, "--bundle", bundle).returncode != 0  # it overwrites nothing
+    assert desk.run("doctor", desk.mount, "--bundle", bundle).returncode == 2  # it overwrites nothing
 
     server.stop()
     code, found = findings(desk)
