@@ -124,6 +124,12 @@ async def publish_secrets(client: RemoteClient, settings: Settings, body: Json) 
     remember_published(settings, body)
 
 
+async def publish_again(client: RemoteClient, settings: Settings, body: Json) -> None:
+    """As `publish_secrets`, whatever the server had before: it has lost it."""
+    settings.set(_PUBLISHED, None)
+    await publish_secrets(client, settings, body)
+
+
 async def replace_secrets(client: RemoteClient, ours: Json, fresh: Json) -> None:
     """Put `fresh`, of a new epoch, in place of what this device has as `ours`.
 

@@ -62,6 +62,8 @@ class Config:
     """Of this device, on a first run; by default the machine's."""
     background: bool = False
     allow_other: bool = False
+    read_only: bool = False
+    """Programs on this machine can change nothing; what other devices did goes on to arrive."""
     keyring: bool = False
     """Whether the passphrase is looked for in the desktop's keyring, and kept there."""
     words_check: bool = True

@@ -24,12 +24,12 @@ from blobfs import control, mountpoint
 from blobfs.account import connect, load_remote, move_remote, publish_secrets
 from blobfs.answers.devices import DeviceAnswers
 from blobfs.answers.options import LOCK_AFTER, Options, parse_time
-from blobfs.answers.table import commands
+from blobfs.answers.table import CHANGES, commands
 from blobfs.api.reception import Reception
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
 from blobfs.devices import Devices
 from blobfs.embedded import EmbeddedServer
-from blobfs.errors import BlobfsError, ServerFailed, SyncTimeout
+from blobfs.errors import BlobfsError, ReadOnly, ServerFailed, SyncTimeout
 from blobfs.fs.filesystem import Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
@@ -60,6 +60,8 @@ PATIENCE_S: Final = 30
 """Seconds that `sync --wait` without a time limit gives a server that does not answer."""
 FIRST_LOOK_S: Final = 60
 """Seconds that the first mount of a device waits for the names of what the account has."""
+COUNT_S: Final = 0.5
+"""Seconds between two counts of the names that have come."""
 PUBLISH_S: Final = 60
 """Seconds between two looks whether the wrapped secret is at the server; when it is, a look costs one local read."""
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -102,6 +104,10 @@ def _plain_errors() -> Iterator[None]:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         raise error from None
+
+
+async def _refuse(question: Json) -> Json:
+    raise ReadOnly("the mount is read-only; unmount it and mount it without --read-only to change something")
 
 
 class Daemon:
@@ -218,7 +224,9 @@ class Daemon:
                     async with trio.open_nursery() as pages:
                         commands = self._commands()
                         commands["browse"] = self._browse(pages, dict(commands))
-                        async with control.serving(self._config.store, commands), self._reception.serving():
+                        # Programs write through the API: of a read-only mount there is none.
+                        api = contextlib.nullcontext() if self._config.read_only else self._reception.serving()
+                        async with control.serving(self._config.store, commands), api:
                             await self._hold_mount()
                         pages.cancel_scope.cancel()
             finally:
@@ -233,9 +241,21 @@ class Daemon:
         if self._store.tree.count() == 1:
             # A device that joins shows the account's names from its first moment, unless the server is slow or away.
             with trio.move_on_after(FIRST_LOOK_S):
-                await self._engine.first_look()
-        options = MountOptions(allow_other=self._config.allow_other)
+                async with trio.open_nursery() as counting:
+                    counting.start_soon(self._count_names)
+                    await self._engine.first_look()
+                    counting.cancel_scope.cancel()
+        options = MountOptions(allow_other=self._config.allow_other, read_only=self._config.read_only)
         await serve(self._fs, self._config.mountpoint, options, ready=self._ready, use=self._use)
+
+    async def _count_names(self) -> None:
+        """On a terminal, how many have come: the server does not say how many there are."""
+        from blobfs.commands.screen import Count
+
+        with Count("reading the account's names") as count:
+            while True:
+                await trio.sleep(COUNT_S)
+                count.reach(self._store.tree.count() - 1, 0)
 
     def _ready(self) -> None:
         try:
@@ -314,6 +334,7 @@ class Daemon:
             "publish": self._answer_publish,
             "drop-address": self._answer_drop_address,
             **{name: self._counted(command) for name, command in told.items()},
+            **(dict.fromkeys(CHANGES, _refuse) if self._config.read_only else {}),
         }
 
     def _counted(self, command: control.Command) -> control.Command:

@@ -31,7 +31,7 @@ from blobfs.calibration import calibrate
 from blobfs.config import PASSPHRASE, SECRETS, UNFINISHED, Config
 from blobfs.devices import keep_token, own_token, was_taken
 from blobfs.embedded import HOST, add_user
-from blobfs.errors import PreconditionFailed, StoreInUse, UsageError, WrongAccount, WrongPassphrase
+from blobfs.errors import PreconditionFailed, RemoteUnavailable, StoreInUse, UsageError, WrongAccount, WrongPassphrase
 from blobfs.protocol import is_pin, parse_invite
 from blobfs.store.secrets import write_secrets
 from blobfs.store.store import Store
@@ -96,7 +96,7 @@ def make(config: Config) -> Made:
     Raises:
         UsageError, WrongPassphrase, ServerFailed, RemoteError kinds, StoreError kinds: the directory is then as before.
     """
-    with _building(config.store):
+    with _building(config.store), _telling_plainly():
         if config.connect is not None:
             remote = read_invite(config.connect, config.pin)
             account = _join_or_found(remote, config)
@@ -120,6 +120,20 @@ def make(config: Config) -> Made:
                 remember_published(store.settings, account.body)
             store.sync()
     return Made(account.unlocked, account.words, kept)
+
+
+@contextlib.contextmanager
+def _telling_plainly() -> Iterator[None]:
+    """Sync tries again by itself; a first run does not."""
+    try:
+        yield
+    except RemoteUnavailable as error:
+        if type(error) is not RemoteUnavailable:
+            raise
+        cause = str(error).partition(";")[0]
+        raise RemoteUnavailable(
+            f"{cause}, and nothing was made here; check the network and that the server runs, then mount again"
+        ) from error
 
 
 def reconnect(config: Config, unlocked: Unlocked) -> None:

@@ -90,6 +90,9 @@ def _add_mount(commands: Commands) -> None:
         "--allow-other", action="store_true", help="let other users of this machine in, as far as modes allow"
     )
     mount.add_argument(
+        "--read-only", action="store_true", help="let nothing be changed here; other devices' changes still arrive"
+    )
+    mount.add_argument(
         "--lock-after", metavar="MINUTES", help="end the mount when nobody has used it for so long; `off`: never"
     )
     _add_words_check(mount)
@@ -122,8 +125,17 @@ def _add_state(commands: Commands) -> None:
         commands, "recover", "mounts.recover", "send again what a server lost that was restored from a backup"
     )
     recover.add_argument("dir", metavar="DIR", type=Path, help=ANYTHING)
-    conflicts = _add(commands, "conflicts", "files.conflicts", "list the conflict copies in a folder")
-    conflicts.add_argument("path", metavar="PATH", type=Path, help=ANYTHING)
+    conflicts = _add(
+        commands,
+        "conflicts",
+        "files.conflicts",
+        "list the conflict copies in a folder, or settle one",
+        "blobfs conflicts ~/private/'letter (conflict laptop 2026-03-01 101500).odt' --keep file",
+    )
+    conflicts.add_argument("path", metavar="PATH", type=Path, help=ANYTHING + "; with --keep: a conflict copy")
+    conflicts.add_argument(
+        "--keep", choices=["file", "copy", "both"], help="which stays: the file, the copy in its place, or both"
+    )
     _add_json(conflicts)
     log = _add(commands, "log", "shell.log", "show the log of the process that holds a mount")
     log.add_argument("dir", metavar="DIR", type=Path, help=ANYTHING)
@@ -134,6 +146,7 @@ def _add_state(commands: Commands) -> None:
     )
     doctor.add_argument("dir", metavar="DIR", type=Path, nargs="?", help=ANYTHING + "; default: this machine only")
     doctor.add_argument("--deep", action="store_true", help="compare the databases row by row, however large")
+    doctor.add_argument("--repair", action="store_true", help="put right what is safe to; removes no file of yours")
     doctor.add_argument("--bundle", metavar="FILE", type=Path, help="write findings and logs, without names, to FILE")
     _add_json(doctor)
     _add_sources(doctor)

@@ -213,6 +213,7 @@ def _welcome(status: Status, config: Config) -> str:
         (
             f"Mounted {here}; server {status.server} ({where}). Use it like any folder; then try:",
             *(f"  {line:{width}}   {meaning}" for line, meaning in advice),
+            *(["  It is read-only: nothing in it can be changed here."] if config.read_only else []),
             *(["  Other users of this machine may enter, as far as modes allow."] if config.allow_other else []),
         )
     )
@@ -231,6 +232,8 @@ def _start_in_background(config: Config, unlocked: Unlocked) -> int:
     arguments = [os.fspath(config.mountpoint), "--store", os.fspath(config.store), "--handover", str(theirs.fileno())]
     if config.allow_other:
         arguments.append("--allow-other")
+    if config.read_only:
+        arguments.append("--read-only")
     if config.lock_after is not None:
         arguments += ["--lock-after", config.lock_after]
     with ours:

@@ -1,6 +1,7 @@
 """The part of `doctor` that needs the open store and the server: databases, keys, clock, cache, what was put aside.
 
-Changes nothing. Invariant: a finding names no file; each that is not well says what to do.
+Changes nothing, unless it is told to repair: then the server gets the wrapped secret that it lost. Invariant: a finding
+names no file; each that is not well says what to do.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import trio
 
 import blobfs
+from blobfs.account import publish_again
 from blobfs.devices import Register
 from blobfs.errors import BlobfsError, RemoteUnavailable
 from blobfs.remote.client import RemoteClient
@@ -62,7 +65,7 @@ class Health:
 
     async def answer(self, question: Json) -> Json:
         """All findings; with `deep`, databases of any size are compared row by row."""
-        deep = bool(question.get("deep"))
+        deep, repair = bool(question.get("deep")), bool(question.get("repair"))
         found = [
             Finding("version", True, f"the mount runs blobfs {blobfs.__version__}"),
             await trio.to_thread.run_sync(self._databases, deep),
@@ -77,7 +80,7 @@ class Health:
         for name, check in (
             ("server", self._server),
             ("clock", self._clock),
-            ("keys at the server", self._remote_keys),
+            ("keys at the server", partial(self._remote_keys, repair)),
             ("cache against the server", self._cache),
         ):
             found.append(await self._guarded(name, check))
@@ -185,11 +188,15 @@ class Health:
             return Finding("clock", False, text, "set the clock, for example with `timedatectl set-ntp true`")
         return Finding("clock", True, "agrees with the server's")
 
-    async def _remote_keys(self) -> Finding:
+    async def _remote_keys(self, repair: bool) -> Finding:
         found = await self._client.fetch_secret()
         name = "keys at the server"
         if found is None:
-            return Finding(name, False, "the server lacks the wrapped secret", "it is sent within a minute of a mount")
+            if not repair:
+                advice = "`blobfs doctor DIR --repair` sends it; without it no new device can join"
+                return Finding(name, False, "the server lacks the wrapped secret", advice)
+            await publish_again(self._client, self._store.settings, read_secrets(self._secrets))
+            return Finding(name, True, "repaired: the server lacked the wrapped secret")
         try:
             account = load(found[0])["account"]
         except (ValueError, KeyError):

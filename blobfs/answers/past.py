@@ -8,6 +8,7 @@ authenticated; a file whose present state the server does not have yet is not re
 from __future__ import annotations
 
 import base64
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -182,7 +183,8 @@ class Past:
                         "doc_id": doc_id,
                         "path": self._former_path(base.document),
                         "kind": base.document.kind.value,
-                        "mtime": base.document.mtime_ns / 1e9,
+                        # Of a deletion the time is its own; older versions of blobfs left the file's.
+                        "deleted": base.document.mtime_ns / 1e9,
                     }
                 )
         return page(sorted(entries, key=lambda entry: (str(entry["path"]), str(entry["doc_id"]))), question)
@@ -207,11 +209,32 @@ class Past:
         return name_to_text(b"/".join(reversed(parts)))
 
     async def undelete(self, question: Json) -> Json:
-        """A deleted file or folder comes back where it was, with the folders that it was in, or under a name beside."""
+        """A deleted file or folder comes back where it was, with the folders that it was in, or under a name beside.
+
+        A folder brings all that the trash has of it. The answer begins with the path of what was asked for.
+        """
         doc_id = DocId(text_of(question, "doc_id"))
-        restored: list[str] = []
-        await self._undelete(doc_id, restored, set())
+        inside = await trio.to_thread.run_sync(self._inside, doc_id)
+        restored, seen = list[str](), set[DocId]()
+        await self._undelete(doc_id, restored, seen)
+        restored.insert(0, restored.pop())
+        for inner in inside:
+            # One that came with another, or that the server keeps no more, stops none of the others.
+            with contextlib.suppress(NotFound):
+                await self._undelete(inner, restored, seen)
         return {"restored": restored}
+
+    def _inside(self, doc_id: DocId) -> list[DocId]:
+        """What was deleted in a folder, or in a folder that was deleted in it; folders first."""
+        children: dict[DocId, list[DocId]] = {}
+        for inner in self._store.survey.deleted():
+            base = self._store.documents.base(inner)
+            if base is not None and base.document.names:
+                children.setdefault(base.document.names[0].parent, []).append(inner)
+        found = [doc_id]
+        for folder in found:  # it grows; each document has one parent, so popping ends rings, too
+            found += children.pop(folder, ())
+        return found[1:]
 
     async def _undelete(self, doc_id: DocId, restored: list[str], seen: set[DocId]) -> None:
         base = self._store.documents.base(doc_id)

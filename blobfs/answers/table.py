@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -21,6 +22,8 @@ from blobfs.sync.engine import SyncEngine
 from blobfs.values.documents import Json
 
 Command = Callable[[Json], Awaitable[Json]]
+CHANGES: Final = ("resolve", "restore", "undelete", "copy")
+"""The questions that change a file or the tree."""
 
 
 def commands(

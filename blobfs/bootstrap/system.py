@@ -209,9 +209,9 @@ def find_postgresql() -> Path | None:
 
 PROGRAMS = tuple(
     Need(program, _is_on_path(program), {manager.program: program for manager in PACKAGE_MANAGERS})
-    for program in ("git", "make", "rsync", "tar")
+    for program in ("git", "make", "rsync", "tar", "zsh", "fish")
 )
-"""What the tests see work in a mount, beside what every machine has."""
+"""What the tests see work in a mount, or complete commands, beside what every machine has."""
 
 
 def find_missing(needs: tuple[Need, ...]) -> list[Need]:

@@ -1,7 +1,7 @@
 """`doctor`: checks of this machine, of a store, and by its mount's process; and a bundle of all that without names.
 
-Repairs only what is safe to: a mount that a killed process left is taken away. Invariant: what goes into a bundle has
-no key, token, path, file name, address or name of a person or device in it.
+A mount that a killed process left is taken away; all else is repaired only when that was asked for. Invariant: what
+goes into a bundle has no key, token, path, file name, address or name of a person or device in it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import platform
 import shutil
 import sqlite3
-import stat
 import sys
 import tarfile
 import time
@@ -24,10 +23,12 @@ from typing import Final
 from blobfs import __version__, mountpoint
 from blobfs.answers.health import Finding
 from blobfs.commands.places import mounted
+from blobfs.commands.repair import look_over
+from blobfs.commands.screen import passing
 from blobfs.commands.scrub import Scrubber
 from blobfs.config import LOG, SECRETS, SERVER_LOG, Mount, Source
 from blobfs.control import ask
-from blobfs.errors import BlobfsError, FuseMissing, NotMounted, StoreError
+from blobfs.errors import BlobfsError, FuseMissing, NotMounted, StoreError, UsageError
 from blobfs.process import harden
 from blobfs.status import has_colour, paint, printable
 
@@ -42,8 +43,9 @@ def doctor(options: argparse.Namespace) -> int:
     mount = mounted(options.dir) if options.dir is not None else None
     found = list(_machine())
     if mount is not None:
-        found += _store(mount)
-        found += _inside(mount, options)
+        found += _store(mount, repair=options.repair)
+        with passing("checking the store and the server"):
+            found += _inside(mount, options)
     healthy = all(finding.ok is not False for finding in found)
     if options.bundle is not None:
         _write_bundle(options.bundle, found, mount)
@@ -84,21 +86,20 @@ def _machine() -> Iterator[Finding]:
 # --- the store, from outside ----------------------------------------------------------------------------------------
 
 
-def _store(mount: Mount) -> Iterator[Finding]:
+def _store(mount: Mount, *, repair: bool) -> Iterator[Finding]:
     if mountpoint.is_dead(mount.mountpoint):
         mountpoint.unmount(mount.mountpoint, lazy=True)
         advice = "mount it again; `blobfs log` tells how it ended"
         yield Finding("mount point", True, "what a killed process had left there was taken away", advice)
     try:
-        mode = mount.store.stat().st_mode
+        mount.store.stat()
     except FileNotFoundError:
         yield Finding("store", False, "the store's directory is gone", "mount the disk that it is on, or restore it")
         return
-    if stat.S_IMODE(mode) & 0o077:
-        advice = f"run `chmod 700 {mount.store}`; what is in it is encrypted all the same"
-        yield Finding("store", False, "other users may look into the store's directory", advice)
-    else:
+    found = list(look_over(mount, repair=repair))
+    if not any(finding.name == "store" for finding in found):
         yield Finding("store", True, "only this user may enter it")
+    yield from found
     if not (mount.store / SECRETS).exists():
         yield Finding("keys", False, "secrets.json is missing", "copy it from a backup, or from another device's store")
     errors = sum(" ERROR " in line for line in _tail(mount.store / LOG).splitlines())
@@ -119,7 +120,7 @@ def _tail(path: Path) -> str:
 def _inside(mount: Mount, options: argparse.Namespace) -> Iterator[Finding]:
     """By the process that has the store open, or, with a passphrase, by opening it here."""
     try:
-        answer = ask(mount.store, "doctor", timeout_s=600, deep=options.deep)
+        answer = ask(mount.store, "doctor", timeout_s=600, deep=options.deep, repair=options.repair)
     except NotMounted:
         yield from _unmounted(mount, options)
         return
@@ -153,11 +154,16 @@ def _unmounted(mount: Mount, options: argparse.Namespace) -> Iterator[Finding]:
         return
     try:
         faults = store.check()
+        if faults and options.repair:
+            store.mend()
+            faults, mended = store.check(), len(faults)
+            yield Finding("mending", not faults, f"{mended} faults were found, {len(faults)} are left")
     finally:
         store.close()
     if faults:
         yield Finding(
-            "databases", False, f"{len(faults)} faults, the first: {faults[0]}", "make a bundle and report it"
+            *("databases", False, f"{len(faults)} faults, the first: {faults[0]}"),
+            "`--repair` makes the two databases agree; if it stays, make a bundle and report it",
         )
     else:
         yield Finding("databases", True, "documents agree with their bytes")
@@ -175,7 +181,12 @@ def _write_bundle(path: Path, found: list[Finding], mount: Mount | None) -> None
         for name in (LOG, *(f"{LOG}.{number}" for number in (1, 2, 3)), SERVER_LOG):
             if text := _tail(mount.store / name):
                 parts[name] = text
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be made ({error.strerror}); name a new file in a directory that is there"
+        ) from None
     with open(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as bundle:
         for name, text in parts.items():
             data = "".join(scrubber.scrub(line) for line in text.splitlines(keepends=True)).encode()

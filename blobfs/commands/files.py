@@ -67,7 +67,9 @@ def _elsewhere(body: Json) -> str:
 
 
 def conflicts(options: argparse.Namespace) -> int:
-    """`conflicts`: a line for each copy."""
+    """`conflicts`: a line for each copy; with --keep, one is settled."""
+    if options.keep is not None:
+        return _settle(inside(options.path), options.keep)
     found = place(options.path)
     entries = list(found.list("conflicts"))
     if options.json:
@@ -78,6 +80,18 @@ def conflicts(options: argparse.Namespace) -> int:
         print(f"{format_date(entry['mtime'])}  {format_bytes(entry['size']):>10}  {path}")
     if not entries:
         print("there are no conflict copies")
+    return 0
+
+
+def _settle(copy: Place, keep: str) -> int:
+    stays = copy.ask("resolve", keep="original" if keep == "file" else keep)["path"]
+    path = printable(os.fspath(copy.mount.mountpoint / stays))
+    told = {
+        "file": f"Kept {path} as it is; the copy is in the trash.",
+        "copy": f"{path} has the content of the copy; what it was is in the trash, or a version.",
+        "both": f"Kept both; the copy is {path} now.",
+    }
+    print(told[keep])
     return 0
 
 

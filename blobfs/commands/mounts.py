@@ -49,6 +49,7 @@ def mount(options: argparse.Namespace) -> int:
         device_name=_checked_name(options.device_name),
         background=options.background,
         allow_other=options.allow_other,
+        read_only=options.read_only,
         keyring=options.keyring,
         words_check=options.words_check,
         lock_after=options.lock_after,

@@ -85,7 +85,7 @@ def trash(options: argparse.Namespace) -> int:
         return 0
     for entry in entries:
         path = printable(entry["path"]) + ("/" if entry["kind"] == "directory" else "")
-        print(f"{entry['doc_id']}  {format_date(entry['mtime'])}  {path}")
+        print(f"{entry['doc_id']}  {format_date(entry['deleted'])}  {path}")
     if not entries:
         print("the trash is empty")
     return 0
@@ -100,16 +100,6 @@ def _undelete(found: Place, entries: list[Json], names: list[str]) -> int:
             raise NotFound("there is no such file in the trash; `blobfs trash DIR` lists what is")
         if len(wanted) > 1:
             raise UsageError("several deleted files had that path; name one by its id")
-        inner = str(wanted[0]["path"])
-        below = [entry for entry in entries if str(entry["path"]).startswith(inner + "/")]
-        # What is inside a folder brings the folder back, too; an empty one comes by itself.
-        for entry in [*wanted, *below]:
-            try:
-                answer = found.ask("undelete", doc_id=entry["doc_id"])
-            except NotFound:
-                if entry is wanted[0]:
-                    raise
-                continue
-            for path in answer["restored"]:
-                print(f"Restored {printable(os.fspath(found.mount.mountpoint / path))}.")
+        for path in found.ask("undelete", doc_id=wanted[0]["doc_id"], timeout_s=None)["restored"]:
+            print(f"Restored {printable(os.fspath(found.mount.mountpoint / path))}.")
     return 0

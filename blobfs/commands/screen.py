@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final, Self, TextIO
 
@@ -69,9 +70,7 @@ class Bar:
         now = time.monotonic()
         if self._live and now - self._start > _SILENT_S and now - self._drawn > _DRAW_S:
             self._drawn = now
-            with contextlib.suppress(OSError):
-                self._stream.write("\r\x1b[2K" + self.line(now - self._start)[: self._width() - 1])
-                self._stream.flush()
+            _write(self._stream, "\r\x1b[2K" + self.line(now - self._start)[: self._width() - 1])
 
     def reach(self, done: int, total: int) -> None:
         """So much is done by now, of a total that may have grown."""
@@ -93,15 +92,54 @@ class Bar:
     def clear(self) -> None:
         """Make room for ordinary output."""
         if self._drawn:
-            with contextlib.suppress(OSError):
-                self._stream.write("\r\x1b[2K")
-                self._stream.flush()
+            _write(self._stream, "\r\x1b[2K")
 
     def _width(self) -> int:
         try:
             return os.get_terminal_size(self._stream.fileno()).columns or 80
         except OSError:
             return 80
+
+
+class Count(Bar):
+    """Progress over a number of things of which nobody knows how many there will be."""
+
+    def __init__(self, what: str, stream: TextIO | None = None) -> None:
+        super().__init__(what, 0, stream)
+
+    def line(self, passed_s: float) -> str:
+        """As it is drawn."""
+        return f"{self._what}: {self.done:,} so far, {self.done / max(passed_s, 0.001):,.0f}/s, {format_time(passed_s)}"
+
+
+@contextlib.contextmanager
+def passing(what: str, stream: TextIO | None = None) -> Iterator[None]:
+    """Show what lasts, and for how long by now, while the block runs; nothing for what ends within a second."""
+    stream, ended, start = stream or sys.stderr, threading.Event(), time.monotonic()
+    if not stream.isatty():
+        yield
+        return
+
+    def draw() -> None:
+        drawn, pause_s = "", _SILENT_S
+        while not ended.wait(pause_s):
+            drawn, pause_s = f"\r\x1b[2K{what}, {format_time(time.monotonic() - start)}", _LOOK_S
+            _write(stream, drawn)
+        _write(stream, "\r\x1b[2K" if drawn else "")
+
+    drawing = threading.Thread(target=draw, name="passing", daemon=True)
+    drawing.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        drawing.join()
+
+
+def _write(stream: TextIO, text: str) -> None:
+    with contextlib.suppress(OSError):
+        stream.write(text)
+        stream.flush()
 
 
 def format_time(seconds: float) -> str:

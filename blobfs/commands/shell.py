@@ -41,6 +41,10 @@ def _options(made: argparse.ArgumentParser) -> list[argparse.Action]:
     return [entry for entry in made._actions if entry.option_strings and entry.help != argparse.SUPPRESS]
 
 
+def _positionals(made: argparse.ArgumentParser) -> list[argparse.Action]:
+    return [entry for entry in made._actions if not entry.option_strings]
+
+
 def _words(made: argparse.ArgumentParser) -> list[str]:
     return [word for entry in _options(made) for word in entry.option_strings if word.startswith("--")]
 
@@ -90,25 +94,48 @@ def _zsh() -> Iterator[str]:
     yield "    if (( CURRENT == 2 )); then _describe command commands; return; fi"
     yield "    case $words[2] in"
     for name, (made, _) in commands.items():
-        yield f"        {name}) _arguments {' '.join(_words(made))} '*:file:_files' ;;"
+        yield f"        {name}) _arguments {' '.join(_zsh_words(made))} ;;"
     yield "    esac"
     yield "}"
-    yield "compdef _blobfs blobfs"
+    # Read by `source`, or as a file `_blobfs` in $fpath, which is run by the first completion itself.
+    yield 'if [ "$funcstack[1]" = _blobfs ]; then _blobfs "$@"; else compdef _blobfs blobfs; fi'
+
+
+def _zsh_words(made: argparse.ArgumentParser) -> Iterator[str]:
+    """What `_arguments` takes: options with their sentences, then what is no option. The first word is the command."""
+    for entry in _options(made):
+        text = _quoted(entry.help or "").replace("[", "(").replace("]", ")")
+        for word in entry.option_strings:
+            if word.startswith("--"):
+                value = f"({' '.join(map(str, entry.choices))})" if entry.choices else "_files"
+                yield f"'{word}[{text}]'" if entry.nargs == 0 else f"'{word}=[{text}]:{entry.dest}:{value}'"
+    yield "'1: :'"
+    for place, entry in enumerate(_positionals(made), start=2):
+        if entry.choices:
+            yield f"'{place}:{entry.dest}:({' '.join(map(str, entry.choices))})'"
+    yield "'*:file:_files'"
 
 
 def _fish() -> Iterator[str]:
     yield "# blobfs: completion for fish"
     for name, (made, text) in _commands().items():
-        yield f"complete -c blobfs -n __fish_use_subcommand -a {name} -d '{_quoted(text)}'"
+        yield f"complete -c blobfs -f -n __fish_use_subcommand -a {name} -d '{_quoted(text)}'"
+        seen = f"complete -c blobfs -n '__fish_seen_subcommand_from {name}'"
         for entry in _options(made):
             long = next((word[2:] for word in entry.option_strings if word.startswith("--")), None)
             if long is not None:
-                help_text = _quoted((entry.help or "").replace("%%", "%"))
-                yield f"complete -c blobfs -n '__fish_seen_subcommand_from {name}' -l {long} -d '{help_text}'"
+                value = "" if entry.nargs == 0 else " -r"
+                if entry.choices:
+                    value = f" -x -a '{' '.join(map(str, entry.choices))}'"
+                yield f"{seen} -l {long}{value} -d '{_quoted(entry.help or '')}'"
+        for entry in _positionals(made):
+            if entry.choices:
+                only = " -f" if len(_positionals(made)) == 1 else ""
+                yield f"{seen}{only} -a '{' '.join(map(str, entry.choices))}'"
 
 
 def _quoted(text: str) -> str:
-    return text.replace("'", "").replace(":", " -")
+    return text.replace("%%", "%").replace("'", "\N{RIGHT SINGLE QUOTATION MARK}").replace(":", " -")
 
 
 # --- the manual page --------------------------------------------------------------------------------------------------

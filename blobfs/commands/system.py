@@ -125,6 +125,8 @@ def from_mount(arguments: list[str]) -> list[str]:
             found += ["--passphrase-file", value]
         elif option == "allow_other":
             found.append("--allow-other")
+        elif option == "ro":
+            found.append("--read-only")
         elif option not in _IGNORED and not name.startswith(("x-", "X-", "comment")):
             raise UsageError(f"blobfs has no mount option {option}; docs/CLI.md lists those that it has")
     _check_made(choose_store(resolve(Path(given.dir)), store))

@@ -36,6 +36,8 @@ class MountOptions:
 
     allow_other: bool = False
     """Other users may enter; owners and modes decide what they may do there."""
+    read_only: bool = False
+    """The kernel refuses every change with EROFS, and asks nothing of us that would be one."""
     fsname: str = "blobfs"
     """The first column of `df`."""
 
@@ -48,6 +50,8 @@ class MountOptions:
         arguments = {"nosuid", "nodev", f"subtype={SUBTYPE}", f"fsname={escape(self.fsname)}"}
         if self.allow_other:
             arguments.add("allow_other")
+        if self.read_only:
+            arguments.add("ro")
         if self.allow_other or not overrides_modes():
             arguments.add("default_permissions")
         return arguments

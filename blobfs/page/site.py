@@ -6,7 +6,6 @@ and the page's own style and script; what changes something comes by a form of t
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import re
@@ -208,27 +207,12 @@ class Site:
             await self._ask("restore", path=path, version=_number(form))
             return "That version is the newest one now.", _at(path)
         if action == "undelete":
-            restored = await self._undelete(form.get("doc_id", ""))
+            restored = (await self._ask("undelete", doc_id=form.get("doc_id", "")))["restored"]
             return f"{name_of(restored[0])} is back.", _at(restored[0].rpartition("/")[0])
         if action == "resolve":
             stays = await self._ask("resolve", path=path, keep=form.get("keep"))
             return "The conflict is resolved.", _at(stays["path"])
         raise UsageError("there is no such action")
-
-    async def _undelete(self, doc_id: str) -> list[str]:
-        """The paths of what came back: what was asked for first, and of a folder all that the trash has of it."""
-        entries, first = list[Json](), 0
-        while isinstance(first, int):
-            answer = await self._ask("trash", **{"from": first})
-            entries, first = entries + answer["entries"], answer["next"]
-        restored = (await self._ask("undelete", doc_id=doc_id))["restored"][-1:]
-        folder = next((entry["path"] for entry in entries if entry["doc_id"] == doc_id), None)
-        for entry in entries:
-            if folder is not None and entry["path"].startswith(f"{folder}/"):
-                # One that came with another, or that the server keeps no more, stops none of the others.
-                with contextlib.suppress(NotFound):
-                    restored += (await self._ask("undelete", doc_id=entry["doc_id"]))["restored"]
-        return restored
 
 
 def _at(path: str) -> str:

@@ -232,12 +232,12 @@ def trash(frame: Frame, answer: Json) -> bytes:
         tag(
             "tr",
             tag("td", tag("bdi", entry["path"] + ("/" if entry["kind"] == "directory" else ""))),
-            tag("td", moment(entry["mtime"])),
+            tag("td", moment(entry["deleted"])),
             tag("td", button(frame, "undelete", "Bring back", doc_id=entry["doc_id"])),
         )
         for entry in answer["entries"]
     ]
-    body = table(("Name", "Changed", ""), rows, "Trash") if rows else tag("p", "The trash is empty.")
+    body = table(("Name", "Deleted", ""), rows, "Trash") if rows else tag("p", "The trash is empty.")
     return draw(frame, "Trash", tag("h1", "Trash"), body, pages("trash", "", answer))
 
 

@@ -34,6 +34,10 @@ _FULL: Final = ("full", "disk I/O error")
 _FAILURES: Final = (sqlcipher3.DatabaseError, MemoryError)
 """SQLCipher answers all that follows a page that failed authentication with "out of memory"."""
 FULL: Final = "the disk that holds the store is full or failing"
+TOO_NEW: Final = (
+    "a newer blobfs wrote this store, and nothing in it was changed; update blobfs, or read the account's files with "
+    "`blobfs mount OTHER --store NEW --connect INVITE --read-only`"
+)
 
 
 class Backlog:
@@ -125,7 +129,7 @@ class Database:
         version = self.one("PRAGMA user_version", ())[0]
         if version > schema.VERSION:
             self._connection.close()
-            raise StoreTooNew(f"{self.path.name} was written by a newer blobfs; update blobfs")
+            raise StoreTooNew(TOO_NEW)
         if version == 0:
             try:
                 self._connection.executescript(f"BEGIN; {ddl}; PRAGMA user_version = {schema.VERSION}; COMMIT;")

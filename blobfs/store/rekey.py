@@ -89,13 +89,13 @@ def progress(path: Path) -> int:
 
 def _find(path: Path, page: int, keys: Keys) -> Keys:
     for epoch in keys.epochs:
-        with suppress(StoreDamaged), closing(_connect(path, page, epoch)):
+        with suppress(StoreDamaged), closing(connect(path, page, epoch)):
             return epoch
     raise StoreDamaged(f"{path.name} cannot be read with this store's key")
 
 
 def _rekey(path: Path, page: int, former: Keys, keys: Keys) -> None:
-    with closing(_connect(path, page, former)) as connection:
+    with closing(connect(path, page, former)) as connection:
         try:
             # What the last user left in the log moves into the database here, and the log goes.
             if connection.execute("PRAGMA journal_mode = DELETE").fetchone() != ("delete",):
@@ -109,7 +109,7 @@ def _rekey(path: Path, page: int, former: Keys, keys: Keys) -> None:
         raise NoSpace(_NO_SPACE)
 
 
-def _connect(path: Path, page: int, keys: Keys) -> Any:
+def connect(path: Path, page: int, keys: Keys) -> Any:
     """A connection that has read something with these keys. Raises StoreDamaged: it cannot."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC))

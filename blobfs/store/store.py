@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from blobfs.errors import NoSpace, NotFound, StoreInUse, StoreMissing, UsageError
-from blobfs.store import rekey
+from blobfs.store import rekey, upgrade
 from blobfs.store.arrivals import Arrivals
 from blobfs.store.attachments import Attachments
 from blobfs.store.blobs import Blobs
@@ -151,20 +151,23 @@ class Store:
 
     @classmethod
     def _open(cls, path: Path, keys: Keys) -> Store:
+        with holding(path):
+            was_older = upgrade.bring_up(path, keys)
         store = cls(path, keys)
         try:
-            store._resume()
+            store._resume(is_unclean=was_older)
         except BaseException:
             store.close()
             raise
         return store
 
-    def _resume(self) -> None:
+    def _resume(self, *, is_unclean: bool) -> None:
         try:
             self.tree.get(ROOT_INODE)
         except NotFound:
             raise StoreMissing("the store was never finished; delete it and start again") from None
-        if self._ledger.unclean:
+        # Whether a store of an older version was ended in order is not known once it is one of this version.
+        if self._ledger.unclean or is_unclean:
             mend(self._ledger, self._content)
         for inode in self.tree.orphans():
             self.tree.purge(inode)
@@ -172,6 +175,10 @@ class Store:
     def check(self) -> list[str]:
         """What is wrong with the store, a sentence each; empty when all is as it should be. Reads every row's head."""
         return check(self._ledger)
+
+    def mend(self) -> None:
+        """Make the databases agree where `check` says that they do not, as after an unclean end."""
+        mend(self._ledger, self._content)
 
     def sync(self) -> None:
         """On return everything acknowledged before survives power loss. Raises NoSpace.

@@ -165,9 +165,10 @@ def _build(keys: Keys, outgoing: Outgoing, ids: dict[int, BlobId], padded: bool)
 
 
 def _tombstone(outgoing: Outgoing) -> Document:
-    """What a deletion says: where the document was, so that it can come back when somebody needs it."""
+    """What a deletion says: where the document was, so that it can come back, and when it went."""
     assert outgoing.base is not None
-    return replace(outgoing.base.document, attachment=None, content={}, xattrs={})
+    gone_ns = outgoing.local.node.ctime_ns
+    return replace(outgoing.base.document, attachment=None, content={}, xattrs={}, mtime_ns=gone_ns)
 
 
 def has_bytes_of(store: Store, local: Local, attachment: Attachment) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ def test_a_healthy_mount_and_what_becomes_of_it(desk: Desk, server: AccountServe
     assert "mounted" in text
     for private in ("secret plans", str(desk.home), "alice", server.url, "127.0.0.1"):
         assert private not in text
-    assert desk.run("doctor", desk.mount, "--bundle", bundle).returncode != 0  # it overwrites nothing
+    assert desk.run("doctor", desk.mount, "--bundle", bundle).returncode == 2  # it overwrites nothing
 
     server.stop()
     code, found = findings(desk)
@@ -43,8 +45,9 @@ def test_a_healthy_mount_and_what_becomes_of_it(desk: Desk, server: AccountServe
     desk.store.chmod(0o755)
     code, found = findings(desk)
     assert (code, found["store"]["ok"]) == (23, False)
-    assert "chmod 700" in found["store"]["advice"]
-    desk.store.chmod(0o700)
+    assert "--repair" in found["store"]["advice"]
+    code, found = findings(desk, "--repair")
+    assert (code, found["store"]["ok"], desk.store.stat().st_mode & 0o777) == (0, True, 0o700)
 
     end(desk.status()["pid"])
     code, found = findings(desk, "--passphrase-file", desk.passphrase)
@@ -90,3 +93,37 @@ def test_sentences_and_equal_things_stay_recognisable() -> None:
     assert scrubber.scrub("/some/mount is in use") == "<MOUNT> is in use"
     trace = '  File "/home/alice/venv/lib/blobfs/fs/filesystem.py", line 12, in read\n'
     assert scrubber.scrub(trace) == "  File <blobfs/fs/filesystem.py>, line 12, in read\n"
+
+
+def test_what_is_safe_is_repaired_when_it_is_asked_for(desk: Desk, server: AccountServer) -> None:
+    desk.up("--connect", server.command("user", "add", "alice")["invite"])
+    (desk.mount / "file").write_text("kept")
+    assert desk.run("sync", desk.mount, "--wait", "--timeout", "60").returncode == 0
+    end(desk.status()["pid"])
+    second, unfinished = desk.store / "secrets.json.old", desk.store / f".secrets.json.{'0' * 16}"
+    second.unlink(missing_ok=True)
+    unfinished.touch()
+    os.utime(unfinished, (0, 0))
+    (desk.store / "documents.db").chmod(0o644)
+    (desk.store / "mine.txt").write_text("not of blobfs")
+    (desk.store / "mine.txt").chmod(0o600)
+    assert (desk.store / "control").exists()
+    broken = {"files", "second copy", "socket", "leftovers"}
+    before = {path.name for path in desk.store.iterdir()}
+    code, found = findings(desk)
+    assert code == 23
+    assert {name for name, finding in found.items() if finding["ok"] is False} == {"files"}
+    assert all("--repair" in found[name]["advice"] for name in broken)
+    assert {path.name for path in desk.store.iterdir()} == before
+    code, found = findings(desk, "--repair", "--passphrase-file", desk.passphrase)
+    assert (code, {name for name in found if found[name]["text"].startswith("repaired")}) == (0, broken)
+    assert {path.name for path in desk.store.iterdir()} >= {"mine.txt", "secrets.json", "secrets.json.old"}
+    assert findings(desk)[0] == 0
+
+    desk.up()
+    assert (desk.mount / "file").read_text() == "kept"
+    with contextlib.closing(sqlite3.connect(server.data / "catalog.db", isolation_level=None)) as catalog:
+        catalog.execute("DELETE FROM secrets")
+    assert findings(desk)[1]["keys at the server"]["ok"] is False
+    assert findings(desk, "--repair")[1]["keys at the server"]["text"].startswith("repaired")
+    assert findings(desk)[1]["keys at the server"]["ok"] is True

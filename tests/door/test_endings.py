@@ -120,3 +120,29 @@ def test_an_embedded_server_whose_port_is_taken_moves(desk: Desk) -> None:
         desk.up()
         assert desk.status()["server"] != before
         wait_until(lambda: desk.status()["state"] == "mounted")
+
+
+def test_a_read_only_mount_is_read_and_lets_nothing_be_changed(desk: Desk) -> None:
+    desk.up()
+    (desk.mount / "file").write_text("before")
+    assert desk.run("sync", desk.mount, "--wait").returncode == 0
+    (desk.mount / "gone").touch()
+    (desk.mount / "gone").unlink()
+    assert desk.run("umount", desk.mount).returncode == 0
+    desk.up("--read-only")
+    assert (desk.mount / "file").read_text() == "before"
+    for change in (
+        lambda: (desk.mount / "file").write_text("after"),
+        lambda: (desk.mount / "other").mkdir(),
+        lambda: (desk.mount / "file").unlink(),
+        lambda: (desk.mount / "file").chmod(0o600),
+        lambda: os.rename(desk.mount / "file", desk.mount / "other"),
+        lambda: os.setxattr(desk.mount / "file", "user.tag", b""),
+    ):
+        with pytest.raises(OSError, match="Read-only file system"):
+            change()
+    done = desk.run("cp", desk.mount / "file", desk.mount / "copy")
+    assert (done.returncode, "without --read-only" in done.stderr) == (22, True)
+    assert desk.run("umount", desk.mount).returncode == 0
+    desk.up()
+    assert os.listdir(desk.mount) == ["file"]

@@ -101,6 +101,25 @@ def test_conflict_copies_are_listed(account: Desk, folder: Path) -> None:
     assert [entry["path"] for entry in told(account, "conflicts", folder)] == [str(copy)]
 
 
+@pytest.mark.parametrize(
+    ("keep", "left"),
+    [
+        ("file", {"letter.txt": "mine"}),
+        ("copy", {"letter.txt": "theirs"}),
+        ("both", {"letter.txt": "mine", "letter (left 2026-01-02 030405).txt": "theirs"}),
+    ],
+)
+def test_a_conflict_is_settled_with_a_command(account: Desk, folder: Path, keep: str, left: dict[str, str]) -> None:
+    file, copy = folder / "letter.txt", folder / "letter (conflict left 2026-01-02 030405).txt"
+    file.write_text("mine")
+    copy.write_text("theirs")
+    sync(account)
+    assert account.run("conflicts", file, "--keep", keep).returncode == 22
+    tell(account, "conflicts", copy, "--keep", keep)
+    assert {found.name: found.read_text() for found in folder.iterdir()} == left
+    assert told(account, "conflicts", folder) == []
+
+
 def test_what_is_not_there_has_a_sentence_and_a_code(account: Desk, folder: Path) -> None:
     done = account.run("status", folder / "nothing")
     assert (done.returncode, done.stderr) == (22, "blobfs: there is no such file in the mount; check its spelling.\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -63,12 +64,16 @@ def test_a_deleted_folder_comes_back_with_what_was_in_it(account: Desk, folder: 
     (folder / "inner" / "ü.bin").write_bytes(content)
     (folder / "inner" / "link").symlink_to("ü.bin")
     sync(account)
+    before_s = time.time()
     shutil.rmtree(folder / "inner")
     sync(account)
     inner = f"{folder.name}/inner"
-    listed = {entry["path"]: entry["doc_id"] for entry in told(account, "trash", account.mount)}
+    listed = {entry["path"]: entry["deleted"] for entry in told(account, "trash", account.mount)}
     assert {inner, f"{inner}/ü.bin", f"{inner}/link"} <= set(listed)
-    tell(account, "trash", account.mount, "restore", inner)
+    assert before_s <= listed[f"{inner}/ü.bin"] <= listed[inner] <= time.time()
+    said = tell(account, "trash", account.mount, "restore", inner)
+    assert sorted(said.splitlines()) == sorted(f"Restored {folder / 'inner' / name}." for name in ("", "ü.bin", "link"))
+    assert (folder / "inner" / "ü.bin").stat().st_mtime < before_s
     assert (folder / "inner" / "ü.bin").read_bytes() == content
     assert (folder / "inner" / "link").read_bytes() == content
     sync(account)

@@ -81,7 +81,7 @@ def test_what_is_not_an_invite(desk: Desk, invite: str) -> None:
 def test_a_server_that_is_not_there_for_the_first_connection(desk: Desk, server: AccountServer) -> None:
     invite = server.command("user", "add", "alice")["invite"]
     server.stop()
-    refuses(desk.run(*desk.mount_arguments("--connect", invite)), 13)
+    refuses(desk.run(*desk.mount_arguments("--connect", invite)), 13, "nothing was made here")
     assert not desk.store.exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -13,7 +14,7 @@ import pytest
 
 from blobfs.commands.system import _quote, from_mount
 from blobfs.errors import UsageError
-from tests.door.conftest import PATIENCE_S, ROOT, Desk
+from tests.door.conftest import PATIENCE_S, ROOT, Desk, end, read_until
 
 
 @pytest.fixture
@@ -64,6 +65,34 @@ def test_a_service_manager_is_told_when_the_folder_is_mounted(desk: Desk) -> Non
     assert not os.path.ismount(desk.mount)
 
 
+def test_a_killed_mount_is_back_by_itself_under_a_service_manager(made: Desk) -> None:
+    """As systemd does it with the unit: started again whenever it ends with a failure, whatever is left behind."""
+    desk = made
+    text = desk.run("unit", desk.mount, "--store", desk.store, "--passphrase-file", desk.passphrase).stdout
+    assert "Restart=on-failure" in text
+    command = shlex.split(next(line for line in text.splitlines() if line.startswith("ExecStart=")).partition("=")[2])
+    loop = 'until "$@"; do echo again; done'
+    with subprocess.Popen(
+        ["sh", "-c", loop, "sh", *command], stdout=subprocess.PIPE, text=True, env=desk.environment, cwd="/"
+    ) as manager:
+        try:
+            read_until(manager, "Mounted")
+            (desk.mount / "file").write_text("kept")
+            former = desk.status()["pid"]
+            # A program keeps a file open over it; only that handle is lost.
+            held = os.open(desk.mount / "file", os.O_RDONLY)
+            end(former)
+            read_until(manager, "Mounted")
+            assert (desk.mount / "file").read_text() == "kept"
+            with pytest.raises(OSError, match="not connected"):
+                os.close(held)
+            assert desk.status()["pid"] != former
+            end(desk.status()["pid"], signal.SIGTERM)
+            assert manager.wait(PATIENCE_S) == 0
+        finally:
+            manager.kill()
+
+
 def test_mount_calls_it_as_its_helper(made: Desk) -> None:
     desk = made
     helper = desk.home / "mount.blobfs"
@@ -78,14 +107,14 @@ def test_mount_calls_it_as_its_helper(made: Desk) -> None:
     assert done.returncode == 0, done.stderr
     assert os.path.ismount(desk.mount)
     subprocess.run(["umount", str(desk.mount)], check=True)
-    refused = subprocess.run([*argv[:-1], "ro"], env=desk.environment, capture_output=True, text=True, check=False)
-    assert (refused.returncode, "no mount option ro" in refused.stderr) == (2, True)
+    refused = subprocess.run([*argv[:-1], "bind"], env=desk.environment, capture_output=True, text=True, check=False)
+    assert (refused.returncode, "no mount option bind" in refused.stderr) == (2, True)
 
 
 def test_options_of_mount_become_those_of_blobfs(made: Desk) -> None:
     store, mount = str(made.store), str(made.mount)
-    told = from_mount([store, mount, "-s", "-o", "defaults,allow_other"])
-    assert told == ["mount", mount, "--background", "--store", store, "--allow-other"]
+    told = from_mount([store, mount, "-s", "-o", "defaults,allow_other,ro"])
+    assert told == ["mount", mount, "--background", "--store", store, "--allow-other", "--read-only"]
 
 
 def test_nobody_becomes_a_user_who_is_not_there() -> None:
