@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 from urllib.parse import urlsplit
 
 import trio
+
+_REQUEST: Final = re.compile(rb"[A-Z]{3,7} /[^ ]* HTTP/1\.1\r\n")
+_UNAVAILABLE: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+)
 
 
 class Proxy:
@@ -29,6 +36,12 @@ class Proxy:
         self.moved = 0
         """Bytes that came from the server."""
         self.connections = 0
+        self.pieces_left: int | None = None
+        """Pieces of answers that still pass; then every connection is cut, and none is taken any more."""
+        self.broken = trio.Event()
+        """Set when that has happened."""
+        self.failures = 0
+        """Requests that are answered with 503 from here, and get no further."""
         self._open: set[trio.SocketStream] = set()
 
     async def serve(self, task_status: trio.TaskStatus[None]) -> None:
@@ -40,6 +53,18 @@ class Proxy:
         """Cut every connection there is."""
         for stream in list(self._open):
             await trio.aclose_forcefully(stream)
+
+    async def _may_pass(self) -> bool:
+        """Whether another piece of an answer does."""
+        if self.pieces_left is None:
+            return True
+        if self.pieces_left > 0:
+            self.pieces_left -= 1
+            return True
+        self.refusing = True
+        self.broken.set()
+        await self.cut()
+        return False
 
     async def _pass(self, client: trio.SocketStream) -> None:
         self.connections += 1
@@ -67,6 +92,12 @@ class Proxy:
                 if answers and self.delay_s:
                     await trio.sleep(self.delay_s)
                 piece = data
+                if answers and not await self._may_pass():
+                    break
+                if not answers and self.failures and _REQUEST.match(data):
+                    self.failures -= 1
+                    await source.send_all(_UNAVAILABLE)
+                    break
                 if answers and self.cut_after is not None:
                     piece = data[: max(0, self.cut_after - passed)]
                 passed += len(piece)
