@@ -168,7 +168,7 @@ class Daemon:
         )
         self._box = Box(self._client.transport, self._remote.user)
         self._inbox = Inbox(self._store, self._box)
-        self._options = Options(self._store.settings, self._engine)
+        self._options = Options(self._store.settings, self._engine, self._fs.keep_out)
         if self._config.lock_after is not None:
             self._options.set(LOCK_AFTER, parse_time(self._config.lock_after))
         self._options.apply()

@@ -12,7 +12,7 @@ BlobfsError
 ├── FileError                   what a file operation met; an errno each
 │   ├── NotFound  Exists  NotADirectory  IsADirectory  NotEmpty  NameTooLong
 │   ├── StaleHandle  InvalidArgument  FileTooBig  NoAttribute  RangeTooSmall
-│   ├── NotPermitted  NotSupported  TooManyLinks  DocumentFull
+│   ├── NotPermitted  KeptOut  NotSupported  TooManyLinks  DocumentFull
 │   └── ReadOnly
 ├── DocumentError
 │   ├── DocumentNotFound  DocumentExists
@@ -158,6 +158,10 @@ class RangeTooSmall(FileError):
 
 class NotPermitted(FileError):
     """EPERM."""
+
+
+class KeptOut(FileError):
+    """The program may read what is on this device only, and of this file something is not (EACCES)."""
 
 
 class TooManyLinks(FileError):

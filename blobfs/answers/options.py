@@ -1,4 +1,4 @@
-"""What `blobfs config` sets: limits of the cache and the line, a pause, the device's name.
+"""What `blobfs config` sets: limits of the cache and the line, a pause, who is kept out, the device's name.
 
 Owns the options' names, how their values are written, and where they are kept; the engine does what they say.
 Invariant: an option that was set is in force at once, and again after the next mount.
@@ -16,6 +16,8 @@ import trio
 from blobfs import suspend
 from blobfs.answers.paths import text_of
 from blobfs.errors import UsageError
+from blobfs.fs.keepout import PROGRAMS, KeepOut
+from blobfs.remote.transport import CONNECTIONS, MAX_CONNECTIONS, MIN_CONNECTIONS
 from blobfs.store.settings import Settings
 from blobfs.sync.engine import SyncEngine
 from blobfs.sync.evict import CacheLimits
@@ -25,6 +27,7 @@ _KEPT: Final = "door.options"
 _SIZE: Final = re.compile(r"(\d{1,15})(?:\.(\d))?\s*([kmgt]?)(?:i?b)?(?:/s)?", re.IGNORECASE)
 _UNITS: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _MAX_NAME: Final = 64
+_MAX_PROGRAMS: Final = 100
 _TIME: Final = re.compile(r"(\d{1,6})\s*(s|m|min|h|)", re.IGNORECASE)
 _SECONDS: Final = {"s": 1, "": 60, "m": 60, "min": 60, "h": 3600}
 LOCK_AFTER: Final = "lock-after"
@@ -71,6 +74,29 @@ def parse_suspend(text: str) -> bool:
     return wanted
 
 
+def parse_connections(text: str) -> int:
+    """A number of connections. Raises UsageError."""
+    count = int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0
+    if not MIN_CONNECTIONS <= count <= MAX_CONNECTIONS:
+        raise UsageError(f"a number of connections is one from {MIN_CONNECTIONS} to {MAX_CONNECTIONS}")
+    return count
+
+
+def parse_programs(text: str) -> list[str] | None:
+    """Names of programs as shell patterns, from a list with commas; None from `default`. Raises UsageError."""
+    if text.lower() == "default":
+        return None
+    patterns = [] if text.lower() in ("off", "none") else [entry.strip() for entry in text.split(",")]
+    if len(patterns) > _MAX_PROGRAMS or not all(
+        entry and len(entry) <= _MAX_NAME and entry.isprintable() and "/" not in entry for entry in patterns
+    ):
+        raise UsageError(
+            f"a list of programs has at most {_MAX_PROGRAMS} names between commas, without slashes; `off` empties it, "
+            "`default` is the one that blobfs comes with"
+        )
+    return patterns
+
+
 def parse_name(text: str) -> str:
     """A device's name. Raises UsageError."""
     name = text.strip()
@@ -93,10 +119,12 @@ OPTIONS: Final = {
     "free-disk": Option(parse_size, None, "bytes left free on the disk of the store"),
     "upload-limit": Option(parse_size, None, "bytes a second to the server"),
     "download-limit": Option(parse_size, None, "bytes a second from the server"),
+    "connections": Option(parse_connections, CONNECTIONS, "connections to the server at a time"),
     "paused": Option(parse_switch, False, "whether to leave the server alone; local work goes on"),
     "incoming": Option(parse_switch, True, "whether what senders leave becomes files in Incoming, here"),
     LOCK_AFTER: Option(parse_time, None, "lock when nobody has used it for so long: minutes, or 90s, 2h"),
     LOCK_ON_SUSPEND: Option(parse_suspend, False, "whether to lock before the machine goes to sleep"),
+    "keep-out": Option(parse_programs, None, "programs that may open only files that are here"),
     "device-name": Option(parse_name, None, "how conflict copies from this device are named"),
 }
 
@@ -104,8 +132,8 @@ OPTIONS: Final = {
 class Options:
     """The options of a store, in force."""
 
-    def __init__(self, settings: Settings, engine: SyncEngine) -> None:
-        self._settings, self._engine = settings, engine
+    def __init__(self, settings: Settings, engine: SyncEngine, keep_out: KeepOut) -> None:
+        self._settings, self._engine, self._keep_out = settings, engine, keep_out
         self.changed = trio.Event()
         """Set, and replaced by another, when an option is set."""
 
@@ -113,12 +141,15 @@ class Options:
         """Every option's value."""
         kept = self._settings.get(_KEPT, {})
         values = {name: kept.get(name, option.default) for name, option in OPTIONS.items()}
+        if values["keep-out"] is None:
+            values["keep-out"] = list(PROGRAMS)
         return values | {"device-name": self._settings.get("device_name")}
 
     def apply(self) -> None:
         """Put all of them in force. On the loop."""
         values, engine = self.values(), self._engine
-        engine.limit(up=values["upload-limit"], down=values["download-limit"])
+        engine.limit(up=values["upload-limit"], down=values["download-limit"], connections=values["connections"])
+        self._keep_out.patterns = values["keep-out"]
         cache = CacheLimits(most=values["cache-limit"], free_disk=values["free-disk"])
         engine.options = replace(engine.options, cache=cache, incoming=values["incoming"])
         engine.health.tell()

@@ -36,6 +36,8 @@ def _told(name: str, value: object) -> str:
         return "off"
     if value is True:
         return "on"
-    if not isinstance(value, int):
+    if isinstance(value, list):
+        return printable(",".join(value)) or "off"
+    if not isinstance(value, int) or name == "connections":
         return printable(str(value))
     return format_span(value) if name == "lock-after" else format_bytes(value)

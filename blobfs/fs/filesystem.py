@@ -23,10 +23,12 @@ from blobfs.errors import (
     BytesAbsent,
     FileTooBig,
     IsADirectory,
+    KeptOut,
     NotFound,
     StaleHandle,
 )
 from blobfs.fs.handles import OpenFile
+from blobfs.fs.keepout import KeepOut
 from blobfs.fs.names import Names
 from blobfs.fs.presence import Fetch, Presence
 from blobfs.fs.space import Allowance, Space, disk_of, within
@@ -84,6 +86,7 @@ class FileSystem(Names):
         """Told what the kernel must forget after a change from another device; set while mounted."""
         self.allowance: Callable[[], Allowance | None] = lambda: None
         """What the account may hold, as the server said last; None while it has not."""
+        self.keep_out = KeepOut()
         super().__init__(store)
         self._attachments = store.attachments
         self._attachments.on_stored = self._note_stored
@@ -207,6 +210,19 @@ class FileSystem(Names):
         await self.open(node.inode, truncate=truncate)
         self._references.look(node.inode)
         return self.getattr(node.inode)
+
+    def admit(self, inode: Inode, pid: int) -> None:
+        """Let a process open a file to read it.
+
+        Raises:
+            KeptOut: bytes of it are not here, and the program is one of those that must not have them fetched.
+        """
+        node = self._tree.get(inode)
+        # Whole files first: all that they cost is this look.
+        if node.stored >= node.size or node.content is None or self._attachments.is_whole(node.content, node.size):
+            return
+        if self.keep_out.turns_away(pid):
+            raise KeptOut("not on this device, and this program is on the list of those that must not have it fetched")
 
     async def open(self, inode: Inode, *, truncate: bool = False) -> None:
         """One more handle. A file that was just deleted or replaced can still be opened by its inode."""

@@ -48,6 +48,7 @@ ERRNO: Final[dict[type[BaseException], int]] = {
     errors.NoAttribute: errno.ENODATA,
     errors.RangeTooSmall: errno.ERANGE,
     errors.NotPermitted: errno.EPERM,
+    errors.KeptOut: errno.EACCES,  # what such programs meet all the time: they go on to the next file, and say nothing
     errors.NotSupported: errno.EOPNOTSUPP,
     errors.TooManyLinks: errno.EMLINK,
     errors.DocumentFull: errno.ENOSPC,
@@ -374,6 +375,8 @@ class Operations(pyfuse3.Operations):
     @patient
     async def open(self, inode: Inode, flags: int, ctx: RequestContext) -> FileInfo:
         """Open. The page cache stays: whatever changes bytes behind the kernel's back tells it so."""
+        if inode < FIRST and not flags & os.O_TRUNC:
+            self._fs.admit(inode, ctx.pid)
         await self._fs.open(inode, truncate=bool(flags & os.O_TRUNC))
         return FileInfo(fh=inode, direct_io=inode >= FIRST)
 

@@ -14,7 +14,7 @@ import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -123,6 +123,19 @@ class Limits:
     bulk: int = 6
     """Enough to keep a line of 50 ms round trip busy with 4 MiB blobs; more only lengthens each one's turn."""
     polls: int = 2
+    """One is held open by the feed, the other is for whoever cannot wait for it."""
+
+    def shared(self, connections: int) -> Limits:
+        """The same with so many at a time in all: readers and bulk share what the polls leave, as they do here."""
+        left = connections - self.polls
+        bulk = max(1, left * self.bulk // (self.bulk + self.readers))
+        return replace(self, bulk=bulk, readers=max(1, left - bulk))
+
+
+CONNECTIONS: Final = 16
+MIN_CONNECTIONS: Final = 4
+MAX_CONNECTIONS: Final = 64
+"""Of all lanes together: as usual, at least, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +180,13 @@ class Transport:
         }
         self.key = ServerKey(pin)
         context = self.key.context(ca_file)
-        counts = {Lane.READER: limits.readers, Lane.BULK: limits.bulk, Lane.POLL: limits.polls}
-        self._lanes = {lane: _Connections(self.url, context, limits, count) for lane, count in counts.items()}
+        self._limits = limits
+        self._lanes = {lane: _Connections(self.url, context, limits, count) for lane, count in _counts(limits).items()}
+
+    def share(self, connections: int) -> None:
+        """Use so many connections at most, from now on; requests that are under way end as they are."""
+        for lane, count in _counts(self._limits.shared(connections)).items():
+            self._lanes[lane].widen(count)
 
     def use_token(self, user: str, token: str) -> None:
         """From the next request on."""
@@ -266,6 +284,10 @@ class Transport:
             yield chunk
 
 
+def _counts(limits: Limits) -> dict[Lane, int]:
+    return {Lane.READER: limits.readers, Lane.BULK: limits.bulk, Lane.POLL: limits.polls}
+
+
 class _Body(httpx.AsyncByteStream):
     """A request's bytes. No generator, as httpx makes one: those that a broken connection leaves unfinished are
     warned of when they are collected.
@@ -319,6 +341,10 @@ class _Connections:
     def __post_init__(self) -> None:
         self._limiter = trio.CapacityLimiter(self.count)
 
+    def widen(self, count: int) -> None:
+        """So many requests at a time, more or fewer than before."""
+        self._limiter.total_tokens = count
+
     def timeout(self, wait_s: float) -> httpx.Timeout:
         """For a request whose answer may take `wait_s` to begin."""
         silence_s = self.limits.silence_s
@@ -344,7 +370,8 @@ class _Connections:
         if self._generation is None or self._generation.spoilt:
             # Cookies are neither kept nor sent; the environment names no proxy and no certificates.
             jar = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-            pool = httpx.Limits(max_connections=2 * self.count, max_keepalive_connections=self.count)
+            # The limiter is the bound. What a lower one leaves idle is closed by its age.
+            pool = httpx.Limits(max_connections=2 * MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
             self._generation = _Generation(
                 httpx.AsyncClient(
                     verify=self.context, trust_env=False, follow_redirects=False, cookies=jar, limits=pool

@@ -28,6 +28,11 @@ from blobfs.values.revisions import DeviceId, Revision
 
 _COUNTED: Final = 2000
 """Changed documents whose dirty bytes are counted one by one; beyond, their whole sizes are taken."""
+_WAITING: Final = (
+    "FROM documents LEFT JOIN bases ON bases.doc_id = documents.doc_id "
+    "WHERE edit > synced AND NOT (documents.deleted AND COALESCE(bases.deleted, 1))"
+)
+"""What has something to send."""
 
 
 class Changed(NamedTuple):
@@ -92,14 +97,8 @@ class DocumentStore:
 
     def changed(self, limit: int) -> list[Changed]:
         """Documents with something to send, longest waiting first. A deletion is one, unless nobody knew of it."""
-        rows = self._ledger.all(
-            self._db,
-            "SELECT inode, documents.doc_id, edit, changed_ns, touched_ns FROM documents "
-            "LEFT JOIN bases ON bases.doc_id = documents.doc_id "
-            "WHERE edit > synced AND NOT (documents.deleted AND COALESCE(bases.deleted, 1)) "
-            "ORDER BY changed_ns LIMIT ?",
-            limit,
-        )
+        sql = f"SELECT inode, documents.doc_id, edit, changed_ns, touched_ns {_WAITING} ORDER BY changed_ns LIMIT ?"
+        rows = self._ledger.all(self._db, sql, limit)
         return [Changed(Inode(row[0]), DocId(row[1]), *row[2:]) for row in rows]
 
     def changed_of(self, doc_ids: Iterable[DocId]) -> list[Changed]:
@@ -113,14 +112,14 @@ class DocumentStore:
 
     def pending(self, without: Collection[DocId] = ()) -> tuple[int, int]:
         """(documents, bytes) that wait for the server; these documents do not."""
-        changed = [entry for entry in self.changed(1 << 30) if entry.doc_id not in without]
-        size = 0
-        for number, entry in enumerate(changed):
-            row = self._ledger.one(self._db, "SELECT content, size FROM documents WHERE inode = ?", entry.inode)
-            if row is None or row[0] is None:
-                continue
-            size += row[1] if number >= _COUNTED else self._dirty_bytes(row[0], row[1])
-        return len(changed), size
+        left_out = json.dumps(list(without))
+        # However many wait, the store is held for two statements and a few look-ups only.
+        waiting = f"{_WAITING} AND documents.doc_id NOT IN (SELECT value FROM json_each(?)) ORDER BY changed_ns"  # noqa: S608
+        counted = self._ledger.all(self._db, f"SELECT content, size {waiting} LIMIT ?", left_out, _COUNTED)
+        sizes = f"SELECT IIF(content IS NULL, 0, size) AS size {waiting} LIMIT -1 OFFSET ?"
+        rest = self._ledger.all(self._db, f"SELECT COUNT(*), TOTAL(size) FROM ({sizes})", left_out, _COUNTED)[0]  # noqa: S608
+        known = sum(self._dirty_bytes(content, size) for content, size in counted if content is not None)
+        return len(counted) + rest[0], known + int(rest[1])
 
     def _dirty_bytes(self, content: int, size: int) -> int:
         sql = "SELECT extent FROM extents WHERE content = ? AND dirty"

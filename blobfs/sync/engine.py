@@ -236,8 +236,9 @@ class SyncEngine:
         self._upload.recover()
         self.retry()
 
-    def limit(self, *, up: float | None, down: float | None) -> None:
-        """Bandwidth in bytes per second; None lifts a limit."""
+    def limit(self, *, up: float | None, down: float | None, connections: int) -> None:
+        """Bandwidth in bytes per second, None lifts a limit; and so many connections at a time. At once."""
+        self._client.transport.share(connections)
         self._client.transport.up.bytes_per_s, self._client.transport.down.bytes_per_s = up, down
 
     def status(self) -> SyncStatus:

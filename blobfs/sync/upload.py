@@ -37,6 +37,7 @@ from blobfs.sync.echoes import Echoes
 from blobfs.sync.feed import Feed
 from blobfs.sync.leaves import Leaves
 from blobfs.sync.parcel import Outgoing
+from blobfs.sync.resend import resend
 from blobfs.sync.sending import Sender, require_room
 from blobfs.sync.status import Parked
 from blobfs.values.crypto import Plain
@@ -477,18 +478,7 @@ class Upload:
     async def _restore(self, outgoing: Outgoing, result: Result) -> None:
         """The server lacks blobs that were there before: send them again if their bytes are here, else say so."""
         self._again_s = _AGAIN_S
-        self.sender.forget(result.missing)
-        wanted = set(result.missing) - {blob_id for blob_id, _ in outgoing.sealed.values()}
-        content = outgoing.content
-        if not wanted or content is None:
-            return
-        extents = self._store.attachments.extents(content)
-        known = {index: extent.blob_id for index, extent in extents.items() if extent.blob_id in wanted}
-        part = [(index, extents[index].length) for index in known]
         try:
-            plains = await trio.to_thread.run_sync(
-                partial(parcel.read_plain, self._store, outgoing, part, padded=False, known=known)
-            )
-            await self.sender.send([plain for plain in plains if plain.blob_id in wanted])
-        except (BytesAbsent, DataMissing):
-            self._park(outgoing, DataMissing("the server lost parts of the file that are not on this device either"))
+            await resend(self._store, self.sender, outgoing, result.missing)
+        except DataMissing as error:
+            self._park(outgoing, error)

@@ -47,6 +47,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     local.add_argument("--only", type=names, default=[], help="only these workloads, and what they need")
     local.add_argument("--limit", type=int, default=120, help="seconds for one workload (120)")
     local.add_argument("--disk", type=Path, default=Path(tempfile.gettempdir()), help="where the disk images are made")
+    rooms.add_parser("many", parents=[common], help="a hundred thousand small files, up and down")
     rooms.add_parser("server", parents=[common], help="requests and bytes a second of a server process")
     sync = rooms.add_parser(
         "sync", parents=[common], help="two devices and a server, at full speed and over a slow link"
@@ -88,7 +89,14 @@ def run_sync(options: argparse.Namespace) -> tuple[str, object, bool]:
     return sync.run(options.runs, options.scale, options.only)
 
 
-ROOMS = {"sync": run_sync, "local": run_local, "server": run_server}
+def run_many(options: argparse.Namespace) -> tuple[str, object, bool]:
+    """Text, raw figures, and whether some are missing."""
+    from tests.benchmarks import many
+
+    return many.run(options.runs, options.scale)
+
+
+ROOMS = {"sync": run_sync, "many": run_many, "local": run_local, "server": run_server}
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
+import trio.testing
 
 from blobfs.errors import (
     AccessDenied,
@@ -241,6 +243,29 @@ async def test_readers_do_not_queue_behind_uploads() -> None:
                 liar.say("206 Partial", b"x" * 10, "Content-Range: bytes 0-9/10")
                 assert await client.get(NAME, 0, 10) == b"x" * 10
             nursery.cancel_scope.cancel()
+
+
+@trio_test
+async def test_a_number_of_connections_is_in_force_at_once_and_leaves_every_lane_one() -> None:
+    async with lying() as (liar, client):
+        liar.silent = True
+        for connections in (4, 16, 10):
+            client.transport.share(connections)
+            async with trio.open_nursery() as nursery:
+                for _ in range(30):
+                    nursery.start_soon(client.put, NAME, b"x")
+                    nursery.start_soon(client.get, NAME, 0, 10)
+                    nursery.start_soon(partial(client.feed, None, wait_s=60))
+                with trio.fail_after(5):
+                    while len(liar.requests) < connections:  # noqa: ASYNC110
+                        await trio.sleep(0.001)
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(liar.requests) == connections
+                asked = [request.split()[0:2] for request in liar.requests]
+                assert {method for method, _ in asked} == {b"PUT", b"GET"}
+                assert any(b"/documents/" in path for _, path in asked)
+                nursery.cancel_scope.cancel()
+            liar.requests.clear()
 
 
 @pytest.mark.parametrize(

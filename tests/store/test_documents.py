@@ -453,3 +453,16 @@ def test_contents_are_not_used_twice(bench: Bench, store: Store) -> None:
     assert content(store, other.inode) == bytes(10) + b"x"
     assert isinstance(other.content, int)
     assert store.attachments.extents(Content(other.content))
+
+
+def test_what_waits_is_counted_alike_whether_it_is_much_or_little(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [make(store, b"%d" % number, data=b"x" * 100) for number in range(6)]
+    make(store, b"directory", Kind.DIRECTORY)
+    store.tree.unlink(ROOT_INODE, b"5", 30)
+    doc_id = store.tree.get(nodes[0].inode).doc_id
+    for counted in (2000, 3, 0):
+        monkeypatch.setattr("blobfs.store.documents._COUNTED", counted)
+        assert store.documents.pending([doc_id]) == (5, 400)
+        assert store.documents.pending()[1] == 500

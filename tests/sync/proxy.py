@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 from urllib.parse import urlsplit
 
 import trio
+
+_REQUEST: Final = re.compile(rb"([A-Z]{3,7}) /([a-z]*)[^ ]* HTTP/1\.1\r\n")
+_UPLOADS: Final = {(b"PUT", b"blobs"), (b"POST", b"stream")}
 
 
 class Proxy:
@@ -28,7 +33,21 @@ class Proxy:
         """Nothing passes any more, and nothing is closed."""
         self.moved = 0
         """Bytes that came from the server."""
+        self.sent = 0
+        """Bytes that went to it."""
+        self.requests = 0
+        self.stalled_uploads = False
+        """Bytes of blobs do not pass, and nothing is closed."""
+        self.waiting_uploads = 0
         self.connections = 0
+        self.pieces_left: int | None = None
+        """Pieces of answers that still pass; then every connection is cut, and none is taken any more."""
+        self.broken = trio.Event()
+        """Set when that has happened."""
+        self.failures = 0
+        """Requests that are answered with 503 from here, and get no further."""
+        self.retry_after_s = 0
+        """What those answers ask for."""
         self._open: set[trio.SocketStream] = set()
 
     async def serve(self, task_status: trio.TaskStatus[None]) -> None:
@@ -40,6 +59,33 @@ class Proxy:
         """Cut every connection there is."""
         for stream in list(self._open):
             await trio.aclose_forcefully(stream)
+
+    async def _may_pass(self) -> bool:
+        """Whether another piece of an answer does."""
+        if self.pieces_left is None:
+            return True
+        if self.pieces_left > 0:
+            self.pieces_left -= 1
+            return True
+        self.refusing = True
+        self.broken.set()
+        await self.cut()
+        return False
+
+    async def _take(self, what: tuple[bytes, ...], client: trio.SocketStream) -> bool:
+        """Whether a request, of which this is the beginning, goes on to the server."""
+        self.requests += 1
+        if self.failures:
+            self.failures -= 1
+            answer = f"Retry-After: {self.retry_after_s}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            await client.send_all(b"HTTP/1.1 503 Service Unavailable\r\n" + answer.encode())
+            return False
+        if what in _UPLOADS:
+            self.waiting_uploads += 1
+            while self.stalled_uploads:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            self.waiting_uploads -= 1
+        return True
 
     async def _pass(self, client: trio.SocketStream) -> None:
         self.connections += 1
@@ -67,10 +113,15 @@ class Proxy:
                 if answers and self.delay_s:
                     await trio.sleep(self.delay_s)
                 piece = data
+                if answers and not await self._may_pass():
+                    break
+                if not answers and (request := _REQUEST.match(data)) and not await self._take(request.groups(), source):
+                    break
                 if answers and self.cut_after is not None:
                     piece = data[: max(0, self.cut_after - passed)]
                 passed += len(piece)
                 self.moved += len(piece) if answers else 0
+                self.sent += 0 if answers else len(piece)
                 await sink.send_all(piece)
                 if len(piece) < len(data):
                     break

@@ -1,0 +1,127 @@
+"""What sync promises beside convergence: nothing is sent twice, readers come first, and news travel by themselves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import trio
+
+from blobfs.store.store import Store
+from blobfs.values.extents import EXTENT
+from tests.sync.kit import KEYS, Account, converge, trio_test, until
+from tests.sync.proxy import proxying
+
+
+@trio_test
+async def test_equal_extents_are_sent_and_stored_once(account: Account) -> None:
+    extent = os.urandom(EXTENT)
+    async with account.device("one") as one, account.device("two") as two:
+        one.write("same thrice", extent * 3)
+        one.write("same again", extent + b"and more")
+        one.write("the same", extent)
+        await converge(one, two)
+        blobs = [path.stat().st_size for path in (account.server.data / "blobs" / account.user).rglob("*")]
+        assert len([size for size in blobs if size > EXTENT]) == 1
+        assert await two.read("same thrice") == extent * 3
+
+
+@trio_test
+async def test_a_changed_byte_of_a_gibibyte_of_holes_sends_one_extent(account: Account) -> None:
+    async with proxying(account.server.url) as proxy, account.device("one", url=proxy.url) as one:
+        node = one.write("disk image", b"")
+        one.store.attachments.write(node.inode, [(0, os.urandom(1000))], 1 << 30, 1, 1)
+        await one.settle()
+        before = proxy.sent
+        one.write("disk image", b"x", 700 << 20, truncate=False)
+        await one.settle()
+        assert one.node("disk image").size == 1 << 30
+        assert proxy.sent - before < EXTENT + (256 << 10)
+
+
+@trio_test
+async def test_what_arrived_before_a_kill_is_not_sent_again(account: Account) -> None:
+    data = os.urandom(12 * EXTENT)
+    image = account.directory / "image"
+    async with proxying(account.server.url) as proxy:
+        async with account.device("one", url=proxy.url) as one:
+            await one.settle()
+            one.write("big", data)
+            one.engine.retry()
+            await until(lambda: proxy.sent > 7 * EXTENT)
+            proxy.refusing = True
+            await proxy.cut()
+            with one.store.transaction():
+                shutil.copytree(one.store.path, image)
+        first = proxy.sent
+        _replace(account.directory / "one", image)
+        proxy.refusing = False
+        async with account.device("one", url=proxy.url) as one:
+            await one.settle()
+            second = proxy.sent - first
+            # What was on its way when the line broke goes once more: six blobs at most.
+            assert first + second < len(data) + 7 * EXTENT
+            assert second < 12 * EXTENT - EXTENT
+            async with account.device("two") as two:
+                await two.settle()
+                assert await two.read("big") == data
+
+
+def _replace(path: Path, image: Path) -> None:
+    shutil.rmtree(path)
+    image.rename(path)
+    Store.open(path, KEYS).close()
+
+
+@trio_test
+async def test_a_change_is_there_within_a_second_though_nobody_asks_again_and_again(account: Account) -> None:
+    async with (
+        proxying(account.server.url) as proxy,
+        account.device("one") as one,
+        account.device("two", url=proxy.url) as two,
+    ):
+        await converge(one, two)
+        requests = proxy.requests
+        for name in "abcde":
+            one.write(name, b"now")
+            await one.settle()
+            with trio.fail_after(1):
+                while not two.exists(name):  # noqa: ASYNC110
+                    await trio.sleep(0.005)
+        # One question held open at the server for each piece of news, whatever the time between them.
+        assert proxy.requests - requests <= 6
+
+
+@trio_test
+async def test_a_reader_waits_for_none_of_a_hundred_files_on_their_way_up(account: Account) -> None:
+    async with account.device("one") as one:
+        one.write("wanted", os.urandom(100_000))
+        await one.settle()
+    async with proxying(account.server.url) as proxy, account.device("two", url=proxy.url) as two:
+        await two.settle()
+        for number in range(100):
+            two.write(f"up {number}", os.urandom(600_000))
+        # Uploads hang in the line, as many as there are connections for; no answer of theirs comes.
+        proxy.stalled_uploads = True
+        two.engine.retry()
+        await until(lambda: proxy.waiting_uploads > 0)
+        with trio.fail_after(3):
+            assert len(await two.read("wanted")) == 100_000
+        assert two.engine.status().pending_documents == 100
+        proxy.stalled_uploads = False
+        await two.settle()
+
+
+@trio_test
+async def test_a_server_that_asks_for_time_gets_it(account: Account) -> None:
+    async with proxying(account.server.url) as proxy, account.device("one", url=proxy.url) as one:
+        await one.settle()
+        proxy.retry_after_s, proxy.failures = 2, 1
+        await proxy.cut()
+        await until(lambda: proxy.failures == 0)
+        asked, start = proxy.requests, trio.current_time()
+        one.write("f", b"waits")
+        await until(lambda: proxy.requests > asked)
+        assert trio.current_time() - start > 1.9
+        await one.settle()
