@@ -72,7 +72,7 @@ def test_a_store_is_made_opened_changed_and_locked_with_the_keyring(desk: Desk, 
     desk.up("--keyring")
     new = desk.home / "new"
     new.write_text("open barley\n")
-    assert desk.run("passwd", desk.mount, "--keyring", "--new-passphrase-file", new).returncode == 0
+    assert desk.run("passwd", desk.mount, "--keep-keys", "--keyring", "--new-passphrase-file", new).returncode == 0
     assert desk.run("lock").returncode == 0
     done = desk.run("mount", desk.mount, "--background", "--keyring")
     assert done.returncode == 0, done.stderr
