@@ -3,7 +3,7 @@
 Drives the installed rclone: a read-only mount of its own in a private temporary directory, from which `import` copies
 as from any other directory. The kernel checks the names that come this way, so none leads out of it. Knows nothing of
 copying. Invariants: a password is in no argument, and in no file but the one it was read from; on leaving, the mount,
-the process and the directory are gone, and so they are when this process is killed, but for an empty directory.
+the process and the directory are gone. When this process is killed rclone ends, too, and the next run clears the rest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from blobfs.errors import AccessDenied, BlobfsError, NotFound, RemoteUnavailable, UsageError
+from blobfs.errors import AccessDenied, BlobfsError, MountPointUnusable, NotFound, RemoteUnavailable, UsageError
 from blobfs.mountpoint import check_fuse, unmount
 from blobfs.status import printable
 
@@ -34,10 +34,11 @@ _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _NAME: Final = "blobfs"
 """What the remote is called that exists in rclone's environment only."""
 _PATIENCE: Final = ("--contimeout=15s", "--timeout=30s", "--low-level-retries=3", "--ask-password=false")
-"""A server that hangs holds a read, and Ctrl-C with it, no longer than this."""
+"""A server that hangs holds a read no longer than this."""
 _MOUNT: Final = ("--read-only", "--vfs-cache-mode=off", "--dir-cache-time=1000h", "--poll-interval=0")
+_PREFIX: Final = "blobfs-import-"
+"""Of the temporary directory; then the number of the process that made it."""
 _START_S: Final = 30.0
-_STOP_S: Final = 10.0
 _LOOK_S: Final = 0.02
 _NO_DIRECTORY: Final = 3
 """rclone's exit code."""
@@ -172,7 +173,8 @@ def shown(source: Source) -> Iterator[Shown]:
     program = _program()
     check_fuse()
     _probe(program, source)
-    top = Path(tempfile.mkdtemp(prefix="blobfs-import-"))
+    _clear()
+    top = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     try:
         point, log = top / "source", top / "log"
         point.mkdir()
@@ -183,9 +185,24 @@ def shown(source: Source) -> Iterator[Shown]:
         finally:
             _stop(process, point)
     finally:
-        # Nothing but an empty directory and the log: what is mounted is never walked into to be removed.
-        if not os.path.ismount(top / "source"):
-            shutil.rmtree(top, ignore_errors=True)
+        # What is mounted is never walked into to be removed: these two take an empty directory only.
+        with contextlib.suppress(OSError):
+            (top / "source").rmdir()
+            (top / "log").unlink(missing_ok=True)
+            top.rmdir()
+
+
+def _clear() -> None:
+    """Take away what runs that were killed have left: rclone cannot unmount what is being read."""
+    for top in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        number = top.name.split("-")[2]
+        # Whether it is alive is not asked of the mount, which may be another run's that waits for its server.
+        if number.isdecimal() and top.lstat().st_uid == os.geteuid() and not Path("/proc", number).exists():
+            with contextlib.suppress(OSError, MountPointUnusable):
+                unmount(top / "source", lazy=True)
+                (top / "source").rmdir()
+                (top / "log").unlink(missing_ok=True)
+                top.rmdir()
 
 
 def _probe(program: str, source: Source) -> None:
@@ -236,14 +253,10 @@ def _await_mount(process: subprocess.Popen[bytes], point: Path, log: Path) -> No
 
 
 def _stop(process: subprocess.Popen[bytes], point: Path) -> None:
-    process.terminate()
-    try:
-        process.wait(_STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    if os.path.ismount(point):
-        unmount(point, lazy=True)
+    # Killed, since it only reads: then whatever waits for it goes on, and the mount can be taken away.
+    process.kill()
+    process.wait()
+    unmount(point, lazy=True)
 
 
 def _last_line(text: str) -> str:

@@ -14,7 +14,9 @@ import os
 import shutil
 import stat
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -98,12 +100,24 @@ def _load_crypt(options: argparse.Namespace, directory: Path, target: Path) -> i
 
 
 def _load_shown(source: rclone.Shown, target: Path, *, again: bool) -> int:
+    stop, done = threading.Event(), Future[int]()
+
+    def work() -> None:
+        try:
+            done.set_result(_run("importing", source.path, target, again=again, afar=stop))
+        except BaseException as error:
+            done.set_exception(error)
+
+    # The kernel lets no thread go that waits for rclone, not even to be killed. This one waits for that one only.
+    threading.Thread(target=work, daemon=True).start()
     try:
-        return _run("importing", source.path, target, again=again, bare=True)
+        return done.result()
     except FileError:
         if said := source.complaint():
             print(f"blobfs: rclone says: {said}", file=sys.stderr)
         raise
+    finally:
+        stop.set()
 
 
 def _password(file: Path | None, descriptor: int | None, what: str) -> str:
@@ -120,10 +134,10 @@ def _check_mounted(path: Path) -> None:
         raise NotMounted(f"{path} is not mounted; mount it with `blobfs mount`")
 
 
-def _run(what: str, source: Path, target: Path, *, again: bool, bare: bool = False) -> int:
+def _run(what: str, source: Path, target: Path, *, again: bool, afar: threading.Event | None = None) -> int:
     if not again and target.is_dir() and any(target.iterdir()):
         raise UsageError(f"{target} is not empty; give --again to go on with an earlier copy, or name another place")
-    copying = _Copying(again=again, bare=bare)
+    copying = _Copying(again=again, afar=afar)
     total = copying.measure(source)
     with Bar(what, total) as copying.bar:
         if source.is_dir() and not source.is_symlink():
@@ -139,12 +153,13 @@ def _run(what: str, source: Path, target: Path, *, again: bool, bare: bool = Fal
 
 
 class _Copying:
-    """One run."""
+    """One run; with `afar`, from what rclone shows, until that is set."""
 
-    def __init__(self, *, again: bool, bare: bool) -> None:
+    def __init__(self, *, again: bool, afar: threading.Event | None) -> None:
         self._again = again
+        self._stop = afar or threading.Event()
         # What rclone shows has modes and times, and an error where others have extended attributes.
-        self._copy_stat: Callable[[Path, Path], None] = _copy_bare_stat if bare else shutil.copystat
+        self._copy_stat: Callable[[Path, Path], None] = _copy_bare_stat if afar else shutil.copystat
         self.bar = Bar("", 0)
         self.files = self.size = self.equal = self.failed = 0
         self._links: dict[tuple[int, int], Path] = {}
@@ -173,9 +188,13 @@ class _Copying:
         self._copy_stat(source, target)
 
     def _guarded(self, act: Callable[[Path, Path], None], source: Path, target: Path) -> None:
+        if self._stop.is_set():
+            return
         try:
             act(source, target)
         except OSError as error:
+            if self._stop.is_set():
+                return
             self.failed += 1
             self.bar.clear()
             print(f"blobfs: {printable(os.fspath(source))}: {error.strerror or error}", file=sys.stderr)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import http.server
 import os
 import re
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from blobfs import rclone
 from blobfs.errors import UsageError
-from tests.door.conftest import Desk, tell
+from tests.door.conftest import Desk, end, tell, wait_until
+from tests.door.test_terminal import Terminal
 from tests.e2e.devices import tree
 
 
@@ -58,6 +60,11 @@ def contents(top: Path) -> dict[str, tuple[bytes, int]]:
         for path in top.rglob("*")
         if path.is_file()
     }
+
+
+def is_mounted(directory: Path) -> bool:
+    """Whether something is mounted below `directory`, said by the kernel alone."""
+    return f" {directory}/" in Path("/proc/self/mounts").read_text()
 
 
 def temporary(account: Desk) -> list[str]:
@@ -179,6 +186,8 @@ class Hostile(http.server.BaseHTTPRequestHandler):
 
     seen: list[tuple[str | None, str | None]]
     listing: str
+    asked: threading.Event
+    over: threading.Event
 
     def do_PROPFIND(self) -> None:
         self.seen.append((self.headers["Host"], self.headers["Authorization"]))
@@ -196,6 +205,10 @@ class Hostile(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self) -> None:
+        if self.path.endswith("/silent"):
+            self.asked.set()
+            self.over.wait()
+            return
         self.send_response(200)
         self.send_header("Content-Length", "4")
         self.end_headers()
@@ -206,15 +219,22 @@ class Hostile(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def hostile(listing: str) -> Iterator[tuple[str, list[tuple[str | None, str | None]]]]:
+def hostile(
+    listing: str, asked: threading.Event | None = None
+) -> Iterator[tuple[str, list[tuple[str | None, str | None]]]]:
+    """Its address, and (host, password) of each listing that was asked for; `asked` is set when it falls silent."""
     seen: list[tuple[str | None, str | None]] = []
-    handler = type("Handler", (Hostile,), {"seen": seen, "listing": listing})
+    over = threading.Event()
+    handler = type(
+        "Handler", (Hostile,), {"seen": seen, "listing": listing, "asked": asked or threading.Event(), "over": over}
+    )
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_address[1]}", seen
         finally:
+            over.set()
             server.shutdown()
             thread.join()
 
@@ -262,6 +282,33 @@ def test_no_entity_is_expanded_and_no_password_follows_a_redirect(account: Desk,
     assert not [host for host, secret in seen if secret and (host or "").startswith("localhost")]
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
+def test_a_silent_server_holds_up_no_end_and_leaves_nothing(
+    account: Desk, place: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    asked, harmless = threading.Event(), tmp_path / "harmless"
+    harmless.mkdir()
+    with hostile(listing(("/dav/silent", 4)), asked) as (address, _):
+        process = account.start("import", f"{address}/dav/", place)
+        assert asked.wait(60)
+        assert is_mounted(tmp_path)
+        end(process.pid, number)
+        process.communicate()
+        wait_until(lambda: not [line for line in processes() if str(tmp_path).encode() in line])
+    # What is read cannot be unmounted by a process that is killed; the next one does it.
+    assert number == signal.SIGKILL or not is_mounted(tmp_path)
+    tell(account, "import", f"rclone:{harmless}", place / "x")
+    assert not is_mounted(tmp_path)
+    assert not (place / "silent").exists()
+
+
+def processes() -> Iterator[bytes]:
+    """The command lines of all that run."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            yield path.read_bytes()
+
+
 # --- what else ------------------------------------------------------------------------------------------------------
 
 
@@ -280,6 +327,24 @@ def test_any_remote_that_rclone_knows_can_be_named(account: Desk, place: Path, t
 def test_an_address_that_cannot_be_or_betrays_is_refused(address: str) -> None:
     with pytest.raises(UsageError):
         rclone.webdav(address, None, lambda: "")
+
+
+def test_passwords_are_asked_for_on_a_terminal(account: Desk, place: Path, tmp_path: Path) -> None:
+    plain, sealed = tmp_path / "plain", tmp_path / "sealed"
+    plain.mkdir()
+    (plain / "file").write_bytes(b"x")
+    encrypt(plain, sealed, "open sesame")
+    terminal = Terminal(account, "import", "--rclone-crypt", sealed, place)
+    try:
+        terminal.expect("Password of the crypt remote: ")
+        terminal.type("open sesame\n")
+        terminal.expect("if it has one: ")
+        terminal.type("\n")
+        code, rest = terminal.end()
+    finally:
+        terminal.close()
+    assert (code, "sesame" in rest) == (0, False), rest
+    assert (place / "file").read_bytes() == b"x"
 
 
 def test_a_password_never_stands_where_others_can_read_it() -> None:
