@@ -293,7 +293,7 @@ def test_a_silent_server_holds_up_no_end_and_leaves_nothing(
         assert asked.wait(60)
         assert is_mounted(tmp_path)
         end(process.pid, number)
-        process.communicate()
+        process.wait()
         wait_until(lambda: not [line for line in processes() if str(tmp_path).encode() in line])
     # What is read cannot be unmounted by a process that is killed; the next one does it.
     assert number == signal.SIGKILL or not is_mounted(tmp_path)
