@@ -228,9 +228,39 @@ def _add_copies(commands: Commands) -> None:
     )
     export.add_argument("dir", metavar="DIR", type=Path, help="a mount, or a file or folder in one")
     export.add_argument("target", metavar="TARGET", type=Path, help="a directory outside; made if missing")
-    load = _add(commands, "import", "transfer.load", "copy a directory in", "blobfs import ~/Documents ~/private/docs")
-    load.add_argument("source", metavar="SOURCE", type=Path, help="a directory outside")
+    load = _add(
+        commands,
+        "import",
+        "transfer.load",
+        "copy a directory in, or what lies on a WebDAV server or in an rclone crypt remote",
+        "blobfs import ~/Documents ~/private/docs\n"
+        "  blobfs import https://cloud.example.org/remote.php/dav/files/alice ~/private/cloud --user alice\n"
+        "  blobfs import --rclone-crypt /media/disk/crypt ~/private/old",
+    )
+    load.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a directory outside; the https:// address of a WebDAV folder, such as Nextcloud's; "
+        "or rclone:REMOTE:PATH for what your rclone is set up for",
+    )
     load.add_argument("dir", metavar="DIR", type=Path, help="a folder in a mount; made if missing")
+    load.add_argument("--user", metavar="NAME", help="at the WebDAV server; an app password does")
+    load.add_argument("--rclone-crypt", action="store_true", help="SOURCE is a directory that rclone encrypted (crypt)")
+    _add_source(load, "password", "the password of the server or the crypt remote")
+    _add_source(load, "password2", "the crypt remote's second password, if it has one")
+    load.add_argument(
+        "--crypt-names",
+        choices=["standard", "obfuscate", "off"],
+        default="standard",
+        help="how its names are encrypted (default: standard)",
+    )
+    load.add_argument(
+        "--crypt-encoding",
+        choices=["base32", "base64", "base32768"],
+        default="base32",
+        help="how its names are written (default: base32)",
+    )
+    load.add_argument("--crypt-plain-folders", action="store_true", help="its folders' names are not encrypted")
     for made in (export, load):
         made.add_argument("--again", action="store_true", help="go on with an earlier one: leave equal files alone")
 

@@ -49,6 +49,7 @@ CLIENT: Final = {
             "newer",
             "page",
             "process",
+            "rclone",
             "rotation",
             "status",
             "suspend",

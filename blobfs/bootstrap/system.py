@@ -195,6 +195,7 @@ TRYING = (
             "apk": "dbus gnome-keyring",
         },
     ),
+    Need("rclone", _is_on_path("rclone"), {manager.program: "rclone" for manager in PACKAGE_MANAGERS}),
 )
 """For the tests alone, which start these themselves."""
 

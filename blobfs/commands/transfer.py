@@ -1,26 +1,33 @@
 """`export` and `import`: whole trees out of a mount in plain, and into one, with all that ordinary files have.
 
-Works on files only, through the mount; bytes that are not here come as they are read. Invariants: nothing that is
-there already is overwritten; a copied file is whole or not there; one that fails is named and does not stop the others.
+Works on files only, through the mount; bytes that are not here come as they are read, and what is imported from
+elsewhere is a directory, too, that rclone shows. Invariants: nothing that is there already is overwritten; a copied
+file is whole or not there; one that fails is named and does not stop the others.
 """
 
 from __future__ import annotations
 
 import argparse
 import errno
+import getpass
 import os
 import shutil
 import stat
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from blobfs.commands.places import mounted, place
+from blobfs import config, rclone
+from blobfs.commands.places import Place, mounted, place
 from blobfs.commands.screen import Bar
-from blobfs.errors import FileError, NotADirectory, NotMounted, UsageError
+from blobfs.errors import FileError, NotADirectory, NotMounted, UsageError, WrongPassphrase
 from blobfs.mounting import look
 from blobfs.status import format_bytes, printable
+from blobfs.unlock import has_terminal, read_source
 
 _PIECE: Final = 1 << 20
 _PART: Final = ".blobfs-part"
@@ -38,13 +45,88 @@ def export(options: argparse.Namespace) -> int:
 
 def load(options: argparse.Namespace) -> int:
     """`import`."""
-    source, target = Path(os.path.abspath(options.source)), place(options.dir)
+    text, target = options.source, place(options.dir)
     _check_mounted(options.dir)
+    if options.rclone_crypt:
+        return _load_crypt(options, _outside(text, target), target.path)
+    if options.password2_file is not None or options.password2_fd is not None:
+        raise UsageError("a second password is for --rclone-crypt only; leave it out")
+    if rclone.is_address(text):
+        asked = partial(_password, options.password_file, options.password_fd, "password of the server")
+        with rclone.shown(rclone.webdav(text, options.user, asked)) as source:
+            return _load_shown(source, target.path, again=options.again)
+    if options.user or options.password_file is not None or options.password_fd is not None:
+        raise UsageError("a user and a password are for a server's address or --rclone-crypt; leave them out")
+    if text.startswith(rclone.SCHEME):
+        with rclone.shown(rclone.configured(text)) as source:
+            return _load_shown(source, target.path, again=options.again)
+    return _run("importing", _outside(text, target), target.path, again=options.again)
+
+
+def _outside(text: str, target: Place) -> Path:
+    """The directory `text`, which shares nothing with the mount."""
+    source = Path(os.path.abspath(text))
     if not source.is_dir():
         raise NotADirectory(f"{source} is no directory; name the one that holds the files")
     if source in (target.path, *target.path.parents) or target.mount.mountpoint in (source, *source.parents):
         raise UsageError("source and target lie in each other; inside a mount use `blobfs cp`")
-    return _run("importing", source, target.path, again=options.again)
+    return source
+
+
+def _load_crypt(options: argparse.Namespace, directory: Path, target: Path) -> int:
+    password = _password(options.password_file, options.password_fd, "password of the crypt remote")
+    salt = None
+    if options.password2_file is not None or options.password2_fd is not None:
+        salt = _password(options.password2_file, options.password2_fd, "second password")
+    elif options.password_file is None and options.password_fd is None:
+        salt = getpass.getpass("Its second password, if it has one: ") or None
+    source = rclone.crypt(
+        directory,
+        password,
+        salt,
+        names=options.crypt_names,
+        encoding=options.crypt_encoding,
+        plain_folders=options.crypt_plain_folders,
+    )
+    with rclone.shown(source) as here:
+        # rclone leaves out, without a word, what does not open.
+        lost = rclone.count(directory) - (found := rclone.count(here.path))
+        if lost and not found:
+            raise WrongPassphrase("the password opens no name in that directory; check it, and --crypt-names")
+        code = _load_shown(here, target, again=options.again)
+    if lost:
+        raise FileError(f"{lost} names in that directory are no file or folder of this password, and were left out")
+    return code
+
+
+def _load_shown(source: rclone.Shown, target: Path, *, again: bool) -> int:
+    stop, done = threading.Event(), Future[int]()
+
+    def work() -> None:
+        try:
+            done.set_result(_run("importing", source.path, target, again=again, afar=stop))
+        except BaseException as error:
+            done.set_exception(error)
+
+    # The kernel lets no thread go that waits for rclone, not even to be killed. This one waits for that one only.
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        return done.result()
+    except FileError:
+        if said := source.complaint():
+            print(f"blobfs: rclone says: {said}", file=sys.stderr)
+        raise
+    finally:
+        stop.set()
+
+
+def _password(file: Path | None, descriptor: int | None, what: str) -> str:
+    """Of another service; from where an option says, or from the terminal."""
+    if file is not None or descriptor is not None:
+        return read_source(config.Source(file=file, fd=descriptor), what)
+    if not has_terminal():
+        raise UsageError(f"there is no terminal to ask for the {what} on; give --password-file FILE")
+    return getpass.getpass(f"{what.capitalize()}: ")
 
 
 def _check_mounted(path: Path) -> None:
@@ -52,10 +134,10 @@ def _check_mounted(path: Path) -> None:
         raise NotMounted(f"{path} is not mounted; mount it with `blobfs mount`")
 
 
-def _run(what: str, source: Path, target: Path, *, again: bool) -> int:
+def _run(what: str, source: Path, target: Path, *, again: bool, afar: threading.Event | None = None) -> int:
     if not again and target.is_dir() and any(target.iterdir()):
         raise UsageError(f"{target} is not empty; give --again to go on with an earlier copy, or name another place")
-    copying = _Copying(again=again)
+    copying = _Copying(again=again, afar=afar)
     total = copying.measure(source)
     with Bar(what, total) as copying.bar:
         if source.is_dir() and not source.is_symlink():
@@ -71,10 +153,13 @@ def _run(what: str, source: Path, target: Path, *, again: bool) -> int:
 
 
 class _Copying:
-    """One run."""
+    """One run; with `afar`, from what rclone shows, until that is set."""
 
-    def __init__(self, *, again: bool) -> None:
+    def __init__(self, *, again: bool, afar: threading.Event | None) -> None:
         self._again = again
+        self._stop = afar or threading.Event()
+        # What rclone shows has modes and times, and an error where others have extended attributes.
+        self._copy_stat: Callable[[Path, Path], None] = _copy_bare_stat if afar else shutil.copystat
         self.bar = Bar("", 0)
         self.files = self.size = self.equal = self.failed = 0
         self._links: dict[tuple[int, int], Path] = {}
@@ -100,7 +185,7 @@ class _Copying:
                 self._guarded(self._inner, Path(entry.path), target / entry.name)
             else:
                 self._guarded(self.one, Path(entry.path), target / entry.name)
-        shutil.copystat(source, target)
+        self._copy_stat(source, target)
 
     def _inner(self, source: Path, target: Path) -> None:
         # A link of an earlier copy, where a folder is now, would lead out of the target.
@@ -109,9 +194,13 @@ class _Copying:
         self.folder(source, target)
 
     def _guarded(self, act: Callable[[Path, Path], None], source: Path, target: Path) -> None:
+        if self._stop.is_set():
+            return
         try:
             act(source, target)
         except OSError as error:
+            if self._stop.is_set():
+                return
             self.failed += 1
             self.bar.clear()
             print(f"blobfs: {printable(os.fspath(source))}: {error.strerror or error}", file=sys.stderr)
@@ -129,7 +218,7 @@ class _Copying:
         elif known is not None:
             os.link(known, target)
         elif stat.S_ISREG(info.st_mode):
-            self._file(source, target)
+            self._file(source, target, info.st_size)
         else:
             raise OSError(errno.ENOTSUP, "only files, folders and links are copied")
         if info.st_nlink > 1:
@@ -149,14 +238,17 @@ class _Copying:
             return True
         raise FileExistsError(errno.EEXIST, "another file of that name is there, and is left alone")
 
-    def _file(self, source: Path, target: Path) -> None:
+    def _file(self, source: Path, target: Path, size: int) -> None:
         # A name has 255 bytes at most, and a character up to four.
         part = target.with_name(target.name[:60] + _PART)
         part.unlink(missing_ok=True)
         try:
             with open(source, "rb", buffering=0) as reader, open(part, "xb", buffering=0) as writer:
                 self._bytes(reader.fileno(), writer.fileno())
-            shutil.copystat(source, part)
+                # rclone tells of bytes that do not open by ending early, and then calls that the size.
+                if os.fstat(writer.fileno()).st_size < size:
+                    raise OSError(errno.EIO, "it ended before its size")
+            self._copy_stat(source, part)
             os.rename(part, target)
         except BaseException:
             part.unlink(missing_ok=True)
@@ -175,6 +267,12 @@ class _Copying:
             self.size += len(piece)
             self.bar.advance(len(piece))
         os.ftruncate(target, at)
+
+
+def _copy_bare_stat(source: Path, target: Path) -> None:
+    info = source.stat()
+    target.chmod(stat.S_IMODE(info.st_mode))
+    os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))
 
 
 def _infos(top: Path) -> Iterator[os.stat_result]:
