@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 import blobfs
 from blobfs import errors
+from tests.api.conftest import OpenDevice
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "API.md").read_text(encoding="utf-8")
@@ -92,3 +94,21 @@ def test_an_account_is_not_copied_and_shows_no_secret(account: blobfs.Account) -
             pickle.dumps(thing)
     with pytest.raises(TypeError):
         copy.deepcopy(account)
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_an_async_account_ends_with_its_block_also_when_that_is_cancelled(device: OpenDevice, backend: str) -> None:
+    plain = device()
+    listening = plain.changes()
+
+    async def use() -> None:
+        with anyio.CancelScope() as scope:
+            async with blobfs.AsyncAccount(plain) as account:
+                await account.create_doc({}, "kept")
+                scope.cancel()
+                await anyio.sleep_forever()
+
+    anyio.run(use, backend=backend)
+    with pytest.raises(errors.UsageError, match="closed"):
+        plain.get_doc("kept")
+    assert list(listening) == ["kept"]
