@@ -6,6 +6,7 @@ it mounted. Invariant: a call that changes documents is one transaction, and sur
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from blobfs.api.document import Document, text_of
 from blobfs.api.events import Events
 from blobfs.api.incoming import Incoming
 from blobfs.api.staging import Source, Staged
-from blobfs.errors import UsageError
+from blobfs.errors import RemoteUnavailable, UsageError
 from blobfs.store.queries import Scalar
 from blobfs.store.tree import new_doc_id
 from blobfs.values.documents import Json
@@ -86,7 +87,9 @@ class Account:
         """Stop syncing and give the store up; everything that was put is on the disk then. May be called again."""
         if self._listeners.close():
             try:
-                self._attaching.staging.close()
+                # An owner elsewhere that has ended gave back what was staged with it.
+                with contextlib.suppress(RemoteUnavailable):
+                    self._attaching.staging.close()
             finally:
                 self._close()
 

@@ -195,6 +195,14 @@ class AsyncAccount:
         """See `Account`."""
         return self.plain.recovery_words
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
     async def aclose(self) -> None:
         """See `Account.close`."""
         await in_thread(self.plain.close, shielded=True)

@@ -81,15 +81,15 @@ class Listeners:
     def __init__(self) -> None:
         self._all: set[Changes] = set()
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed = self._over = False
 
     def listen(self) -> Changes:
         """Begin to listen."""
         changes = Changes(self)
         with self._lock:
-            closed = self._closed
+            over = self._over
             self._all.add(changes)
-        if closed:
+        if over:
             changes.close()
         return changes
 
@@ -106,19 +106,20 @@ class Listeners:
             changes.tell(doc_id)
 
     def hang_up(self) -> None:
-        """Where news came from is gone: whoever listens is told the end."""
+        """Where news came from is gone: whoever listens, now or later, is told the end."""
         with self._lock:
+            self._over = True
             listening = list(self._all)
         for changes in listening:
             changes.close()
 
     @property
     def closed(self) -> bool:
-        """Whether there will be no more news."""
+        """Whether the account was closed."""
         return self._closed
 
     def close(self) -> bool:
-        """There will be no more news. False when that was said before."""
+        """The account is closed. False when that was said before."""
         with self._lock:
             first, self._closed = not self._closed, True
         self.hang_up()

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Final
 
@@ -48,6 +49,8 @@ class Connection(Loop):
         self._started: Future[None] = Future()
         self.wire: Callable[[SyncEngine], None] = lambda engine: None
         """Called with the engine before it runs."""
+        self.serve: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext
+        """Made on the loop, and entered for as long as calls are taken."""
 
     def start(self) -> None:
         """On return the engine runs; whether the server answers is another matter. Raises ServerFailed, UsageError."""
@@ -94,8 +97,9 @@ class Connection(Loop):
                     nursery.start_soon(self._publish, client)
                     nursery.start_soon(Devices(self._store, engine, client).run)
                     self.begin(nursery, engine, client)
-                    self._started.set_result(None)
-                    await trio.sleep_forever()
+                    async with self.serve():
+                        self._started.set_result(None)
+                        await trio.sleep_forever()
 
     @contextlib.asynccontextmanager
     async def _embedded(self) -> AsyncIterator[None]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 from blobfs import firstrun, unlock
 from blobfs.api.account import Account
@@ -19,11 +21,14 @@ from blobfs.api.owner import Owner
 from blobfs.api.threads import in_thread
 from blobfs.api.visiting import visit
 from blobfs.config import PASSPHRASE, Config, Source, resolve
-from blobfs.errors import StoreInUse, StoreMissing, UsageError
+from blobfs.errors import RemoteUnavailable, StoreInUse, StoreMissing, UsageError
 from blobfs.store.store import Store
 from blobfs.values.keys import Keys
 
 StorePath = str | os.PathLike[str]
+PATIENCE_S: Final = 5.0
+"""Seconds for a process that has just begun, or is about to end, to have the store to itself."""
+LOOK_S: Final = 0.05
 
 
 class Opening:
@@ -70,7 +75,8 @@ def open_account(store: StorePath, *, passphrase: str | None = None, recovery_wo
         passphrase: or the recovery words in its place; neither for a store whose passphrase lies beside it.
     Raises, when it is entered:
         StoreMissing, WrongPassphrase, StoreDamaged, StoreTooNew. UsageError: neither was given.
-        StoreInUse: another program has it open. A mount is no obstacle: its process then does what is asked here.
+        StoreInUse: a process works on the store as a whole, such as a change of the passphrase. A mount is no obstacle,
+            nor another program that has the account open: that process then does what is asked here.
     """
     path = resolve(Path(store))
 
@@ -83,7 +89,7 @@ def open_account(store: StorePath, *, passphrase: str | None = None, recovery_wo
             with _source(passphrase) as first, _source(recovery_words) as second:
                 unlocked = unlock.unlock(path, first, second)
         except StoreInUse:
-            # They opened newer keys, which the daemon takes at its next mount.
+            # They opened newer keys, which that process takes when it next opens the store.
             return visit(path)
         return _start(path, unlocked.keys())
 
@@ -116,12 +122,19 @@ def create_account(store: StorePath, *, passphrase: str, invite: str | None = No
 
 
 def _start(store: Path, keys: Keys) -> Account:
-    """Own the store, or go to the desk of the daemon that does."""
-    try:
-        owner = Owner(Store.open(store, keys))
-    except StoreInUse:
-        return visit(store)
-    return Account(owner.desk, owner.listeners, owner.close)
+    """Own the store, or go to the desk of the process that does."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            owner = Owner(Store.open(store, keys))
+            return Account(owner.desk, owner.listeners, owner.close)
+        except StoreInUse:
+            # It may be neither: its owner is still to open its desk, or has closed it already.
+            with contextlib.suppress(StoreInUse, RemoteUnavailable):
+                return visit(store)
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(LOOK_S)
 
 
 @contextlib.contextmanager

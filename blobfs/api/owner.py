@@ -1,4 +1,4 @@
-"""This process owns a store: its desk, its engine, and the news of both.
+"""This process owns a store: its desk, its engine, and the news of both; other programs of the user work through it.
 
 Invariant: a deleted document that nobody has open keeps no bytes.
 """
@@ -6,12 +6,15 @@ Invariant: a deleted document that nobody has open keeps no bytes.
 from __future__ import annotations
 
 import contextlib
+from contextlib import AbstractAsyncContextManager
 
 from blobfs.api import named
 from blobfs.api.changes import Listeners
 from blobfs.api.connection import Connection
 from blobfs.api.desk import Desk
+from blobfs.api.serving import serving
 from blobfs.errors import NotFound
+from blobfs.fs.use import Use
 from blobfs.store.documents import Applied
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine
@@ -27,6 +30,7 @@ class Owner:
         self._connection = Connection(store)
         self.desk = Desk(store, self._connection, written=self._changed)
         self._connection.wire = self._wire
+        self._connection.serve = self._serve
         try:
             self.desk.tidy()
             self._connection.start()
@@ -37,6 +41,9 @@ class Owner:
     def _wire(self, engine: SyncEngine) -> None:
         engine.is_busy = self.desk.is_open
         engine.on_applied = self._changed
+
+    def _serve(self) -> AbstractAsyncContextManager[None]:
+        return serving(self._store.path, self.desk, self.listeners.listen, Use())
 
     def _changed(self, applied: Applied) -> None:
         tell(self._store, self.listeners, applied)

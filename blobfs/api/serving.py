@@ -1,4 +1,4 @@
-"""The daemon's desk: programs of the same user work on the documents of a store that is mounted.
+"""The desk of whoever owns a store, a daemon or a program: other programs of the same user work through it.
 
 Invariant: a program can touch no bytes but those that it staged itself, and when it is gone nothing of it is left open.
 """
@@ -186,7 +186,7 @@ class Session:
 
 
 def _unknown() -> UsageError:
-    return UsageError("the process that has the store mounted is of another version; bring both to the same")
+    return UsageError("the process that has the store open is of another version; bring both to the same")
 
 
 @contextlib.asynccontextmanager

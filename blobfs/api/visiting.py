@@ -1,4 +1,4 @@
-"""A desk in another process: the daemon's that has the store mounted, over its socket.
+"""A desk in another process, which has the store mounted or open, over its socket.
 
 Calls that may wait for the server have a connection of their own, and are given up by closing it. Invariant: what this
 process staged there and never attached goes when its first connection does, however it ends.
@@ -50,7 +50,11 @@ RESULTS: Final[dict[str, Callable[[Any], Any]]] = {
 
 
 def visit(store: Path) -> Account:
-    """The account of a store that a daemon has open. Raises StoreInUse: some other process has it."""
+    """The account of a store that a process has open.
+
+    Raises:
+        StoreInUse: that process answers no programs. RemoteUnavailable: it ended meanwhile.
+    """
     listeners = Listeners()
     visitor = Visitor(store, listeners)
     return Account(cast("Desk", visitor), listeners, visitor.close)
@@ -64,9 +68,11 @@ class Visitor:
         self._first = Line(store)
         self.blobs = PartVisitor(self._ask, wire.BLOBS)
         self.incoming = PartVisitor(self._ask, wire.INCOMING)
-        self._news = Line(store)
-        self._news.send([wire.LISTEN, []])
-        self._news.receive()
+        try:
+            self._news = _listen_to(store)
+        except BaseException:
+            self._first.close()
+            raise
         self._thread = threading.Thread(target=self._listen, name="blobfs-news", daemon=True)
         self._thread.start()
 
@@ -88,7 +94,7 @@ class Visitor:
         with contextlib.suppress(RemoteUnavailable):
             while True:
                 self._listeners.tell(wire.result_of(self._news.receive()))
-        # The daemon has ended: whoever waits for news waits in vain.
+        # That process has ended: whoever waits for news waits in vain.
         self._listeners.hang_up()
 
     def close(self) -> None:
@@ -120,7 +126,7 @@ class Line:
                 self._socket.connect(path)
         except OSError:
             self._socket.close()
-            raise StoreInUse("another process has this store open; close it there first, or mount the store") from None
+            raise StoreInUse("another process works on this store; wait until it has ended, then try again") from None
 
     def ask(self, method: str, arguments: Any) -> Any:
         """Ask, and wait. Raises what the desk raised; RemoteUnavailable: its process ended."""
@@ -167,5 +173,17 @@ class Line:
         self._socket.close()
 
 
+def _listen_to(store: Path) -> Line:
+    """A connection on which news come. Raises StoreInUse, RemoteUnavailable."""
+    line = Line(store)
+    try:
+        line.send([wire.LISTEN, []])
+        line.receive()
+    except BaseException:
+        line.close()
+        raise
+    return line
+
+
 def _gone() -> RemoteUnavailable:
-    return RemoteUnavailable("the process that has the store mounted ended; open the account again")
+    return RemoteUnavailable("the process that had the store open ended; open the account again")

@@ -12,8 +12,7 @@ import pytest
 
 import blobfs
 from blobfs import AttachmentState
-from blobfs.errors import IndexNotFound, RemoteUnavailable, RevisionConflict, StoreInUse, WrongPassphrase
-from tests.api.conftest import OpenDevice
+from blobfs.errors import IndexNotFound, RemoteUnavailable, RevisionConflict, WrongPassphrase
 from tests.api.test_attachments import read
 from tests.api.test_documents import get
 from tests.e2e.devices import PASSPHRASE, Device, wait_for
@@ -35,15 +34,6 @@ def visitor(mounted: Device) -> Iterator[blobfs.Account]:
     """The account of the mounted device, as a program opens it."""
     with blobfs.open_account(mounted.store, passphrase=PASSPHRASE) as account:
         yield account
-
-
-def test_two_programs_cannot_both_own_a_store(device: OpenDevice, tmp_path: Path) -> None:
-    device("one")
-    with (
-        pytest.raises(StoreInUse, match="another process"),
-        blobfs.open_account(tmp_path / "one", passphrase=PASSPHRASE),
-    ):
-        pass
 
 
 def test_a_wrong_passphrase_opens_no_mounted_store_either(mounted: Device) -> None:
