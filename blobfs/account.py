@@ -17,11 +17,12 @@ from blobfs.remote.client import RemoteClient
 from blobfs.store.settings import Settings
 from blobfs.sync.keyring import is_older
 from blobfs.values.documents import Json, dump, load
-from blobfs.values.keys import AccountId
+from blobfs.values.keys import AccountId, without_passphrase
 from blobfs.values.revisions import DeviceId
 
 _REMOTE: Final = "door.remote"
 _PUBLISHED: Final = "door.published"
+_PASSPHRASE: Final = "door.passphrase_at_server"  # noqa: S105 - a name
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -91,6 +92,21 @@ async def fetch_secrets(remote: Remote) -> Json | None:
     return _parse(there[0]) if there is not None else None
 
 
+def keeps_passphrase(settings: Settings) -> bool:
+    """Whether the server gets the slot of the passphrase, too; without it, a new device needs the recovery words."""
+    return bool(settings.get(_PASSPHRASE, True))
+
+
+def keep_passphrase_away(settings: Settings, *, away: bool) -> None:
+    """Whether from the next `publish_secrets` on the server is to have the slot of the recovery words alone."""
+    settings.set(_PASSPHRASE, not away)
+
+
+def public_body(settings: Settings, body: Json) -> Json:
+    """What of the secrets file `body` the server is to have."""
+    return body if keeps_passphrase(settings) else without_passphrase(body)
+
+
 async def offer_secrets(remote: Remote, body: Json) -> None:
     """Send the first wrapped secret of the account.
 
@@ -111,6 +127,7 @@ async def publish_secrets(client: RemoteClient, settings: Settings, body: Json) 
         PreconditionFailed: another device changes it at this moment.
         RemoteError kinds.
     """
+    body = public_body(settings, body)
     if settings.get(_PUBLISHED) == _digest(body):
         return
     there = await client.fetch_secret()
@@ -148,8 +165,8 @@ async def replace_secrets(client: RemoteClient, ours: Json, fresh: Json) -> None
 
 
 def remember_published(settings: Settings, body: Json) -> None:
-    """The server has `body`."""
-    settings.set(_PUBLISHED, _digest(body))
+    """The server has of `body` what it is to have."""
+    settings.set(_PUBLISHED, _digest(public_body(settings, body)))
 
 
 def check_account(body: Json, account: AccountId) -> None:

@@ -68,6 +68,8 @@ class Config:
     """Whether the passphrase is looked for in the desktop's keyring, and kept there."""
     words_check: bool = True
     """Whether a person at a terminal is asked for some of the recovery words of a new account."""
+    passphrase_at_server: bool = True
+    """On a first run: whether the server keeps the slot of the passphrase, too, or that of the recovery words alone."""
     lock_after: str | None = None
     """What the option of that name is set to, before it is mounted."""
     guess_s: float = GUESS_S

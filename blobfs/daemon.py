@@ -21,7 +21,7 @@ import trio
 
 import blobfs
 from blobfs import control, mountpoint
-from blobfs.account import connect, load_remote, move_remote, publish_secrets
+from blobfs.account import connect, load_remote, move_remote, public_body, publish_secrets
 from blobfs.answers.devices import DeviceAnswers
 from blobfs.answers.options import LOCK_AFTER, Options, parse_time
 from blobfs.answers.table import CHANGES, commands
@@ -156,7 +156,7 @@ class Daemon:
             self._store,
             self._client,
             options=SyncOptions(),
-            secret=lambda: dump(read_secrets(self._config.secrets)),
+            secret=lambda: dump(public_body(self._store.settings, read_secrets(self._config.secrets))),
             keep_secret=partial(keep_newer, self._config.store),
         )
         self._fs = ViewedFileSystem(
@@ -215,6 +215,7 @@ class Daemon:
             top.start_soon(self._sync, syncing, synced)
             top.start_soon(self._tick)
             top.start_soon(self._publish)
+            top.start_soon(self._publish_changes)
             top.start_soon(self._devices.run)
             top.start_soon(self._inbox.run, self._engine.ready, self._reception.applied)
             top.start_soon(self._show)
@@ -312,6 +313,11 @@ class Daemon:
             with trio.move_on_after(PUBLISH_S):
                 await self._publish_now.wait()
             self._publish_now = trio.Event()
+
+    async def _publish_changes(self) -> None:
+        while True:
+            await self._options.changed.wait()
+            self._publish_now.set()
 
     async def _show(self) -> None:
         while self._live is not None:

@@ -22,13 +22,14 @@ from blobfs.account import (
     Remote,
     check_account,
     fetch_secrets,
+    keep_passphrase_away,
     load_remote,
     offer_secrets,
     remember_published,
     save_remote,
 )
 from blobfs.calibration import calibrate
-from blobfs.config import PASSPHRASE, SECRETS, UNFINISHED, Config
+from blobfs.config import PASSPHRASE, SECRETS, UNFINISHED, Config, Source
 from blobfs.devices import keep_token, own_token, was_taken
 from blobfs.embedded import HOST, add_user
 from blobfs.errors import PreconditionFailed, RemoteUnavailable, StoreInUse, UsageError, WrongAccount, WrongPassphrase
@@ -40,6 +41,7 @@ from blobfs.unlock import (
     MAX_TEXT,
     Unlocked,
     credential,
+    has_terminal,
     keep_passphrase,
     make_body,
     new_passphrase,
@@ -47,7 +49,7 @@ from blobfs.unlock import (
     unlock_body,
 )
 from blobfs.values.documents import Json
-from blobfs.values.keys import FLOOR, new_account
+from blobfs.values.keys import FLOOR, has_passphrase, new_account, replace_passphrase, without_passphrase
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class _Account:
     body: Json
     words: str | None = None
     drawn: str | None = None
+    is_shy: bool = False
+    """The server has nothing of it that a passphrase opens."""
 
 
 def is_new(store: Path) -> bool:
@@ -116,6 +120,7 @@ def make(config: Config) -> Made:
             else:
                 keep_token(store.settings, remote, *trio.run(own_token, remote, store.device))
             expect_seen(store.settings, remote.seen)
+            keep_passphrase_away(store.settings, away=account.is_shy or not config.passphrase_at_server)
             if not remote.is_embedded:
                 remember_published(store.settings, account.body)
             store.sync()
@@ -202,14 +207,27 @@ def _found(config: Config) -> tuple[_Account, bytes]:
 def _join_or_found(remote: Remote, config: Config) -> _Account:
     """The account that the server has the wrapped secret of; or a new one, unless another device is first."""
     there = trio.run(fetch_secrets, remote)
+    if there is not None and not has_passphrase(there):
+        return _join_by_words(there, config)
     if there is not None:
         return _Account(unlock_body(there, config.passphrase, config.recovery), there)
     account, passphrase = _found(config)
+    body = account.body if config.passphrase_at_server else without_passphrase(account.body)
     try:
-        trio.run(offer_secrets, remote, account.body)
+        trio.run(offer_secrets, remote, body)
     except PreconditionFailed:
         return _join_winner(remote, passphrase)
     return account
+
+
+def _join_by_words(there: Json, config: Config) -> _Account:
+    """The account opens with the recovery words alone; on this device a passphrase opens it from now on."""
+    if not config.recovery and not has_terminal():
+        raise UsageError("the server keeps no passphrase of this account; give its recovery words with --recovery-file")
+    unlocked = unlock_body(there, Source(), config.recovery)
+    passphrase, drawn = new_passphrase(config.passphrase or credential())
+    cost = calibrate(config.guess_s) if drawn is None else FLOOR
+    return _Account(unlocked, replace_passphrase(there, unlocked.secret, passphrase, cost), drawn=drawn, is_shy=True)
 
 
 def _join_winner(remote: Remote, passphrase: bytes) -> _Account:

@@ -95,6 +95,12 @@ def _add_mount(commands: Commands) -> None:
     mount.add_argument(
         "--lock-after", metavar="MINUTES", help="end the mount when nobody has used it for so long; `off`: never"
     )
+    mount.add_argument(
+        "--no-passphrase-at-server",
+        dest="passphrase_at_server",
+        action="store_false",
+        help="on a first run: the server keeps what the recovery words open, and nothing to guess a passphrase at",
+    )
     _add_words_check(mount)
     _add_guess_time(mount)
     mount.add_argument("--handover", type=int, help=argparse.SUPPRESS)

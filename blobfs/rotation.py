@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from blobfs.account import Remote, connect, load_remote, move_remote, remember_published, replace_secrets
+from blobfs.account import Remote, connect, load_remote, move_remote, public_body, remember_published, replace_secrets
 from blobfs.config import SECRETS, SERVER, SERVER_LOG
 from blobfs.embedded import EmbeddedServer
 from blobfs.errors import BlobfsError, RemoteUnavailable
@@ -102,7 +102,7 @@ def show(path: Path, size: int, work: Callable[[], None]) -> None:
 
 async def _replace(store: Path, settings: Settings, ours: Json, fresh: Json) -> None:
     async with _served(store, settings) as remote, connect(remote) as client:
-        await replace_secrets(client, ours, fresh)
+        await replace_secrets(client, ours, public_body(settings, fresh))
 
 
 @contextlib.asynccontextmanager

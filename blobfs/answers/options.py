@@ -14,6 +14,7 @@ from typing import Any, Final
 import trio
 
 from blobfs import suspend
+from blobfs.account import keep_passphrase_away, keeps_passphrase
 from blobfs.answers.paths import text_of
 from blobfs.errors import UsageError
 from blobfs.fs.keepout import PROGRAMS, KeepOut
@@ -32,6 +33,7 @@ _TIME: Final = re.compile(r"(\d{1,6})\s*(s|m|min|h|)", re.IGNORECASE)
 _SECONDS: Final = {"s": 1, "": 60, "m": 60, "min": 60, "h": 3600}
 LOCK_AFTER: Final = "lock-after"
 LOCK_ON_SUSPEND: Final = "lock-on-suspend"
+SERVER_PASSPHRASE: Final = "passphrase-at-server"  # noqa: S105 - a name
 
 
 def parse_size(text: str) -> int | None:
@@ -124,6 +126,7 @@ OPTIONS: Final = {
     "incoming": Option(parse_switch, True, "whether what senders leave becomes files in Incoming, here"),
     LOCK_AFTER: Option(parse_time, None, "lock when nobody has used it for so long: minutes, or 90s, 2h"),
     LOCK_ON_SUSPEND: Option(parse_suspend, False, "whether to lock before the machine goes to sleep"),
+    SERVER_PASSPHRASE: Option(parse_switch, True, "off: new devices join with the recovery words only"),
     "keep-out": Option(parse_programs, None, "programs that may open only files that are here"),
     "device-name": Option(parse_name, None, "how conflict copies from this device are named"),
 }
@@ -143,6 +146,7 @@ class Options:
         values = {name: kept.get(name, option.default) for name, option in OPTIONS.items()}
         if values["keep-out"] is None:
             values["keep-out"] = list(PROGRAMS)
+        values[SERVER_PASSPHRASE] = keeps_passphrase(self._settings)
         return values | {"device-name": self._settings.get("device_name")}
 
     def apply(self) -> None:
@@ -160,6 +164,8 @@ class Options:
         """Keep the value of an option. On the loop."""
         if name == "device-name":
             self._settings.set("device_name", value)
+        elif name == SERVER_PASSPHRASE:
+            keep_passphrase_away(self._settings, away=not value)
         else:
             self._settings.set(_KEPT, {**self._settings.get(_KEPT, {}), name: value})
         self.changed.set()

@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from blobfs.account import connect, load_remote, move_remote, publish_secrets
+from blobfs.account import connect, load_remote, move_remote, public_body, publish_secrets
 from blobfs.api.loop import Loop, plain
 from blobfs.config import SECRETS, SERVER, SERVER_LOG
 from blobfs.devices import Devices
@@ -87,7 +87,7 @@ class Connection(Loop):
                     self._store,
                     client,
                     options=OPTIONS,
-                    secret=lambda: dump(read_secrets(self._store.path / SECRETS)),
+                    secret=lambda: dump(public_body(self._store.settings, read_secrets(self._store.path / SECRETS))),
                     keep_secret=partial(keep_newer, self._store.path),
                 )
                 self.wire(engine)

@@ -52,6 +52,7 @@ def mount(options: argparse.Namespace) -> int:
         read_only=options.read_only,
         keyring=options.keyring,
         words_check=options.words_check,
+        passphrase_at_server=options.passphrase_at_server,
         lock_after=options.lock_after,
         guess_s=_guess_s(options),
         handover=options.handover,

@@ -202,6 +202,8 @@ def unwrap(body: Json, *, passphrase: bytes | None = None, recovery: bytes | Non
         StoreError: too little memory for the passphrase hash.
     """
     head, slots = parse_secrets(body)
+    if passphrase is not None and "passphrase" not in slots:
+        raise WrongPassphrase("this copy of the secrets file opens with the recovery words alone")
     try:
         slot = slots["passphrase" if passphrase is not None else "recovery"]
         nonce, wrapped = decode_base64(slot["nonce"], _NONCE), decode_base64(slot["wrapped"], _WRAPPED)
@@ -217,6 +219,19 @@ def unwrap(body: Json, *, passphrase: bytes | None = None, recovery: bytes | Non
     except InvalidTag:
         raise WrongPassphrase("wrong passphrase or recovery words, or a changed secrets file") from None
     return AccountId(head["account"]), secret
+
+
+def has_passphrase(body: Json) -> bool:
+    """Whether a passphrase opens a secrets file. Raises StoreDamaged, StoreTooNew."""
+    return "passphrase" in parse_secrets(body)[1]
+
+
+def without_passphrase(body: Json) -> Json:
+    """A secrets file that only the recovery words open: there is nothing in it to guess. Raises as `parse_secrets`."""
+    head, slots = parse_secrets(body)
+    if "recovery" not in slots:
+        raise StoreDamaged(_DAMAGED)
+    return head | {"slots": [slots["recovery"]]}
 
 
 def parse_secrets(body: Json) -> tuple[Json, dict[str, Json]]:
