@@ -36,7 +36,12 @@ def _unmount_dead() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave them out unless asked for."""
+    """Leave them out unless asked for; and say what is to run in one process, when there are two."""
+    for item in items:
+        place = item.path.relative_to(Path(__file__).parent)
+        # Files share what their modules start; these two directories a PostgreSQL and a cluster of object storage, too.
+        group = "services" if place.parts[0] in ("contract", "server") else str(place)
+        item.add_marker(pytest.mark.xdist_group(group))
     if config.getoption("--long"):
         return
     left_out = [item for item in items if item.get_closest_marker("long")]

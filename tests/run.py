@@ -2,7 +2,8 @@
 """Run every check and test, from nothing but python3 and git: `python3 tests/run.py`.
 
 Sets up what is missing, as mount.py does, and the test requirements on top. Without arguments: ruff, mypy, and the
-whole suite with real mounts. With arguments: pytest alone, with them; paths are relative to the checkout.
+whole suite with real mounts, in two processes. With arguments: pytest alone, with them, in one; paths are relative to
+the checkout.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+PARALLEL = ("-n", "2", "--dist", "loadgroup")
 CHECKS = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
 
 
@@ -22,7 +24,7 @@ def main(arguments: list[str]) -> int:
 
     python = prepare_or_exit(ROOT, TESTING)
     failed = [check for check in CHECKS if not arguments and run(python, *check) != 0]
-    exit_code = run(python, "pytest", *arguments)
+    exit_code = run(python, "pytest", *(arguments or PARALLEL))
     for check in failed:
         print(f"blobfs: {' '.join(check)} failed; its output is above.", file=sys.stderr)
     return exit_code or (1 if failed else 0)
