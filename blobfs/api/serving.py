@@ -29,6 +29,8 @@ from blobfs.fs.use import Use
 
 MAX_PEERS: Final = 200
 """Connections: a program has two, and one for each call of it that waits for the server."""
+PIECE: Final = 256 << 10
+"""Bytes that are read at once."""
 PLAIN: Final = frozenset(
     (
         *(
@@ -271,7 +273,8 @@ class _Peer:
     async def _exactly(self, size: int) -> bytes:
         received = bytearray()
         while len(received) < size:
-            piece = await self._stream.receive_some(size - len(received))
+            # In pieces: what was only announced must cost no memory.
+            piece = await self._stream.receive_some(min(size - len(received), PIECE))
             if not piece:
                 return b""
             received += piece

@@ -19,8 +19,9 @@ def test_an_earlier_version_is_listed_saved_and_restored(account: Desk, folder: 
     sync(account)
     file.write_bytes(b"second")
     sync(account)
-    now, before = told(account, "versions", file)
-    assert (now["size"], now["current"], before["size"], before["current"]) == (6, True, 5 << 20, False)
+    listed = told(account, "versions", file)
+    assert [(entry["size"], entry["current"]) for entry in listed] == [(6, True), (5 << 20, False)], listed
+    before = listed[-1]
     tell(account, "versions", file, "--version", before["version"], "--output", account.home / "saved")
     assert (account.home / "saved").read_bytes() == first
     assert account.run("versions", file, "--version", 1 << 40, "--output", account.home / "none").returncode == 22

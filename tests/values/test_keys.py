@@ -65,8 +65,10 @@ def test_a_file_may_carry_one_slot_only() -> None:
     body = load(FILE)
     body["slots"] = [slots(body)["recovery"]]
     assert keys.unwrap(body, recovery=RECOVERY) == (ACCOUNT, SECRET)
-    with pytest.raises(StoreDamaged):
+    with pytest.raises(WrongPassphrase, match="recovery words alone"):
         keys.unwrap(body, passphrase=PASSPHRASE)
+    assert keys.without_passphrase(load(FILE)) == body
+    assert (keys.has_passphrase(load(FILE)), keys.has_passphrase(body)) == (True, False)
 
 
 # --- the strength of the passphrase hash ----------------------------------------------------------------------
