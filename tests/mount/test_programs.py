@@ -51,6 +51,10 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.truncate(50 << 20)
         file.seek(30 << 20)
         file.write(b"x")
+    # All of it lies in the past: rsync leaves a directory, symlink or fifo of the same second as it is.
+    for path in root.rglob("*"):
+        if path.is_symlink() or not path.is_file():
+            os.utime(path, ns=(10**18, 1_600_000_000_987_654_321), follow_symlinks=False)
     return root
 
 
