@@ -77,6 +77,7 @@ MODES: Final = {
 }
 KINDS: Final = {mode: kind for kind, mode in MODES.items()}
 USER: Final = b"user."
+CAPABILITY: Final = b"security.capability"
 MIN_BATCH: Final = 16
 """Directory entries asked of the store at once; more once it is known how many the kernel takes."""
 
@@ -328,7 +329,9 @@ class Operations(pyfuse3.Operations):
 
     @prompt
     def getxattr(self, inode: Inode, name: bytes, ctx: RequestContext) -> bytes:
-        """An extended attribute. The kernel asks for security.capability before each write: that must be quick."""
+        """An extended attribute. The kernel asks for security.capability before each write: that goes no further."""
+        if name == CAPABILITY:
+            raise FUSEError(errno.ENODATA)
         if not name.startswith(USER):
             self._refuse(name)
         return self._fs.get_xattr(inode, name)
