@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 """`user_version` of both databases."""
 
 DOCUMENTS_PAGE: Final = 4096
@@ -85,7 +85,7 @@ CREATE TABLE heads (device TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROW
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
-BLOBS: Final = """
+_ROWS: Final = """
 CREATE TABLE applied (id INTEGER PRIMARY KEY CHECK (id = 1), sequence INTEGER NOT NULL, store BLOB NOT NULL);
 INSERT INTO applied VALUES (1, 0, x'');
 
@@ -115,6 +115,20 @@ CREATE TABLE unresolved (content INTEGER PRIMARY KEY, attachment TEXT NOT NULL);
 -- Contents that nothing refers to; their rows are deleted a slice at a time.
 CREATE TABLE discarded (content INTEGER PRIMARY KEY);
 """
+
+STAGED: Final = """
+-- Pieces of rows that are in the spool; each lies over what `rows` has there, a later one over an earlier one.
+CREATE TABLE staged (
+    position INTEGER NOT NULL,       -- as in `rows`
+    segment INTEGER NOT NULL,        -- number of the file
+    at INTEGER NOT NULL,             -- where the sealed piece begins in it
+    start INTEGER NOT NULL,          -- where its bytes begin within the row
+    length INTEGER NOT NULL,         -- how many they are
+    nonce BLOB NOT NULL,             -- 12 bytes
+    PRIMARY KEY (position, segment, at)
+) WITHOUT ROWID;
+"""
+BLOBS: Final = _ROWS + STAGED
 
 ROW_BITS: Final = 27
 """Of a position: 2**27 rows of 128 KiB are 16 TiB, the largest file."""

@@ -1,6 +1,6 @@
 """A store: one account on one device. Opens every room of this floor in order, and owns the directory's lock.
 
-STORE/documents.db  blobs.db  journal-NNNNNNNNNN  reserve  secrets.json  lock
+STORE/documents.db  blobs.db  journal-NNNNNNNNNN  spool-NNNNNNNNNN  reserve  secrets.json  lock
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -29,6 +29,7 @@ from blobfs.store.mending import check, mend
 from blobfs.store.pins import Pins
 from blobfs.store.queries import Queries
 from blobfs.store.settings import Settings
+from blobfs.store.settling import Settler
 from blobfs.store.survey import Survey
 from blobfs.store.tree import Tree
 from blobfs.values.documents import ROOT
@@ -84,6 +85,7 @@ class Store:
                 self._ledger, self.tree, self.attachments, self.documents, self.hidden, keys.account
             )
             self._content = content
+            self._settler = Settler(self._ledger)
             self.device = DeviceId(self.settings.get("device", ""))
             self.transaction = self._ledger.transaction
             self.on_change = self._ledger.changed
@@ -145,7 +147,8 @@ class Store:
             found = rekey.find(path, keys)
             if found[0] is not keys and found[0] is found[1]:
                 # In order, so that nothing waits in a journal, and whatever a crash left is mended.
-                cls._open(path, found[0]).close()
+                with closing(cls._open(path, found[0])) as store:
+                    store._settler.settle_all()
         with holding(path):
             rekey.finish(path, keys, watch)
 
@@ -229,6 +232,8 @@ class Store:
         self._ledger.tick()
         for _ in range(_SWEEPS):
             if not self._content.sweep():
+                # Not before: what is discarded needs no place in the database.
+                self._settler.work()
                 break
 
     def _rest(self) -> None:

@@ -24,9 +24,11 @@ from blobfs.store.database import FULL, TOO_NEW, is_full, refusal
 from blobfs.store.journal import journals
 from blobfs.store.ledger import Ledger
 from blobfs.store.rekey import DATABASES, connect
+from blobfs.store.settling import Settler
+from blobfs.store.spool import segments
 from blobfs.values.keys import Keys
 
-STEPS: Final[Mapping[int, Mapping[str, str]]] = {}
+STEPS: Final[Mapping[int, Mapping[str, str]]] = {1: {"blobs.db": schema.STAGED}}
 """From a version to the next: the SQL for each database, by its name. A database that is not named stays as it is."""
 KEPT_S: Final = 30 * 86400
 """Seconds after which the copies of an older version go."""
@@ -51,8 +53,10 @@ def bring_up(directory: Path, keys: Keys) -> bool:
     # A database of version 0 is one that was never finished: whoever opens it makes it.
     if 0 in found or min(found) >= schema.VERSION:
         return False
-    if journals(directory):
-        Ledger(directory, keys).close()
+    if journals(directory) or segments(directory):
+        # A copy is of the databases alone.
+        with closing(Ledger(directory, keys)) as ledger:
+            Settler(ledger).settle_all()
     if len(set(found)) == 1:
         # Where they differ, one was brought up already, so both copies are there.
         _copy(directory, found[0])

@@ -49,7 +49,7 @@ class Disk:
         """A copy of the directory as it might be found."""
         image.mkdir()
         for path in self.directory.iterdir():
-            if not path.name.startswith("journal-") and not path.name.endswith("-wal"):
+            if not path.name.startswith(("journal-", "spool-")) and not path.name.endswith("-wal"):
                 shutil.copy(path, image / path.name)
             elif path.name in self.names or source.random() < 0.5:
                 data = self._pages(self.durable.get(path.name, b""), path.read_bytes(), source)

@@ -206,6 +206,7 @@ def test_only_the_owner_may_read(bench: Bench, tmp_path: Path) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in store.path.iterdir()} == {0o600}
 
 
+@pytest.mark.usefixtures("unstaged")
 def test_a_damaged_page_is_named_and_never_read_as_data(bench: Bench, store: Store) -> None:
     node = make(store, b"f", data=os.urandom(2 * HEAVY))
     bench.close(store)

@@ -1,0 +1,90 @@
+"""Brings what is in the spool into blobs.db, a row at a time, when nobody writes or when much has gathered.
+
+Knows when and how fast; how a row takes in what lies over it is `staging.py`'s. Invariant: a row is one transaction,
+and between two of them the ledger's lock is anybody's for as long as it was held.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from blobfs.errors import NoSpace
+from blobfs.store.database import FULL
+from blobfs.store.ledger import Ledger
+from blobfs.store.spool import Unreadable
+
+BATCH: Final = 256
+"""Rows after which the batch is committed: 32 MiB of log at most, and then segments can go."""
+SPAN_S: Final = 1.0
+"""Seconds of one tick, which has other things to do."""
+
+log = logging.getLogger(__name__)
+
+
+class Settler:
+    """Empties the spool of one ledger. For worker threads, one at a time."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._staging = ledger.staging
+        self._seen = 0
+        self._next = 0
+        self._damaged: set[int] = set()
+        """Positions that cannot be settled: they were told of."""
+
+    def work(self) -> None:
+        """Settle for a second if nothing was staged since the last call, or if half of what may be staged is.
+
+        Raises:
+            NoSpace: the disk is full; nothing is lost.
+        """
+        seen, self._seen = self._seen, self._staging.added
+        if self._staging.is_empty:
+            return
+        if seen != self._seen and (self._staging.is_over or not self._staging.is_long):
+            return
+        end = time.monotonic() + SPAN_S
+        self._settle_until(lambda: time.monotonic() >= end, is_gentle=True)
+
+    def settle_all(self) -> None:
+        """On return nothing lies over any row but what cannot be read, and no segment is left but of that.
+
+        Raises:
+            NoSpace: the disk is full; nothing is lost.
+        """
+        self._next = 0
+        self._settle_until(lambda: False, is_gentle=False)
+
+    def _settle_until(self, is_over: Callable[[], bool], *, is_gentle: bool) -> None:
+        count = 0
+        while not is_over():
+            started = time.perf_counter()
+            if not self._settle_one():
+                self._next = 0
+                break
+            if is_gentle:
+                time.sleep(time.perf_counter() - started)
+            count += 1
+            if count % BATCH == 0 and not self._ledger.commit():
+                raise NoSpace(FULL)
+        if count % BATCH and not self._ledger.commit():
+            raise NoSpace(FULL)
+
+    def _settle_one(self) -> bool:
+        """Settle the next row; False when there is none behind the last one."""
+        with self._ledger.lock:
+            position = self._staging.next(self._next)
+            if position is None:
+                return False
+            self._next = position + 1
+            try:
+                with self._ledger.transaction():
+                    self._staging.settle(position)
+            except Unreadable as error:
+                if position not in self._damaged:
+                    self._damaged.add(position)
+                    log.error("a row of a file stays unreadable until it is written anew: %s", error)
+        return True
