@@ -28,6 +28,8 @@ from typing import Any, Final
 
 from blobfs.errors import NoSpace
 from blobfs.store import schema
+from blobfs.store.backlogs import Backlogs
+from blobfs.store.committer import Committer
 from blobfs.store.database import FULL, SHORT_LOG, Database, Value, refusal
 from blobfs.store.journal import Journal, journals, number_of
 from blobfs.store.log import Log
@@ -36,24 +38,23 @@ from blobfs.store.replay import mark_of, replay
 from blobfs.store.reserve import Reserve
 from blobfs.store.spool import Segment, Spool
 from blobfs.store.staging import Staging
+from blobfs.store.turns import Turns
 from blobfs.values.keys import Keys, derive
 
 HEAVY: Final = 256 << 10
 """Bytes of payload from which a transaction commits blobs.db in place of copying them into the journal."""
-BATCH_BYTES: Final = 16 << 20
-"""Of journal, after which a batch is committed."""
+BATCH_BYTES: Final = 8 << 20
+"""Of journal, after which a batch is committed, by a thread of its own."""
+OVERDUE: Final = 24 << 20
+"""Bytes beyond that, at which whoever adds to it commits the batch himself."""
 QUICK_S: Final = 300e-6
 """A flush that takes no longer costs less than to have a thread do it."""
 QUICK_BYTES: Final = 64 << 10
 """Of records that were not flushed, up to which a flush can be quick."""
 BATCH_AGE_S: Final = 5.0
 """After which `tick` commits a batch."""
-BACKLOG: Final = 4096
-"""Entries of a database's backlog, beyond which whoever adds to it shortens it."""
 RELIEF: Final = 32
 """Transactions after which the backlogs are looked at."""
-SLICE: Final = 64
-"""Entries that `tick` settles at once: less than a millisecond, in which every request waits."""
 
 
 class Ledger:
@@ -66,7 +67,8 @@ class Ledger:
             StoreTooNew, StoreDamaged: as `Database`; or the two databases are not of one store.
             NoSpace: there is no room for the recovery; nothing is lost.
         """
-        self.lock = threading.RLock()
+        self._turns = Turns()
+        self.lock = self._turns.lock
         self.changed: list[Callable[[], None]] = []
         """Called after a transaction that left something to send; by the thread that made it."""
         self._directory = directory
@@ -74,6 +76,7 @@ class Ledger:
         """Of the disk; before the databases are opened, which takes room, too."""
         self._flushing = threading.Lock()
         self._transaction = _Transaction(self)
+        self._committer = Committer(self.commit)
         self._depth = 0
         self._dirty = False
         self._loses = False
@@ -111,6 +114,7 @@ class Ledger:
             self._key = derive(keys.journal, "store", mark_of(self.documents, self.blobs))
             self.spool = Spool(directory, self._key)
             self._opened.append(self.spool)
+            self._backlogs = Backlogs(self._databases, self._turns, self._query)
             self.staging = Staging(self.blobs, self.spool, self.reserve)
             self.unclean = bool(journals(directory))
             """Whether the last run ended without `close`."""
@@ -128,10 +132,12 @@ class Ledger:
 
     def one(self, database: Database, sql: str, *parameters: Value) -> Any:
         """The first row of a query, or None."""
+        self._backlogs.ease()
         return self._query(database.one, sql, parameters)
 
     def all(self, database: Database, sql: str, *parameters: Value) -> list[Any]:
         """All rows of a query."""
+        self._backlogs.ease()
         rows: list[Any] = self._query(database.all, sql, parameters)
         return rows
 
@@ -153,7 +159,8 @@ class Ledger:
         return found
 
     def _query(self, query: Callable[..., Any], *arguments: Any) -> Any:
-        with self.lock:
+        self._turns.take()
+        try:
             if self._behind:
                 self._catch_up()
             try:
@@ -164,6 +171,8 @@ class Ledger:
                     raise
                 self._catch_up()
                 return query(*arguments)
+        finally:
+            self.lock.release()
 
     # --- transactions -----------------------------------------------------------------------------------
 
@@ -186,18 +195,21 @@ class Ledger:
         self._loses = True
 
     def _enter(self) -> None:
-        self.lock.acquire()
-        if self._behind and not self._depth:
-            try:
-                self._catch_up()
-            except BaseException:
-                self.lock.release()
-                raise
+        self._backlogs.ease()
+        self._turns.take()
+        if not self._depth:
+            if self._behind:
+                try:
+                    self._catch_up()
+                except BaseException:
+                    self.lock.release()
+                    raise
+            self._turns.begin()
         self._depth += 1
 
     def _leave(self, failed: bool) -> None:
         notify = False
-        heavy = self._heavy
+        heavy, held_s = self._heavy, 0.0
         try:
             if self._depth == 1:
                 try:
@@ -212,7 +224,10 @@ class Ledger:
                     self._dirty = self._loses = False
         finally:
             self._depth -= 1
+            if not self._depth:
+                held_s = self._turns.end()
             self.lock.release()
+        self._turns.give_way(held_s)
         if self._heavy > heavy:
             self.log.hurry()
         if notify:
@@ -252,19 +267,12 @@ class Ledger:
         if self._since == 0.0:
             self._since = time.monotonic()
         if self._journal.size >= self._limit:
-            self._commit()
-        elif sequence % RELIEF == 0:
-            self._relieve()
-
-    def _relieve(self) -> None:
-        """Shorten backlogs that grow faster than `tick` empties them."""
-        for database in self._databases:
-            beyond = database.backlog.waiting - BACKLOG
-            if beyond > 0:
-                try:
-                    database.backlog.settle(beyond)
-                except NoSpace:
-                    self._behind = True
+            if self._journal.size < self._limit + OVERDUE:
+                self._committer.wake()
+            else:
+                self._commit()
+        elif sequence % RELIEF == 0 and not self._backlogs.relieve():
+            self._behind = True
 
     def _flush_journal(self) -> None:
         self._flush(self.spool)
@@ -325,12 +333,7 @@ class Ledger:
 
     def tick(self) -> None:
         """Empty the backlogs, commit an old batch, see to the log. For a worker, once a second. Raises NoSpace."""
-        for database in self._databases:
-            # What is added meanwhile is for the next time.
-            for _ in range(0, database.backlog.waiting, SLICE):
-                started = time.perf_counter()
-                self._query(database.backlog.settle, SLICE)
-                time.sleep(time.perf_counter() - started)  # the lock is anybody's for as long as it was held
+        self._backlogs.empty()
         with self.lock:
             due = self._since and time.monotonic() - self._since >= BATCH_AGE_S
             is_calm, self._ticked = self._sequence == self._ticked, self._sequence
@@ -383,6 +386,7 @@ class Ledger:
             NoSpace: the disk does not take what was written.
         """
         self.flush()  # without the lock; what is left to flush with it is little
+        self._backlogs.ease()
         with self.lock:
             self._commit()
             is_done = self._journal.records == 0
@@ -432,6 +436,7 @@ class Ledger:
             NoSpace: the disk fails; the store is closed, and its journals hold what the databases lack.
         """
         complete = False
+        self._committer.close()
         try:
             with self.lock:
                 if self._behind:
