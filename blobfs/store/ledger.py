@@ -462,7 +462,7 @@ class Ledger:
         self._journal = Journal(self._directory, self._key, number_of(old[-1]) + 1 if old else 1)
         # On the disk before anything else: a journal that is there tells that the last run did not end in order.
         self._flush_journal()
-        unused = self.staging.retire()
+        unused = self.staging.begin()
         for segment in unused:
             segment.close()
         for path in (*old, *(segment.path for segment in unused)):

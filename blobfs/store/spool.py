@@ -162,6 +162,11 @@ class Spool:
             self.close()
             raise
 
+    @property
+    def numbers(self) -> set[int]:
+        """Those of all segments."""
+        return set(self._segments)
+
     def append(self, pieces: Sequence[Bytes], after: int) -> list[Place]:
         """Seal pieces and put them behind all others: they survive SIGKILL on return, and power loss after `flush`.
 

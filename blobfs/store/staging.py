@@ -78,6 +78,8 @@ class Staging:
         self._reserve = reserve
         self._after: int | None = None
         self._is_over = False
+        self._is_torn = True
+        """Pointers may lead to segments that are not there."""
         self.added = 0
         """How many pieces this process added: a sign of somebody writing."""
         database.special[STAGE] = self._stage
@@ -86,7 +88,7 @@ class Staging:
     @property
     def is_empty(self) -> bool:
         """Whether nothing can lie over any row."""
-        return not self._spool.size
+        return not self._spool.size and not self._is_torn
 
     # --- how much -----------------------------------------------------------------------------------------
 
@@ -247,12 +249,19 @@ class Staging:
 
     # --- segments -----------------------------------------------------------------------------------------
 
+    def begin(self) -> list[Segment]:
+        """As `retire`, once all that is known of is in the database. One of an older version has no pointers."""
+        has_pointers = self._db.peek("SELECT 1 FROM sqlite_master WHERE name = 'staged'", ()) is not None
+        live = self._live() if has_pointers else set()
+        self._is_torn = not live <= self._spool.numbers
+        return self._spool.retire(live)
+
     def retire(self) -> list[Segment]:
         """Give up the segments that no pointer leads to, which may go once that is on the disk."""
-        if self.is_empty:
-            return []
-        live = {row[0] for row in self._db.peek_all("SELECT DISTINCT segment FROM staged", ())}
-        return self._spool.retire(live)
+        return self._spool.retire(self._live()) if self._spool.size else []
+
+    def _live(self) -> set[int]:
+        return {row[0] for row in self._db.peek_all("SELECT DISTINCT segment FROM staged", ())}
 
 
 def _split(pointers: Sequence[Any]) -> list[Sequence[Any]]:
