@@ -18,6 +18,8 @@ from blobfs.store.spool import Unreadable
 
 BATCH: Final = 256
 """Rows after which the batch is committed: 32 MiB of log at most, and then segments can go."""
+TIGHT_BATCH: Final = 16
+"""The same on a full disk, where there is the reserve and no more."""
 SPAN_S: Final = 1.0
 """Seconds of one tick, which has other things to do."""
 
@@ -68,9 +70,14 @@ class Settler:
             if is_gentle:
                 time.sleep(time.perf_counter() - started)
             count += 1
-            if count % BATCH == 0 and not self._ledger.commit():
-                raise NoSpace(FULL)
-        if count % BATCH and not self._ledger.commit():
+            if count >= (TIGHT_BATCH if self._ledger.reserve.is_spent else BATCH):
+                self._commit()
+                count = 0
+        if count:
+            self._commit()
+
+    def _commit(self) -> None:
+        if not self._ledger.commit():
             raise NoSpace(FULL)
 
     def _settle_one(self) -> bool:

@@ -19,7 +19,7 @@ import secrets
 import stat
 import struct
 import threading
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -37,14 +37,13 @@ _SALT: Final = 32
 _HEADER: Final = len(MAGIC) + _SALT
 _OFFSET: Final = struct.Struct(">Q")
 _NONCE: Final = 12
-_TAG: Final = 16
+TAG: Final = 16
+"""Bytes that a sealed piece is longer."""
 _NAME: Final = re.compile("spool-[0-9]{10}")
 SEGMENT: Final = 16 << 20
 """Bytes of a file at which the next one begins: room comes back a file at a time."""
-_AT_ONCE: Final = 512
-"""Pieces of one system call, which takes 1,024."""
-_LONG: Final = 1 << 20
-"""Bytes that the system is asked to begin writing to the disk, so that a flush finds less to do."""
+_AT_ONCE: Final = 1 << 20
+"""Bytes that are sealed before they are written."""
 
 Bytes = bytes | bytearray | memoryview
 
@@ -79,24 +78,23 @@ class Segment:
         self._guard = threading.Lock()
         self._readers, self._is_closed = 0, False
 
-    def append(self, pieces: Sequence[Bytes], nonces: bytes) -> list[Place]:
-        """Add pieces, sealed with 12 bytes of `nonces` each. Raises OSError: nothing was added."""
+    def append(self, pieces: Sequence[Bytes], nonces: Iterator[bytes], room: memoryview) -> list[Place]:
+        """Add pieces, sealed in `room`, which they must fit into. Raises OSError: nothing was added."""
         assert self._cipher is not None
-        places, sealed, at = [], [], self.size
-        for index, piece in enumerate(pieces):
-            nonce = nonces[index * _NONCE : (index + 1) * _NONCE]
-            sealed.append(self._cipher.encrypt(nonce, piece, self._header + _OFFSET.pack(at)))
+        places, used = [], 0
+        for piece in pieces:
+            at, nonce, end = self.size + used, next(nonces), used + len(piece) + TAG
+            self._cipher.encrypt_into(nonce, piece, self._header + _OFFSET.pack(at), room[used:end])
             places.append(Place(self.number, at, len(piece), nonce))
-            at += len(piece) + _TAG
+            used = end
         try:
-            if os.pwritev(self._fd, sealed, self.size) < at - self.size:
+            if os.pwrite(self._fd, room[:used], self.size) < used:
                 raise OSError(errno.ENOSPC, "cut short")
         except OSError:
             os.ftruncate(self._fd, self.size)
             raise
-        if at - self.size >= _LONG:
-            begin_writing(self._fd, self.size, at - self.size)
-        self.size = at
+        begin_writing(self._fd, self.size, used)
+        self.size += used
         return places
 
     def read(self, place: Place) -> bytes:
@@ -106,7 +104,7 @@ class Segment:
                 raise Unreadable(f"{self.path.name} is not there any more")
             self._readers += 1
         try:
-            sealed = os.pread(self._fd, place.length + _TAG, place.at)
+            sealed = os.pread(self._fd, place.length + TAG, place.at)
             if self._cipher is not None:
                 return self._cipher.decrypt(place.nonce, sealed, self._header + _OFFSET.pack(place.at))
         except (InvalidTag, OSError):
@@ -176,13 +174,16 @@ class Spool:
             NoSpace: none of them can be found.
         """
         places: list[Place] = []
-        nonces = secrets.token_bytes(_NONCE * len(pieces))
+        drawn = secrets.token_bytes(_NONCE * len(pieces))
+        nonces = (drawn[at : at + _NONCE] for at in range(0, len(drawn), _NONCE))
+        groups = _groups(pieces)
+        # One for all: memory that is new costs more than the sealing.
+        room = memoryview(bytearray(max(sum(len(piece) + TAG for piece in group) for group in groups)))
         try:
-            for begin in range(0, len(pieces), _AT_ONCE):
-                end = begin + _AT_ONCE
+            for group in groups:
                 segment = self._with_room(after)
                 before = segment.size
-                places += segment.append(pieces[begin:end], nonces[begin * _NONCE : end * _NONCE])
+                places += segment.append(group, nonces, room)
                 self.size += segment.size - before
         except OSError as error:
             raise refusal(self.path / "spool", error) from error
@@ -238,6 +239,19 @@ class Spool:
         """Release the descriptors; the files stay."""
         for segment in self._segments.values():
             segment.close()
+
+
+def _groups(pieces: Sequence[Bytes]) -> list[list[Bytes]]:
+    """Pieces that are written together."""
+    groups: list[list[Bytes]] = [[]]
+    held = 0
+    for piece in pieces:
+        if held >= _AT_ONCE:
+            groups.append([])
+            held = 0
+        groups[-1].append(piece)
+        held += len(piece)
+    return groups
 
 
 def segments(directory: Path) -> list[Path]:
