@@ -170,7 +170,10 @@ class Ledger:
                 if self._depth:
                     raise
                 self._catch_up()
-                return query(*arguments)
+                self._behind = True  # until it has gone well: SQLite may take back the batch a second time
+                answer = query(*arguments)
+                self._behind = False
+                return answer
         finally:
             self.lock.release()
 
@@ -306,6 +309,8 @@ class Ledger:
         if self._journal.records == 0:
             return
         try:
+            if self._behind or self.documents.failed or self.blobs.failed:
+                self._catch_up()  # or the databases would be called complete without what a full disk took back
             self._flush_journal()
             self.blobs.commit(self._sequence)
             self._unflushed = True
@@ -439,8 +444,6 @@ class Ledger:
         self._committer.close()
         try:
             with self.lock:
-                if self._behind:
-                    self._catch_up()
                 self._commit()
             self.flush()
             complete = self._journal.records == 0
