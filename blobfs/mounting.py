@@ -29,6 +29,7 @@ from blobfs.control import ask
 from blobfs.errors import BlobfsError, NotMounted, StoreInUse, UsageError, WrongPassphrase
 from blobfs.keyring import KeyringEntry
 from blobfs.process import (
+    answer_promptly,
     harden,
     hold_little_memory,
     let_go_of_terminal,
@@ -183,6 +184,7 @@ def _run(config: Config, unlocked: Unlocked, announce: Announce, live: LiveLine 
     from blobfs import daemon
 
     hold_little_memory()
+    answer_promptly()
 
     try:
         pending = daemon.run(config, unlocked.keys(), announce, live)

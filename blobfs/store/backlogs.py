@@ -16,6 +16,8 @@ from blobfs.store.turns import Turns
 
 BACKLOG: Final = 4096
 """Entries of a database's backlog, beyond which whoever adds to it shortens it."""
+RELIEF: Final = 32
+"""Transactions after which that is looked at."""
 SLICE: Final = 64
 """Entries that are settled at once: less than a millisecond, in which every request waits."""
 
@@ -49,8 +51,13 @@ class Backlogs:
             self._query(database.backlog.settle, SLICE)
             self._turns.give_way(time.perf_counter() - started)
 
-    def relieve(self) -> bool:
-        """Shorten those that grow faster than workers empty them; False: the disk is full. The lock is held."""
+    def relieve(self, sequence: int) -> bool:
+        """Shorten those that grow faster than workers empty them; False: the disk is full. The lock is held.
+
+        `sequence` is the number of the transaction that just ended.
+        """
+        if sequence % RELIEF:
+            return True
         for database in self._databases:
             beyond = database.backlog.waiting - BACKLOG
             if beyond > 0:

@@ -53,8 +53,6 @@ QUICK_BYTES: Final = 64 << 10
 """Of records that were not flushed, up to which a flush can be quick."""
 BATCH_AGE_S: Final = 5.0
 """After which `tick` commits a batch."""
-RELIEF: Final = 32
-"""Transactions after which the backlogs are looked at."""
 
 
 class Ledger:
@@ -170,9 +168,8 @@ class Ledger:
                 if self._depth:
                     raise
                 self._catch_up()
-                self._behind = True  # until it has gone well: SQLite may take back the batch a second time
-                answer = query(*arguments)
-                self._behind = False
+                self._behind = True  # until it goes well: SQLite may take back the batch a second time
+                answer, self._behind = query(*arguments), False
                 return answer
         finally:
             self.lock.release()
@@ -274,7 +271,7 @@ class Ledger:
                 self._committer.wake()
             else:
                 self._commit()
-        elif sequence % RELIEF == 0 and not self._backlogs.relieve():
+        elif not self._backlogs.relieve(sequence):
             self._behind = True
 
     def _flush_journal(self) -> None:
@@ -310,7 +307,7 @@ class Ledger:
             return
         try:
             if self._behind or self.documents.failed or self.blobs.failed:
-                self._catch_up()  # or the databases would be called complete without what a full disk took back
+                self._catch_up()  # else what a full disk took back would count as written
             self._flush_journal()
             self.blobs.commit(self._sequence)
             self._unflushed = True

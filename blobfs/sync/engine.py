@@ -50,6 +50,8 @@ DOWN: Final = "feed"
 _DAMAGES: Final = 100
 """Reads that failed, as status shows them."""
 _RESTART_S: Final = 5.0
+_LOOKING: Final = 4
+"""After a look at what waits, so many times as long passes before the next: in a flood of files, programs go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,12 +322,12 @@ class SyncEngine:
 
     async def _send(self) -> None:
         """Uploads, for ever."""
-        backoff, next_s = Backoff(), 0.0
+        backoff, next_s, pause_s = Backoff(), 0.0, 0.0
         while True:
             with trio.move_on_after(next_s):
                 await self._wake.wait()
             self._wake = trio.Event()
-            await trio.sleep(0 if self._hurried else self.options.debounce_s)
+            await trio.sleep(0 if self._hurried else max(self.options.debounce_s, pause_s))
             await self._unpaused()
             # The feed is the one that asks: nothing is sent to a server that is away or is not the right one.
             while DOWN in self.health.errors or not self._bound:
@@ -337,6 +339,7 @@ class SyncEngine:
                 next_s = 0.0
                 continue
             self.rounds += 1
+            pause_s = min(_LOOKING * done.looked_s, self.options.quiet_s)
             if done.sent or done.error is not None:
                 self.allowance.outdate()
             if done.error is not None:

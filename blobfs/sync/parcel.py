@@ -97,6 +97,11 @@ def dirty_extents(store: Store, outgoing: Outgoing) -> list[tuple[int, int]]:
     return [(index, extent_length(size, index)) for index, extent in extents.items() if extent.dirty]
 
 
+def dirty_sizes(store: Store, outgoings: Sequence[Outgoing]) -> list[int]:
+    """Of each, how many bytes have to be sealed."""
+    return [sum(length for _, length in dirty_extents(store, outgoing)) for outgoing in outgoings]
+
+
 def read_plain(
     store: Store,
     outgoing: Outgoing,
