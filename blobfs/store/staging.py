@@ -156,7 +156,7 @@ class Staging:
     def can_read(self, piece: Piece) -> bool:
         """Whether a piece is there and authentic."""
         try:
-            self._spool.read(piece.place)
+            self._spool.read(piece.place, 0, piece.length)
         except Unreadable:
             return False
         return True
@@ -218,7 +218,7 @@ class Staging:
         found = self._db.peek("SELECT length(payload) FROM rows WHERE position = ?", (position,))
         former = 0 if found is None else int(found[0])
         if end <= former and len(pieces) <= _PATCHES and size < ROW // _PATCHES:
-            for piece, data in [(piece, self._spool.read(piece.place)) for piece in pieces]:
+            for piece, data in [(piece, self._spool.read(piece.place, 0, piece.length)) for piece in pieces]:
                 self._db.overwrite(position, piece.start, data)
         else:
             length = max(former, end)
@@ -238,13 +238,11 @@ class Staging:
         gaps = Gaps(start, start + length)
         shown = [piece for piece in reversed(pieces) if gaps.cover(piece.start, piece.end)]
         if not gaps and len(shown) == 1:
-            data, first = self._spool.read(shown[0].place), start - shown[0].start
-            return data if len(data) == length else data[first : first + length]
+            return self._spool.read(shown[0].place, start - shown[0].start, length)
         row = bytearray(base()[:length].ljust(length, b"\0") if gaps else length)
         for piece in reversed(shown):
             low, high = max(start, piece.start), min(start + length, piece.end)
-            data = self._spool.read(piece.place)
-            row[low - start : high - start] = memoryview(data)[low - piece.start : high - piece.start]
+            row[low - start : high - start] = self._spool.read(piece.place, low - piece.start, high - low)
         return bytes(row)
 
     # --- segments -----------------------------------------------------------------------------------------
