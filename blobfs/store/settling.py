@@ -22,6 +22,10 @@ TIGHT_BATCH: Final = 16
 """The same on a full disk, where there is the reserve and no more."""
 SPAN_S: Final = 1.0
 """Seconds of one tick, which has other things to do."""
+PATIENCE: Final = 10
+"""Ticks without a writer after which it is done beside readers, too."""
+_COURTESY: Final = 4
+"""Times as long as the lock was held it is left to others, when there are any."""
 
 log = logging.getLogger(__name__)
 
@@ -32,21 +36,28 @@ class Settler:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._staging = ledger.staging
-        self._seen = 0
+        self._added, self._looked = 0, 0
+        self._waited = 0
+        """Ticks since somebody wrote."""
         self._next = 0
         self._damaged: set[int] = set()
         """Positions that cannot be settled: they were told of."""
 
     def work(self) -> None:
-        """Settle for a second if nothing was staged since the last call, or if half of what may be staged is.
+        """Settle for a second when nobody has written or read since the last call, or half of what may be staged is.
 
         Raises:
             NoSpace: the disk is full; nothing is lost.
         """
-        seen, self._seen = self._seen, self._staging.added
-        if self._staging.is_empty:
+        staging = self._staging
+        is_written, self._added = staging.added != self._added, staging.added
+        is_read, self._looked = staging.looked != self._looked, staging.looked
+        self._waited = 0 if is_written else self._waited + 1
+        if staging.is_empty:
             return
-        if seen != self._seen and (self._staging.is_over or not self._staging.is_long):
+        if is_written and (staging.is_over or not staging.is_long):
+            return
+        if is_read and self._waited < PATIENCE and not staging.is_long:
             return
         end = time.monotonic() + SPAN_S
         self._settle_until(lambda: time.monotonic() >= end, is_gentle=True)
@@ -68,7 +79,8 @@ class Settler:
                 self._next = 0
                 break
             if is_gentle:
-                time.sleep(time.perf_counter() - started)
+                is_read, self._looked = self._staging.looked != self._looked, self._staging.looked
+                time.sleep((time.perf_counter() - started) * (_COURTESY if is_read else 1))
             count += 1
             if count >= (TIGHT_BATCH if self._ledger.reserve.is_spent else BATCH):
                 self._commit()

@@ -82,6 +82,8 @@ class Staging:
         """Pointers may lead to segments that are not there."""
         self.added = 0
         """How many pieces this process added: a sign of somebody writing."""
+        self.looked = 0
+        """How often somebody looked for bytes of rows: a sign of somebody reading."""
         database.special[STAGE] = self._stage
         database.special[SETTLE] = self._settle
 

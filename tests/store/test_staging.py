@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from blobfs.errors import NoSpace, StoreDamaged
-from blobfs.store import spool, staging
+from blobfs.store import settling, spool, staging
 from blobfs.store.database import Database
 from blobfs.store.journal import Journal
 from blobfs.store.spool import Segment, Spool, segments
@@ -91,6 +91,18 @@ def test_ticks_settle_when_nobody_writes(store: Store) -> None:
     store.tick()
     assert (staged(store), rows(store), segments(store.path)) == (0, 8, [])
     assert content(store, inode) == data
+
+
+def test_readers_are_left_alone_for_some_seconds(store: Store) -> None:
+    inode = make(store, b"f", data=os.urandom(SIZE)).inode
+    store.tick()
+    for _ in range(settling.PATIENCE - 1):
+        content(store, inode)
+        store.tick()
+        assert staged(store) == 8
+    content(store, inode)
+    store.tick()
+    assert staged(store) == 0
 
 
 def test_ticks_settle_beside_a_writer_when_much_is_staged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
