@@ -40,7 +40,7 @@ _DELETE_SLICE: Final = (
 )
 _DROP_SLICE: Final = (
     "DELETE FROM staged WHERE (position, segment, at) IN (SELECT position, segment, at FROM staged "
-    "WHERE position BETWEEN ? AND ? LIMIT ?)"
+    "WHERE position BETWEEN ? AND ? ORDER BY position, segment, at LIMIT ?)"
 )
 
 

@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from blobfs.errors import NoSpace
+from blobfs.errors import NoSpace, StoreDamaged
 from blobfs.store.database import FULL
 from blobfs.store.ledger import Ledger
-from blobfs.store.spool import Unreadable
 
 BATCH: Final = 256
 """Rows after which the batch is committed: 32 MiB of log at most, and then segments can go."""
@@ -75,13 +74,16 @@ class Settler:
         count = 0
         while not is_over():
             started = time.perf_counter()
-            if not self._settle_one():
-                self._next = 0
-                break
+            with self._ledger.lock:
+                position = self._staging.next(self._next)
+                if position is None:
+                    self._next = 0
+                    break
+                self._next = position + 1
+                count += self._settle(position)
             if is_gentle:
                 is_read, self._looked = self._staging.looked != self._looked, self._staging.looked
                 time.sleep((time.perf_counter() - started) * (_COURTESY if is_read else 1))
-            count += 1
             if count >= (TIGHT_BATCH if self._ledger.reserve.is_spent else BATCH):
                 self._commit()
                 count = 0
@@ -92,18 +94,14 @@ class Settler:
         if not self._ledger.commit():
             raise NoSpace(FULL)
 
-    def _settle_one(self) -> bool:
-        """Settle the next row; False when there is none behind the last one."""
-        with self._ledger.lock:
-            position = self._staging.next(self._next)
-            if position is None:
-                return False
-            self._next = position + 1
-            try:
-                with self._ledger.transaction():
-                    self._staging.settle(position)
-            except Unreadable as error:
-                if position not in self._damaged:
-                    self._damaged.add(position)
-                    log.error("a row of a file stays unreadable until it is written anew: %s", error)
+    def _settle(self, position: int) -> bool:
+        """Settle one row; whether that could be done."""
+        try:
+            with self._ledger.transaction():
+                self._staging.settle(position)
+        except StoreDamaged as error:
+            if position not in self._damaged:
+                self._damaged.add(position)
+                log.error("a row of a file cannot be read until it is written anew: %s", error)
+            return False
         return True
