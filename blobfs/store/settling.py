@@ -25,6 +25,8 @@ PATIENCE: Final = 10
 """Ticks without a writer after which it is done beside readers, too."""
 _COURTESY: Final = 4
 """Times as long as the lock was held it is left to others, when there are any."""
+_LONGEST_S: Final = 0.05
+"""The same, however slow the disk is: whoever closes the store waits for this thread."""
 
 log = logging.getLogger(__name__)
 
@@ -73,17 +75,18 @@ class Settler:
     def _settle_until(self, is_over: Callable[[], bool], *, is_gentle: bool) -> None:
         count = 0
         while not is_over():
-            started = time.perf_counter()
             with self._ledger.lock:
+                started = time.perf_counter()
                 position = self._staging.next(self._next)
                 if position is None:
                     self._next = 0
                     break
                 self._next = position + 1
                 count += self._settle(position)
+                held = time.perf_counter() - started
             if is_gentle:
                 is_read, self._looked = self._staging.looked != self._looked, self._staging.looked
-                time.sleep((time.perf_counter() - started) * (_COURTESY if is_read else 1))
+                time.sleep(min(_LONGEST_S, held * (_COURTESY if is_read else 1)))
             if count >= (TIGHT_BATCH if self._ledger.reserve.is_spent else BATCH):
                 self._commit()
                 count = 0
