@@ -213,6 +213,7 @@ class Ledger:
         finally:
             self._depth -= 1
             self.lock.release()
+        self.spool.hurry()
         if self._heavy > heavy:
             self.log.hurry()
         if notify:

@@ -47,6 +47,8 @@ SEGMENT: Final = 16 << 20
 _AT_ONCE: Final = 1 << 20
 """Bytes that are sealed before they are written."""
 
+_LONG: Final = 1 << 20
+"""Bytes that the system is asked to begin writing to the disk, so that a flush finds less to do."""
 _INDEX: Final = [bytes((index,)) for index in range(256)]
 
 Bytes = bytes | bytearray | memoryview
@@ -80,6 +82,7 @@ class Segment:
         self.size = size
         self.flushed = 0
         """Bytes that are certainly on the disk."""
+        self._hurried = size
         self._fd = descriptor
         self._header = header
         is_known = len(header) == _HEADER and header.startswith(MAGIC)
@@ -106,9 +109,15 @@ class Segment:
         except OSError:
             os.ftruncate(self._fd, self.size)
             raise
-        begin_writing(self._fd, self.size, used)
         self.size += used
         return places
+
+    def hurry(self) -> None:
+        """Have the system begin to write what is new, if that is much. It may take a while when the disk is busy."""
+        size = self.size
+        if size - self._hurried >= _LONG:
+            begin_writing(self._fd, self._hurried, size - self._hurried)
+            self._hurried = size
 
     def read(self, place: Place, start: int, length: int) -> bytes:
         """Bytes within a piece. By any thread. Raises Unreadable."""
@@ -237,6 +246,12 @@ class Spool:
         if segment is None:
             raise Unreadable(f"spool-{place.segment:010} is not there")
         return segment.read(place, start, length)
+
+    def hurry(self) -> None:
+        """Have the system begin to write what was appended last. Needs no lock, and is better called without one."""
+        segment = self._current
+        if segment is not None:
+            segment.hurry()
 
     @property
     def unflushed(self) -> int:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from blobfs.errors import NoSpace
+from blobfs.errors import StoreError
 from blobfs.store.database import Database
 from blobfs.store.reserve import Reserve
 from blobfs.store.rows import Gaps
@@ -136,7 +136,7 @@ class Staging:
             self._after = self._db.peek("SELECT COALESCE(MAX(segment), 0) FROM staged", ())[0]
         try:
             places = self._spool.append([data for _, _, data in parts], self._after)
-        except NoSpace:
+        except StoreError:  # also when somebody has put something else in a segment's place
             return False
         if not self.is_bare():
             for first, last in _runs(position for position, _, data in parts if len(data) == ROW):

@@ -407,3 +407,12 @@ def test_what_does_not_fit_into_the_spool_goes_into_the_database(store: Store, m
         write(store, inode, 0, b"y" * ROW)
     assert (staged(store), rows(store)) == (7, 1)
     assert content(store, inode) == b"y" * ROW + b"x" * (SIZE - ROW)
+
+
+def test_something_else_in_a_segments_place_is_passed_by(store: Store) -> None:
+    (store.path / "spool-0000000001").mkdir()
+    inode = make(store, b"f", data=b"x" * SIZE).inode
+    assert (staged(store), rows(store)) == (0, 8)
+    write(store, inode, 0, b"y" * ROW)
+    assert staged(store) == 1
+    assert content(store, inode) == b"y" * ROW + b"x" * (SIZE - ROW)
