@@ -227,6 +227,7 @@ class Ledger:
             if not self._depth:
                 held_s = self._turns.end()
             self.lock.release()
+        self.spool.hurry()
         self._turns.give_way(held_s)
         if self._heavy > heavy:
             self.log.hurry()

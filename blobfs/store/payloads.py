@@ -40,7 +40,7 @@ _DELETE_SLICE: Final = (
 )
 _DROP_SLICE: Final = (
     "DELETE FROM staged WHERE (position, segment, at) IN (SELECT position, segment, at FROM staged "
-    "WHERE position BETWEEN ? AND ? LIMIT ?)"
+    "WHERE position BETWEEN ? AND ? ORDER BY position, segment, at LIMIT ?)"
 )
 
 
@@ -77,6 +77,7 @@ class Payloads:
         def base() -> bytes:
             return self._ledger.slice(position, start, length) or b""
 
+        self._staging.looked += 1
         if not self._staging.is_empty:
             pieces = self._ledger.peek_all(self._db, PIECES_WITHIN, position, start + length, start)
             if pieces:
@@ -86,6 +87,7 @@ class Payloads:
 
     def find(self, content: Content, offset: int, length: int) -> Found:
         """Look for a range of a content that is as the database says."""
+        self._staging.looked += 1
         first, last = rows_at(content, offset, length)
         rows = dict(self._ledger.peek_all(self._db, ROWS, first, last))
         if self._staging.is_empty:
@@ -97,6 +99,7 @@ class Payloads:
 
         None: that cannot be told beside the ledger.
         """
+        self._staging.looked += 1
         span = rows_at(content, offset, length)
         answers = self._ledger.readers.ask(query, (ROWS, span), (PIECES, span))
         if answers is None:

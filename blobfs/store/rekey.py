@@ -23,6 +23,7 @@ from blobfs.errors import NoSpace, StoreDamaged, StoreInUse
 from blobfs.store import schema
 from blobfs.store.database import is_full, refusal
 from blobfs.store.journal import journals
+from blobfs.store.spool import segments
 from blobfs.values.keys import Keys
 
 Watch = Callable[[Path, int, Callable[[], None]], None]
@@ -70,7 +71,8 @@ def finish(directory: Path, keys: Keys, watch: Watch = run_plainly) -> None:
 
 def require_room(directory: Path) -> None:
     """Raises NoSpace when there is no room for new keys."""
-    _require_room(directory, max((directory / name).stat().st_size for name, _ in DATABASES))
+    staged = sum(path.stat().st_size for path in segments(directory))  # goes into blobs.db first
+    _require_room(directory, staged + max((directory / name).stat().st_size for name, _ in DATABASES))
 
 
 def _require_room(directory: Path, size: int) -> None:

@@ -124,7 +124,7 @@ CREATE TABLE staged (
     at INTEGER NOT NULL,             -- where the sealed piece begins in it
     start INTEGER NOT NULL,          -- where its bytes begin within the row
     length INTEGER NOT NULL,         -- how many they are
-    nonce BLOB NOT NULL,             -- 12 bytes
+    nonce BLOB NOT NULL,             -- 11 bytes; `spool.py` says of what
     PRIMARY KEY (position, segment, at)
 ) WITHOUT ROWID;
 """

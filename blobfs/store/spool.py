@@ -3,11 +3,11 @@
 A page of SQLCipher costs ten times what sealing its bytes once does, so long and scattered writes leave their bytes
 here, and in blobs.db only where they lie. Knows no rows and no SQL. docs/FORMAT.md, "Spool", has the bytes:
 
-    magic (5) ‖ salt (32), then pieces: AES-256-GCM of the bytes, each on its own
+    magic (5) ‖ salt (32), then pieces; of each, AES-256-GCM of 16 KiB at a time, on their own
 
-The key of a file is HKDF(store's key, salt); a piece's associated data are the header and its offset, and its nonce is
+The key of a file is HKDF(store's key, salt); a frame's associated data are the header and its offset, and its nonce is
 kept by whoever keeps the place: so a piece that was moved, or an older file in this one's place, does not open.
-Invariant: what was appended is never changed; a piece is read and authenticated alone.
+Invariant: what was appended is never changed; a frame is read and authenticated alone.
 """
 
 from __future__ import annotations
@@ -36,14 +36,20 @@ MAGIC: Final = b"BLFP\x01"
 _SALT: Final = 32
 _HEADER: Final = len(MAGIC) + _SALT
 _OFFSET: Final = struct.Struct(">Q")
-_NONCE: Final = 12
+_NONCE: Final = 11
+"""Bytes that are drawn for a piece; the twelfth of a frame's nonce is its index, of which there are at most 8."""
 TAG: Final = 16
-"""Bytes that a sealed piece is longer."""
+FRAME: Final = 16 << 10
+"""Bytes that are sealed together: as small as a page of blobs.db, for whoever reads a little of a long piece."""
 _NAME: Final = re.compile("spool-[0-9]{10}")
 SEGMENT: Final = 16 << 20
 """Bytes of a file at which the next one begins: room comes back a file at a time."""
 _AT_ONCE: Final = 1 << 20
 """Bytes that are sealed before they are written."""
+
+_LONG: Final = 1 << 20
+"""Bytes that the system is asked to begin writing to the disk, so that a flush finds less to do."""
+_INDEX: Final = [bytes((index,)) for index in range(256)]
 
 Bytes = bytes | bytearray | memoryview
 
@@ -56,6 +62,11 @@ class Place(NamedTuple):
     length: int
     """Bytes of plaintext."""
     nonce: bytes
+
+
+def sealed_length(length: int) -> int:
+    """Bytes that a piece of so many takes in a file."""
+    return length + -(-length // FRAME) * TAG
 
 
 class Unreadable(StoreDamaged):
@@ -71,6 +82,7 @@ class Segment:
         self.size = size
         self.flushed = 0
         """Bytes that are certainly on the disk."""
+        self._hurried = size
         self._fd = descriptor
         self._header = header
         is_known = len(header) == _HEADER and header.startswith(MAGIC)
@@ -81,32 +93,41 @@ class Segment:
     def append(self, pieces: Sequence[Bytes], nonces: Iterator[bytes], room: memoryview) -> list[Place]:
         """Add pieces, sealed in `room`, which they must fit into. Raises OSError: nothing was added."""
         assert self._cipher is not None
+        seal, header = self._cipher.encrypt_into, self._header
         places, used = [], 0
         for piece in pieces:
-            at, nonce, end = self.size + used, next(nonces), used + len(piece) + TAG
-            self._cipher.encrypt_into(nonce, piece, self._header + _OFFSET.pack(at), room[used:end])
-            places.append(Place(self.number, at, len(piece), nonce))
-            used = end
+            nonce, view = next(nonces), memoryview(piece)
+            places.append(Place(self.number, self.size + used, len(view), nonce))
+            for index, low in enumerate(range(0, len(view), FRAME)):
+                frame, at = view[low : low + FRAME], _OFFSET.pack(self.size + used)
+                end = used + len(frame) + TAG
+                seal(nonce + _INDEX[index], frame, header + at, room[used:end])
+                used = end
         try:
             if os.pwrite(self._fd, room[:used], self.size) < used:
                 raise OSError(errno.ENOSPC, "cut short")
         except OSError:
             os.ftruncate(self._fd, self.size)
             raise
-        begin_writing(self._fd, self.size, used)
         self.size += used
         return places
 
-    def read(self, place: Place) -> bytes:
-        """The bytes of a piece. By any thread. Raises Unreadable."""
+    def hurry(self) -> None:
+        """Have the system begin to write what is new, if that is much. It may take a while when the disk is busy."""
+        size = self.size
+        if size - self._hurried >= _LONG:
+            begin_writing(self._fd, self._hurried, size - self._hurried)
+            self._hurried = size
+
+    def read(self, place: Place, start: int, length: int) -> bytes:
+        """Bytes within a piece. By any thread. Raises Unreadable."""
         with self._guard:
             if self._is_closed:
                 raise Unreadable(f"{self.path.name} is not there any more")
             self._readers += 1
         try:
-            sealed = os.pread(self._fd, place.length + TAG, place.at)
             if self._cipher is not None:
-                return self._cipher.decrypt(place.nonce, sealed, self._header + _OFFSET.pack(place.at))
+                return self._open(self._cipher, place, start, length)
         except (InvalidTag, OSError):
             pass
         finally:
@@ -115,6 +136,22 @@ class Segment:
                 if self._is_closed and not self._readers:
                     os.close(self._fd)
         raise Unreadable(f"{self.path.name} is damaged")
+
+    def _open(self, cipher: AESGCM, place: Place, start: int, length: int) -> bytes:
+        first, last = start // FRAME, -(-(start + length) // FRAME)
+        at, end = place.at + first * (FRAME + TAG), place.at + min(last * (FRAME + TAG), sealed_length(place.length))
+        sealed = memoryview(os.pread(self._fd, end - at, at))
+        frames = [
+            cipher.decrypt(
+                place.nonce + _INDEX[first + index],
+                sealed[low : low + FRAME + TAG],
+                self._header + _OFFSET.pack(at + low),
+            )
+            for index, low in enumerate(range(0, end - at, FRAME + TAG))
+        ]
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        skipped = start - first * FRAME
+        return data if len(data) == length else data[skipped : skipped + length]
 
     def flush(self) -> None:
         """On return what was appended before survives power loss, once its name does. Raises OSError."""
@@ -178,7 +215,7 @@ class Spool:
         nonces = (drawn[at : at + _NONCE] for at in range(0, len(drawn), _NONCE))
         groups = _groups(pieces)
         # One for all: memory that is new costs more than the sealing.
-        room = memoryview(bytearray(max(sum(len(piece) + TAG for piece in group) for group in groups)))
+        room = memoryview(bytearray(max(sum(sealed_length(len(piece)) for piece in group) for group in groups)))
         try:
             for group in groups:
                 segment = self._with_room(after)
@@ -199,8 +236,8 @@ class Spool:
             self._made += 1
         return self._current
 
-    def read(self, place: Place) -> bytes:
-        """The bytes of a piece. By any thread.
+    def read(self, place: Place, start: int, length: int) -> bytes:
+        """`length` bytes, at least one, from `start` of a piece. By any thread.
 
         Raises:
             Unreadable: it is not there, or does not authenticate.
@@ -208,7 +245,13 @@ class Spool:
         segment = self._segments.get(place.segment)
         if segment is None:
             raise Unreadable(f"spool-{place.segment:010} is not there")
-        return segment.read(place)
+        return segment.read(place, start, length)
+
+    def hurry(self) -> None:
+        """Have the system begin to write what was appended last. Needs no lock, and is better called without one."""
+        segment = self._current
+        if segment is not None:
+            segment.hurry()
 
     @property
     def unflushed(self) -> int:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from blobfs.errors import NoSpace
+from blobfs.errors import StoreError
 from blobfs.store.database import Database
 from blobfs.store.reserve import Reserve
 from blobfs.store.rows import Gaps
@@ -82,6 +82,8 @@ class Staging:
         """Pointers may lead to segments that are not there."""
         self.added = 0
         """How many pieces this process added: a sign of somebody writing."""
+        self.looked = 0
+        """How often somebody looked for bytes of rows: a sign of somebody reading."""
         database.special[STAGE] = self._stage
         database.special[SETTLE] = self._settle
 
@@ -134,7 +136,7 @@ class Staging:
             self._after = self._db.peek("SELECT COALESCE(MAX(segment), 0) FROM staged", ())[0]
         try:
             places = self._spool.append([data for _, _, data in parts], self._after)
-        except NoSpace:
+        except StoreError:  # also when somebody has put something else in a segment's place
             return False
         if not self.is_bare():
             for first, last in _runs(position for position, _, data in parts if len(data) == ROW):
@@ -156,7 +158,7 @@ class Staging:
     def can_read(self, piece: Piece) -> bool:
         """Whether a piece is there and authentic."""
         try:
-            self._spool.read(piece.place)
+            self._spool.read(piece.place, 0, piece.length)
         except Unreadable:
             return False
         return True
@@ -218,7 +220,7 @@ class Staging:
         found = self._db.peek("SELECT length(payload) FROM rows WHERE position = ?", (position,))
         former = 0 if found is None else int(found[0])
         if end <= former and len(pieces) <= _PATCHES and size < ROW // _PATCHES:
-            for piece, data in [(piece, self._spool.read(piece.place)) for piece in pieces]:
+            for piece, data in [(piece, self._spool.read(piece.place, 0, piece.length)) for piece in pieces]:
                 self._db.overwrite(position, piece.start, data)
         else:
             length = max(former, end)
@@ -238,13 +240,11 @@ class Staging:
         gaps = Gaps(start, start + length)
         shown = [piece for piece in reversed(pieces) if gaps.cover(piece.start, piece.end)]
         if not gaps and len(shown) == 1:
-            data, first = self._spool.read(shown[0].place), start - shown[0].start
-            return data if len(data) == length else data[first : first + length]
+            return self._spool.read(shown[0].place, start - shown[0].start, length)
         row = bytearray(base()[:length].ljust(length, b"\0") if gaps else length)
         for piece in reversed(shown):
             low, high = max(start, piece.start), min(start + length, piece.end)
-            data = self._spool.read(piece.place)
-            row[low - start : high - start] = memoryview(data)[low - piece.start : high - piece.start]
+            row[low - start : high - start] = self._spool.read(piece.place, low - piece.start, high - low)
         return bytes(row)
 
     # --- segments -----------------------------------------------------------------------------------------

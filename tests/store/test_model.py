@@ -310,9 +310,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(count=st.sampled_from([1, 3, 1000]))
     def settle_rows(self, count: int) -> None:
         """Some rows take in what lies over them in the spool."""
-        while count and self.store._settler._settle_one():
-            count -= 1
-        self.store._settler._next = 0 if count else self.store._settler._next
+        ends = iter([False] * count)
+        self.store._settler._settle_until(lambda: next(ends, True), is_gentle=False)
         self.look()
 
     @rule()

@@ -52,7 +52,7 @@ def test_no_file_shows_what_is_in_the_store(
     plant(store)
     image = bench.image(store)
     names = {path.name.split("-0")[0] for path in image.iterdir()}
-    assert {"documents.db", "blobs.db", "documents.db-wal", "blobs.db-wal", "blobs.db-shm", "journal"} <= names
+    assert {"documents.db", "blobs.db", "documents.db-wal", "blobs.db-wal", "blobs.db-shm", "journal", "spool"} <= names
     store._ledger.commit()
     bench.image(store)
     bench.close(store)

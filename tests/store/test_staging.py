@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from blobfs.errors import NoSpace, StoreDamaged
-from blobfs.store import spool, staging
+from blobfs.store import settling, spool, staging
 from blobfs.store.database import Database
 from blobfs.store.journal import Journal
 from blobfs.store.spool import Segment, Spool, segments
@@ -91,6 +91,18 @@ def test_ticks_settle_when_nobody_writes(store: Store) -> None:
     store.tick()
     assert (staged(store), rows(store), segments(store.path)) == (0, 8, [])
     assert content(store, inode) == data
+
+
+def test_readers_are_left_alone_for_some_seconds(store: Store) -> None:
+    inode = make(store, b"f", data=os.urandom(SIZE)).inode
+    store.tick()
+    for _ in range(settling.PATIENCE - 1):
+        content(store, inode)
+        store.tick()
+        assert staged(store) == 8
+    content(store, inode)
+    store.tick()
+    assert staged(store) == 0
 
 
 def test_ticks_settle_beside_a_writer_when_much_is_staged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,4 +406,13 @@ def test_what_does_not_fit_into_the_spool_goes_into_the_database(store: Store, m
         patch.setattr(Spool, "append", refuse)
         write(store, inode, 0, b"y" * ROW)
     assert (staged(store), rows(store)) == (7, 1)
+    assert content(store, inode) == b"y" * ROW + b"x" * (SIZE - ROW)
+
+
+def test_something_else_in_a_segments_place_is_passed_by(store: Store) -> None:
+    (store.path / "spool-0000000001").mkdir()
+    inode = make(store, b"f", data=b"x" * SIZE).inode
+    assert (staged(store), rows(store)) == (0, 8)
+    write(store, inode, 0, b"y" * ROW)
+    assert staged(store) == 1
     assert content(store, inode) == b"y" * ROW + b"x" * (SIZE - ROW)
