@@ -97,7 +97,8 @@ class _Server(uvicorn.Server):
             print(f"listening on {self._url}", flush=True)
             if self._pin is not None:
                 print(f"key pin {self._pin}", flush=True)
-            _tell_manager("READY=1")
+            if self._parent is None:  # else the manager, if any, waits for that process
+                _tell_manager("READY=1")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Long polls and event streams would otherwise hold the end up for as long as they may wait.
