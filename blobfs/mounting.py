@@ -27,6 +27,7 @@ from blobfs.calibration import calibrate
 from blobfs.config import LOG, PENDING, Config, Mount, Source, recall
 from blobfs.control import ask
 from blobfs.errors import BlobfsError, NotMounted, StoreInUse, UsageError, WrongPassphrase
+from blobfs.fs.mountpoint import is_automount
 from blobfs.keyring import KeyringEntry
 from blobfs.process import (
     answer_promptly,
@@ -245,7 +246,8 @@ def _start_in_background(config: Config, unlocked: Unlocked) -> int:
                 stdin=subprocess.DEVNULL,
                 cwd="/",
                 env=module_environment(),
-                start_new_session=True,
+                # The kernel lets nobody into an automount that waits but the process group that it waits for.
+                start_new_session=not is_automount(config.mountpoint),
                 pass_fds=(theirs.fileno(),),
             )
         try:
@@ -284,6 +286,8 @@ def _run_handed_over(config: Config, descriptor: int) -> int:
             with contextlib.suppress(OSError):
                 print(_welcome(status, config), flush=True)
             let_go_of_terminal()
+            with contextlib.suppress(PermissionError):  # it has a session of its own
+                os.setsid()
             with contextlib.suppress(OSError):
                 parent.sendall(READY)
 

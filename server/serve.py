@@ -6,6 +6,7 @@ finish or refuse what is under way; with `exit_with` the process does not outliv
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import json
@@ -96,6 +97,8 @@ class _Server(uvicorn.Server):
             print(f"listening on {self._url}", flush=True)
             if self._pin is not None:
                 print(f"key pin {self._pin}", flush=True)
+            if self._parent is None:  # else the manager, if any, waits for that process
+                _tell_manager("READY=1")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Long polls and event streams would otherwise hold the end up for as long as they may wait.
@@ -124,6 +127,14 @@ class _Server(uvicorn.Server):
         if counter % int(PARENT_S * 10) == 0:
             self._look_for_parent(signal.SIGUSR1, None)
         return await super().on_tick(counter)
+
+
+def _tell_manager(state: str) -> None:
+    """Tell the service manager that started this process, if one did."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 def _protocol() -> Any:

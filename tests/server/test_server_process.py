@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -40,6 +41,21 @@ def test_a_user_added_while_the_server_runs_can_use_it_at_once(own: RunningServe
     tokens = json.loads(own.run("token", "list", "alice", "--json").stdout)
     assert answer["token"] not in json.dumps(tokens)
     assert not any(answer["token"].encode() in path.read_bytes() for path in files_below(own.data))
+
+
+def test_a_service_manager_is_told_when_connections_are_accepted(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        running = RunningServer(data)
+        try:
+            assert manager.recv(100) == b"READY=1"
+            assert httpx.get(f"{running.url}/healthz", trust_env=False).status_code == 200
+        finally:
+            assert running.stop() == 0
 
 
 def test_a_user_added_before_any_server_ran_gets_the_default_address(data: Path) -> None:
