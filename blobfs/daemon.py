@@ -64,6 +64,8 @@ COUNT_S: Final = 0.5
 """Seconds between two counts of the names that have come."""
 PUBLISH_S: Final = 60
 """Seconds between two looks whether the wrapped secret is at the server; when it is, a look costs one local read."""
+GRACE_S: Final = 2
+"""Seconds from an unmounting to the end of the process that held the mount, if the kernel does not tell it to end."""
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 log = logging.getLogger(__name__)
@@ -118,6 +120,7 @@ class Daemon:
         self._is_open = True
         self._start, self._mount = trio.CancelScope(), trio.CancelScope()
         self._publish_now = trio.Event()
+        self._unmounted = trio.Event()
         self._use = Use()
         self.was_ready = False
         self.pending = Pending(None, None)
@@ -219,6 +222,7 @@ class Daemon:
             top.start_soon(self._devices.run)
             top.start_soon(self._inbox.run, self._engine.ready, self._reception.applied)
             top.start_soon(self._show)
+            top.start_soon(self._end_when_unmounted)
             top.start_soon(AutoLock(self._options, self._use, self._has_open_files, self._lock).run)
             try:
                 with self._mount:
@@ -250,13 +254,14 @@ class Daemon:
         await serve(self._fs, self._config.mountpoint, options, ready=self._ready, use=self._use)
 
     async def _count_names(self) -> None:
-        """On a terminal, how many have come: the server does not say how many there are."""
-        from blobfs.commands.screen import Count
+        """On a terminal, how many have come, and of how many where the server says so."""
+        from blobfs.commands.screen import Bar
 
-        with Count("reading the account's names") as count:
+        with Bar("reading the account's names", None, noun="names") as bar:
             while True:
                 await trio.sleep(COUNT_S)
-                count.reach(self._store.tree.count() - 1, 0)
+                if (reading := self._engine.reading) is not None:
+                    bar.reach(reading.done, reading.total)
 
     def _ready(self) -> None:
         try:
@@ -274,6 +279,13 @@ class Daemon:
             log.info("ending: %s", signal.Signals(number).name)
             self._start.cancel()
             self._mount.cancel()
+
+    async def _end_when_unmounted(self) -> None:
+        """The kernel ends a mount once it is gone from everywhere: a container may have been given a copy of it."""
+        await self._unmounted.wait()
+        await trio.sleep(GRACE_S)
+        log.warning("the mount is still in another mount namespace, as of a container; it ends there, too")
+        self._mount.cancel()
 
     def _has_open_files(self) -> bool:
         return self._fs.has_open_files() or self._reception.has_open_files()
@@ -393,6 +405,7 @@ class Daemon:
             self._mount.cancel()
         else:
             await trio.to_thread.run_sync(mountpoint.unmount, self._config.mountpoint)
+            self._unmounted.set()
         return {"pid": os.getpid()}
 
     async def _answer_drop_address(self, question: Json) -> Json:
@@ -449,4 +462,5 @@ class Daemon:
             version=blobfs.__version__,
             usage=None if usage is None else asdict(usage),
             notices=self._devices.notices(),
+            reading=told["reading"],
         )

@@ -62,6 +62,8 @@ class Status:
     """What the account holds at the server: `used`, `quota` (bytes, null: no limit), `objects`; None: not known."""
     notices: Sequence[str] | None = None
     """What a person should hear of the account's other devices, a sentence each."""
+    reading: Json | None = None
+    """While names come from the server: `done`, and `total` or null when it does not say."""
 
     def to_json(self) -> dict[str, Any]:
         """As `json.dumps` takes it."""
@@ -169,6 +171,9 @@ def format_ago(passed_s: float) -> str:
 def format_line(status: Status, *, colour: bool = False) -> str:
     """The live line."""
     parts = [paint(status.state, status.state, colour), format_pending(status.pending)]
+    if status.reading and status.reading["done"] != status.reading["total"]:
+        of = "" if status.reading["total"] is None else f" of {status.reading['total']:,}"
+        parts.append(f"reading names, {status.reading['done']:,}{of}")
     if status.transfers:
         parts.append(f"{len(status.transfers)} on the way")
     if status.parked:

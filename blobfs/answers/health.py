@@ -62,10 +62,19 @@ class Health:
 
     def __init__(self, store: Store, engine: SyncEngine, client: RemoteClient, secrets: Path) -> None:
         self._store, self._engine, self._client, self._secrets = store, engine, client, secrets
+        self._enter("the store")
+
+    def _enter(self, what: str, total: int | None = None) -> None:
+        self._stage: Json = {"what": what, "done": 0, "total": total}
+
+    async def stage(self, question: Json) -> Json:
+        """What is checked at the moment, and how far that is: `total` null where nothing is counted."""
+        return self._stage
 
     async def answer(self, question: Json) -> Json:
         """All findings; with `deep`, databases of any size are compared row by row."""
         deep, repair = bool(question.get("deep")), bool(question.get("repair"))
+        self._enter("the store")
         found = [
             Finding("version", True, f"the mount runs blobfs {blobfs.__version__}"),
             await trio.to_thread.run_sync(self._databases, deep),
@@ -83,6 +92,7 @@ class Health:
             ("keys at the server", partial(self._remote_keys, repair)),
             ("cache against the server", self._cache),
         ):
+            self._enter(name)
             found.append(await self._guarded(name, check))
         return {"findings": [finding.to_json() for finding in found]}
 

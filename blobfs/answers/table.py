@@ -35,6 +35,7 @@ def commands(
     keeping = Keeping(store, engine)
     listing = Listing(store, engine, files)
     resolving = Resolving(store, engine.is_busy, engine.on_applied)
+    health = Health(store, engine, client, secrets)
     past = Past(store, client, engine.is_busy, engine.on_applied)
 
     def in_thread(answer: Callable[[Json], Json]) -> Command:
@@ -75,6 +76,7 @@ def commands(
         "trash": past.trash,
         "undelete": past.undelete,
         "copy": flushed(past.copy),
-        "doctor": flushed(Health(store, engine, client, secrets).answer),
+        "doctor": flushed(health.answer),
+        "doctor-stage": health.stage,
         "config": options.answer,
     }

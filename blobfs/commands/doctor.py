@@ -7,6 +7,7 @@ goes into a bundle has no key, token, path, file name, address or name of a pers
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import shutil
 import sqlite3
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +26,7 @@ from blobfs import __version__, mountpoint
 from blobfs.answers.health import Finding
 from blobfs.commands.places import mounted
 from blobfs.commands.repair import look_over
-from blobfs.commands.screen import passing
+from blobfs.commands.screen import Bar
 from blobfs.commands.scrub import Scrubber
 from blobfs.config import LOG, SECRETS, SERVER_LOG, Mount, Source
 from blobfs.control import ask
@@ -34,6 +36,7 @@ from blobfs.status import has_colour, paint, printable
 
 PROBLEM: Final = 23
 """Exit code when a check found something wrong."""
+_LOOK_S: Final = 0.3
 _LOG_BYTES: Final = 1 << 20
 _MARKS: Final = {True: ("ok", "mounted"), False: ("problem", "trouble"), None: ("unknown", "offline")}
 
@@ -44,7 +47,7 @@ def doctor(options: argparse.Namespace) -> int:
     found = list(_machine())
     if mount is not None:
         found += _store(mount, repair=options.repair)
-        with passing("checking the store and the server"):
+        with _progress(mount.store):
             found += _inside(mount, options)
     healthy = all(finding.ok is not False for finding in found)
     if options.bundle is not None:
@@ -57,6 +60,30 @@ def doctor(options: argparse.Namespace) -> int:
     if options.bundle is not None:
         print(f"Wrote {options.bundle}; look into it before you send it.", file=sys.stderr)
     return 0 if healthy else PROBLEM
+
+
+@contextlib.contextmanager
+def _progress(store: Path) -> Iterator[None]:
+    """What the mount's process checks at the moment, while the block runs; nothing without a terminal."""
+    ended = threading.Event()
+
+    def draw() -> None:
+        with Bar("checking", None) as bar:
+            while not ended.wait(_LOOK_S):
+                with contextlib.suppress(BlobfsError):
+                    stage = ask(store, "doctor-stage")
+                    bar.begin(f"checking {stage['what']}", noun="blobs")
+                    bar.reach(stage["done"], stage["total"])
+
+    drawing = threading.Thread(target=draw, name="progress")
+    if sys.stderr.isatty():
+        drawing.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if drawing.ident is not None:
+            drawing.join()
 
 
 def format_finding(finding: Finding, *, colour: bool) -> str:

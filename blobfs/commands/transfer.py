@@ -23,7 +23,7 @@ from typing import Final
 
 from blobfs import config, rclone
 from blobfs.commands.places import Place, mounted, place
-from blobfs.commands.screen import Bar
+from blobfs.commands.screen import FilesBar, passing
 from blobfs.errors import FileError, NotADirectory, NotMounted, UsageError, WrongPassphrase
 from blobfs.mounting import look
 from blobfs.status import format_bytes, printable
@@ -138,8 +138,9 @@ def _run(what: str, source: Path, target: Path, *, again: bool, afar: threading.
     if not again and target.is_dir() and any(target.iterdir()):
         raise UsageError(f"{target} is not empty; give --again to go on with an earlier copy, or name another place")
     copying = _Copying(again=again, afar=afar)
-    total = copying.measure(source)
-    with Bar(what, total) as copying.bar:
+    with passing("counting what there is to copy"):
+        count, total = copying.measure(source)
+    with FilesBar(what, count, total) as copying.bar:
         if source.is_dir() and not source.is_symlink():
             copying.folder(source, target)
         else:
@@ -160,20 +161,21 @@ class _Copying:
         self._stop = afar or threading.Event()
         # What rclone shows has modes and times, and an error where others have extended attributes.
         self._copy_stat: Callable[[Path, Path], None] = _copy_bare_stat if afar else shutil.copystat
-        self.bar = Bar("", 0)
+        self.bar = FilesBar("", 0, 0)
         self.files = self.size = self.equal = self.failed = 0
         self._links: dict[tuple[int, int], Path] = {}
         """Where the first name of a file with several was copied to."""
 
-    def measure(self, source: Path) -> int:
-        """Bytes of all files, each once."""
-        seen, total = set[tuple[int, int]](), 0
+    def measure(self, source: Path) -> tuple[int, int]:
+        """How many files, links and other things there are, and the bytes of all files, each once."""
+        seen, total, count = set[tuple[int, int]](), 0, 0
         for info in _infos(source):
+            count += not stat.S_ISDIR(info.st_mode)
             if stat.S_ISREG(info.st_mode) and (info.st_dev, info.st_ino) not in seen:
                 total += info.st_size
                 if info.st_nlink > 1:
                     seen.add((info.st_dev, info.st_ino))
-        return total
+        return count, total
 
     def folder(self, source: Path, target: Path) -> None:
         """A directory and all in it; its own times come last, since what is put into it changes them."""
@@ -202,14 +204,14 @@ class _Copying:
             if self._stop.is_set():
                 return
             self.failed += 1
-            self.bar.clear()
-            print(f"blobfs: {printable(os.fspath(source))}: {error.strerror or error}", file=sys.stderr)
+            self.bar.say(f"blobfs: {printable(os.fspath(source))}: {error.strerror or error}")
 
     def one(self, source: Path, target: Path) -> None:
         """Anything but a directory. Raises OSError."""
         info = source.lstat()
         known = self._links.get((info.st_dev, info.st_ino)) if info.st_nlink > 1 else None
-        if self._is_there(info, target):
+        is_there = self._is_there(info, target)
+        if is_there:
             self.equal += 1
             self.bar.skip(info.st_size if known is None and stat.S_ISREG(info.st_mode) else 0)
         elif stat.S_ISLNK(info.st_mode):
@@ -221,6 +223,7 @@ class _Copying:
             self._file(source, target, info.st_size)
         else:
             raise OSError(errno.ENOTSUP, "only files, folders and links are copied")
+        (self.bar.skip if is_there else self.bar.advance)(0, files=1)
         if info.st_nlink > 1:
             self._links.setdefault((info.st_dev, info.st_ino), target)
 

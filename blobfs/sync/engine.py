@@ -38,7 +38,7 @@ from blobfs.sync.feed import Feed
 from blobfs.sync.keyring import Keyring
 from blobfs.sync.leaves import Leaves
 from blobfs.sync.pinning import Keeper
-from blobfs.sync.status import STUCK, Health, Parked, SyncStatus, state_of
+from blobfs.sync.status import STUCK, Health, Parked, Reading, SyncStatus, state_of
 from blobfs.sync.upload import Timing, Upload
 from blobfs.values.documents import DocId, Json
 from blobfs.values.nodes import Content, Inode
@@ -241,6 +241,11 @@ class SyncEngine:
         self._client.transport.share(connections)
         self._client.transport.up.bytes_per_s, self._client.transport.down.bytes_per_s = up, down
 
+    @property
+    def reading(self) -> Reading | None:
+        """How far the feed is; None: all that the server had was read."""
+        return self._feed.reading
+
     def status(self) -> SyncStatus:
         """How it stands now."""
         worst = self.health.worst
@@ -256,6 +261,7 @@ class SyncEngine:
             parked=parked,
             transfers=tuple(self._upload.sender.transfers.values()),
             held=tuple(self._feed.waiting),
+            reading=self._feed.reading,
         )
 
     def failure(self, doc_id: DocId) -> str | None:

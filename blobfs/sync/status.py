@@ -92,6 +92,16 @@ class Transfer:
     done: int
 
 
+@dataclass(slots=True)
+class Reading:
+    """How far the feed is, while it is read to its end."""
+
+    done: int = 0
+    """Documents that came and were applied or put aside."""
+    total: int | None = None
+    """Of so many; None: not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class SyncStatus:
     """A moment of sync."""
@@ -107,6 +117,8 @@ class SyncStatus:
     transfers: tuple[Transfer, ...]
     held: tuple[DocId, ...] = ()
     """Files that are open here, of which another device has a newer version: it shows when they are closed."""
+    reading: Reading | None = None
+    """What the server has and this device has not seen; None: all was seen."""
 
     def to_json(self) -> dict[str, Any]:
         """As `status --json` shows it."""
@@ -123,6 +135,7 @@ class SyncStatus:
                 for entry in self.transfers
             ],
             "held": list(self.held),
+            "reading": None if self.reading is None else {"done": self.reading.done, "total": self.reading.total},
         }
 
 

@@ -136,6 +136,8 @@ async def test_cookies_are_neither_kept_nor_sent_and_no_proxy_is_used() -> None:
         b'{"documents":[{"doc_id":"../x","seq":1,"revision":"a","deleted":false,"payload":""}],"cursor":"1","more":false}',
         b'{"documents":[{"doc_id":"x","seq":true,"revision":"a","deleted":false,"payload":""}],"cursor":"1","more":false}',
         b'{"documents":[{"doc_id":"x","seq":1,"revision":"a","deleted":false,"payload":"*"}],"cursor":"1","more":false}',
+        b'{"documents":[],"cursor":"1","more":false,"left":-1}',
+        b'{"documents":[],"cursor":"1","more":false,"left":"1"}',
         b"[" * 100_000,
         b"\xff\xfe",
     ],
