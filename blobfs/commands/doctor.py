@@ -19,6 +19,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,7 @@ from blobfs.control import ask
 from blobfs.errors import BlobfsError, FuseMissing, NotMounted, StoreError, UsageError
 from blobfs.process import harden
 from blobfs.status import has_colour, paint, printable
+from blobfs.values.documents import Json
 
 PROBLEM: Final = 23
 """Exit code when a check found something wrong."""
@@ -72,7 +74,7 @@ def _progress(store: Path) -> Iterator[None]:
             while not ended.wait(_LOOK_S):
                 with contextlib.suppress(BlobfsError):
                     stage = ask(store, "doctor-stage")
-                    bar.begin(f"checking {stage['what']}", noun="blobs")
+                    bar.begin(stage["what"], noun="blobs")
                     bar.reach(stage["done"], stage["total"])
 
     drawing = threading.Thread(target=draw, name="progress")
@@ -90,7 +92,8 @@ def format_finding(finding: Finding, *, colour: bool) -> str:
     """One line, and a second one that says what to do."""
     word, state = _MARKS[finding.ok]
     line = f"{paint(f'{word:<8}', state, colour)} {finding.name}: {printable(finding.text)}"
-    return f"{line}\n         -> {printable(finding.advice)}" if finding.advice else line
+    lines = [line, *(f"            {printable(path)}" for path in finding.paths)]
+    return "\n".join([*lines, f"         -> {printable(finding.advice)}"] if finding.advice else lines)
 
 
 # --- this machine -------------------------------------------------------------------------------------------------
@@ -147,7 +150,10 @@ def _tail(path: Path) -> str:
 def _inside(mount: Mount, options: argparse.Namespace) -> Iterator[Finding]:
     """By the process that has the store open, or, with a passphrase, by opening it here."""
     try:
-        answer = ask(mount.store, "doctor", timeout_s=600, deep=options.deep, repair=options.repair)
+        # What is sent again may be much, and shows how far it is.
+        answer = ask(
+            mount.store, "doctor", timeout_s=None if options.repair else 600, deep=options.deep, repair=options.repair
+        )
     except NotMounted:
         yield from _unmounted(mount, options)
         return
@@ -158,7 +164,12 @@ def _inside(mount: Mount, options: argparse.Namespace) -> Iterator[Finding]:
     if not running.endswith(f" {__version__}"):
         text = f"{running}, this command is {__version__}"
         yield Finding("version", None, text, "unmount and mount again to use the new one")
-    yield from (Finding(**entry) for entry in answer["findings"] if entry["name"] != "version")
+    yield from (_finding(entry) for entry in answer["findings"] if entry["name"] != "version")
+
+
+def _finding(entry: Json) -> Finding:
+    paths = tuple(str(path) for path in entry.get("paths") or ())
+    return Finding(entry["name"], entry["ok"], entry["text"], entry["advice"], paths)
 
 
 def _unmounted(mount: Mount, options: argparse.Namespace) -> Iterator[Finding]:
@@ -201,7 +212,7 @@ def _unmounted(mount: Mount, options: argparse.Namespace) -> Iterator[Finding]:
 
 def _write_bundle(path: Path, found: list[Finding], mount: Mount | None) -> None:
     scrubber = Scrubber()
-    parts = {"findings.json": json.dumps([finding.to_json() for finding in found], indent=2)}
+    parts = {"findings.json": json.dumps([replace(finding, paths=()).to_json() for finding in found], indent=2)}
     if mount is not None:
         scrubber.hide(os.fspath(mount.store), "STORE")
         scrubber.hide(os.fspath(mount.mountpoint), "MOUNT")

@@ -38,6 +38,7 @@ from blobfs.sync.feed import Feed
 from blobfs.sync.keyring import Keyring
 from blobfs.sync.leaves import Leaves
 from blobfs.sync.pinning import Keeper
+from blobfs.sync.restock import Restock
 from blobfs.sync.status import STUCK, Health, Parked, Reading, SyncStatus, state_of
 from blobfs.sync.upload import Timing, Upload
 from blobfs.values.documents import DocId, Json
@@ -235,6 +236,10 @@ class SyncEngine:
         self._feed.recover()
         self._upload.recover()
         self.retry()
+
+    def restock(self) -> Restock:
+        """What finds the blobs that the server lost, and sends again what is here of them."""
+        return Restock(self._store, self._client, self._upload.sender)
 
     def limit(self, *, up: float | None, down: float | None, connections: int) -> None:
         """Bandwidth in bytes per second, None lifts a limit; and so many connections at a time. At once."""
