@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -24,12 +24,12 @@ from blobfs import control, mountpoint
 from blobfs.account import connect, load_remote, move_remote, public_body, publish_secrets
 from blobfs.answers.devices import DeviceAnswers
 from blobfs.answers.options import LOCK_AFTER, Options, parse_time
-from blobfs.answers.table import CHANGES, commands
+from blobfs.answers.table import CHANGES, LOOKS, commands, refusing
 from blobfs.api.reception import Reception
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
 from blobfs.devices import Devices
 from blobfs.embedded import EmbeddedServer
-from blobfs.errors import BlobfsError, ReadOnly, ServerFailed, SyncTimeout
+from blobfs.errors import BlobfsError, ServerFailed, SyncTimeout
 from blobfs.fs.filesystem import Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
@@ -38,8 +38,10 @@ from blobfs.fs.use import Use
 from blobfs.fs.views import ViewedFileSystem
 from blobfs.locking import AutoLock
 from blobfs.newer import keep_newer
+from blobfs.process import plain_errors
 from blobfs.remote.box import Box
 from blobfs.status import MOUNTED, LiveLine, Pending, Status, format_pending, write_pending
+from blobfs.store import beyond, upgrade
 from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine, SyncOptions
@@ -68,6 +70,11 @@ GRACE_S: Final = 2
 """Seconds from an unmounting to the end of the process that held the mount, if the kernel does not tell it to end."""
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+_READ_ONLY: Final = "the mount is read-only; unmount it and mount it without --read-only to change something"
+_COPIED: Final = (
+    "a newer blobfs wrote this store: it shows what was here, and neither sends nor takes anything; update blobfs"
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -80,10 +87,17 @@ def run(config: Config, keys: Keys, announce: Callable[[Status], None], live: Li
     Raises:
         BlobfsError kinds: it could not be mounted, or not be ended as promised.
     """
+    if config.read_only and upgrade.newer(config.store, keys) is not None:
+        with beyond.reading(config.store, keys) as store:
+            return _run(Daemon(config, store, announce, live, is_copy=True))
+    store = Store.open(config.store, keys)
     (config.store / PENDING).unlink(missing_ok=True)
-    daemon = Daemon(config, Store.open(config.store, keys), announce, live)
+    return _run(Daemon(config, store, announce, live))
+
+
+def _run(daemon: Daemon) -> Pending:
     try:
-        with _plain_errors():
+        with plain_errors():
             trio.run(daemon.main)
     finally:
         daemon.close_store()
@@ -92,30 +106,20 @@ def run(config: Config, keys: Keys, announce: Callable[[Status], None], live: Li
     return daemon.pending
 
 
-@contextlib.contextmanager
-def _plain_errors() -> Iterator[None]:
-    """One error of ours out of the groups that nurseries raise; anything else goes on as it is."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        ours = group.subgroup(BlobfsError)
-        if ours is None:
-            raise
-        log.error("ending after an error", exc_info=group)
-        error: BaseException = ours
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
-
-
-async def _refuse(question: Json) -> Json:
-    raise ReadOnly("the mount is read-only; unmount it and mount it without --read-only to change something")
-
-
 class Daemon:
     """One mount while it lasts."""
 
-    def __init__(self, config: Config, store: Store, announce: Callable[[Status], None], live: LiveLine | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        announce: Callable[[Status], None],
+        live: LiveLine | None,
+        *,
+        is_copy: bool = False,
+    ) -> None:
+        """`is_copy`: of a store that a newer blobfs wrote; nothing of it may go to a server, nor come from one."""
+        self._is_copy = is_copy
         self._config, self._store, self._announce, self._live = config, store, announce, live
         self._is_open = True
         self._start, self._mount = trio.CancelScope(), trio.CancelScope()
@@ -150,6 +154,8 @@ class Daemon:
         self._is_open = False
         self.pending = Pending(*self._store.documents.pending(self._store.blobs.staying()))
         self._store.close()
+        if self._is_copy:
+            return
         with contextlib.suppress(OSError):
             write_pending(self._config.store / PENDING, self.pending)
         log.info("ended: %s", format_pending(self.pending))
@@ -175,6 +181,8 @@ class Daemon:
         if self._config.lock_after is not None:
             self._options.set(LOCK_AFTER, parse_time(self._config.lock_after))
         self._options.apply()
+        if self._is_copy:
+            self._engine.pause()
         self._devices = Devices(self._store, self._engine, self._client)
         self._fs.failure = self._engine.failure
         self._fs.allowance = self._allowance
@@ -190,7 +198,7 @@ class Daemon:
     async def _embedded(self) -> AsyncIterator[None]:
         """The embedded server, if there is one, around the block. Mounting goes on without it: offline is normal."""
         remote = self._remote
-        if remote.port is None:
+        if remote.port is None or self._is_copy:
             yield
             return
         server = EmbeddedServer(self._config.server, self._config.store / SERVER_LOG, remote.port)
@@ -215,12 +223,16 @@ class Daemon:
         async with trio.open_nursery() as top:
             syncing = trio.CancelScope()
             synced = trio.Event()
-            top.start_soon(self._sync, syncing, synced)
+            if self._is_copy:
+                synced.set()
+            else:
+                top.start_soon(self._sync, syncing, synced)
             top.start_soon(self._tick)
-            top.start_soon(self._publish)
-            top.start_soon(self._publish_changes)
-            top.start_soon(self._devices.run)
-            top.start_soon(self._inbox.run, self._engine.ready, self._reception.applied)
+            if not self._is_copy:
+                top.start_soon(self._publish)
+                top.start_soon(self._publish_changes)
+                top.start_soon(self._devices.run)
+                top.start_soon(self._inbox.run, self._engine.ready, self._reception.applied)
             top.start_soon(self._show)
             top.start_soon(self._end_when_unmounted)
             top.start_soon(AutoLock(self._options, self._use, self._has_open_files, self._lock).run)
@@ -229,6 +241,8 @@ class Daemon:
                     async with trio.open_nursery() as pages:
                         commands = self._commands()
                         commands["browse"] = self._browse(pages, dict(commands))
+                        if self._is_copy:
+                            commands |= dict.fromkeys(commands.keys() - LOOKS, refusing(_COPIED))
                         # Programs write through the API: of a read-only mount there is none.
                         api = contextlib.nullcontext() if self._config.read_only else self._reception.serving()
                         async with control.serving(self._config.store, commands), api:
@@ -243,7 +257,7 @@ class Daemon:
 
     async def _hold_mount(self) -> None:
         mountpoint.prepare(self._config.mountpoint)
-        if self._store.tree.count() == 1:
+        if self._store.tree.count() == 1 and not self._is_copy:
             # A device that joins shows the account's names from its first moment, unless the server is slow or away.
             with trio.move_on_after(FIRST_LOOK_S):
                 async with trio.open_nursery() as counting:
@@ -352,7 +366,7 @@ class Daemon:
             "publish": self._answer_publish,
             "drop-address": self._answer_drop_address,
             **{name: self._counted(command) for name, command in told.items()},
-            **(dict.fromkeys(CHANGES, _refuse) if self._config.read_only else {}),
+            **(dict.fromkeys(CHANGES, refusing(_READ_ONLY)) if self._config.read_only else {}),
         }
 
     def _counted(self, command: control.Command) -> control.Command:
@@ -445,7 +459,7 @@ class Daemon:
         usage = self._engine.allowance.last
         return Status(
             state=MOUNTED if sync.state is SyncState.CONNECTED else sync.state.value,
-            reason=sync.reason or None,
+            reason=_COPIED if self._is_copy else sync.reason or None,
             mountpoint=os.fspath(self._config.mountpoint),
             store=os.fspath(self._config.store),
             pid=os.getpid(),
