@@ -24,12 +24,13 @@ from blobfs import control, mountpoint
 from blobfs.account import connect, load_remote, move_remote, public_body, publish_secrets
 from blobfs.answers.devices import DeviceAnswers
 from blobfs.answers.options import LOCK_AFTER, Options, parse_time
+from blobfs.answers.paths import path_of
 from blobfs.answers.table import CHANGES, LOOKS, commands, refusing
 from blobfs.api.reception import Reception
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
 from blobfs.devices import Devices
 from blobfs.embedded import EmbeddedServer
-from blobfs.errors import BlobfsError, ServerFailed, SyncTimeout
+from blobfs.errors import BlobfsError, NotFound, ServerFailed, SyncTimeout
 from blobfs.fs.filesystem import Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
@@ -48,7 +49,7 @@ from blobfs.sync.engine import SyncEngine, SyncOptions
 from blobfs.sync.inbox import Inbox
 from blobfs.sync.status import SyncState
 from blobfs.values import drops
-from blobfs.values.documents import Json, dump
+from blobfs.values.documents import DocId, Json, dump
 from blobfs.values.keys import Keys
 
 if TYPE_CHECKING:
@@ -471,10 +472,19 @@ class Daemon:
             documents=self._store.tree.count(),
             stored_bytes=self._store.attachments.stored(),
             transfers=told["transfers"],
-            parked=told["parked"],
+            parked=[entry | {"path": self._path(entry["doc_id"])} for entry in told["parked"]],
             last_contact=told["last_contact"],
             version=blobfs.__version__,
             usage=None if usage is None else asdict(usage),
             notices=self._devices.notices(),
+            since=told["since"],
             reading=told["reading"],
         )
+
+    def _path(self, doc_id: str) -> str | None:
+        """In the mount; None for what has no name in it."""
+        inode = self._store.documents.inode(DocId(doc_id))
+        try:
+            return None if inode is None else path_of(self._store, inode)
+        except NotFound:
+            return None

@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -89,7 +90,7 @@ def _show_mounts(options: argparse.Namespace) -> str:
     if options.json:
         bodies = [status.to_json() for status in found]
         return json.dumps(bodies[0] if options.dir is not None else bodies, indent=2)
-    told = [format_status(status, colour=has_colour(sys.stdout)) for status in found]
+    told = [format_status(status, now_s=time.time(), colour=has_colour(sys.stdout)) for status in found]
     return "\n".join(told) or "nothing was mounted yet; begin with `blobfs mount DIR`"
 
 

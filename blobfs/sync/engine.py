@@ -266,6 +266,7 @@ class SyncEngine:
             parked=parked,
             transfers=tuple(self._upload.sender.transfers.values()),
             held=tuple(self._feed.waiting),
+            since_s=self.health.since_s,
             reading=self._feed.reading,
         )
 
@@ -388,6 +389,8 @@ class SyncEngine:
     async def _evict(self) -> None:
         while True:
             await trio.sleep(self.options.evict_every_s)
+            if self.health.is_doubtful:
+                continue
             limits = self.options.cache
             await trio.to_thread.run_sync(partial(evict, self._store, limits, lambda content: self.is_pinned(content)))
 
