@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,7 @@ from blobfs.status import format_bytes, printable
 from blobfs.unlock import has_terminal, read_source
 
 _PIECE: Final = 1 << 20
+_RIGHTS: Final = stat.S_ISUID | stat.S_ISGID
 _PART: Final = ".blobfs-part"
 """Behind the name of a file that is not whole yet; an interrupted one is taken away by the next `--again`."""
 
@@ -40,7 +42,7 @@ def export(options: argparse.Namespace) -> int:
     _check_mounted(options.dir)
     if source.mount.mountpoint in (target, *target.parents):
         raise UsageError("the target lies in the mount; name a directory outside of it")
-    return _run("exporting", source.path, target, again=options.again)
+    return _run("exporting", source.path, target, again=options.again, harmless=not options.keep_setuid)
 
 
 def load(options: argparse.Namespace) -> int:
@@ -134,10 +136,18 @@ def _check_mounted(path: Path) -> None:
         raise NotMounted(f"{path} is not mounted; mount it with `blobfs mount`")
 
 
-def _run(what: str, source: Path, target: Path, *, again: bool, afar: threading.Event | None = None) -> int:
+def _run(
+    what: str,
+    source: Path,
+    target: Path,
+    *,
+    again: bool,
+    afar: threading.Event | None = None,
+    harmless: bool = False,
+) -> int:
     if not again and target.is_dir() and any(target.iterdir()):
         raise UsageError(f"{target} is not empty; give --again to go on with an earlier copy, or name another place")
-    copying = _Copying(again=again, afar=afar)
+    copying = _Copying(again=again, afar=afar, harmless=harmless)
     with passing("counting what there is to copy"):
         count, total = copying.measure(source)
     with FilesBar(what, count, total) as copying.bar:
@@ -154,13 +164,16 @@ def _run(what: str, source: Path, target: Path, *, again: bool, afar: threading.
 
 
 class _Copying:
-    """One run; with `afar`, from what rclone shows, until that is set."""
+    """One run; `afar`: from what rclone shows, until that is set; `harmless`: without what gives programs rights."""
 
-    def __init__(self, *, again: bool, afar: threading.Event | None) -> None:
+    def __init__(self, *, again: bool, afar: threading.Event | None, harmless: bool) -> None:
         self._again = again
         self._stop = afar or threading.Event()
         # What rclone shows has modes and times, and an error where others have extended attributes.
-        self._copy_stat: Callable[[Path, Path], None] = _copy_bare_stat if afar else shutil.copystat
+        self._copy_stat: Callable[[Path, Path], None] = (
+            _copy_bare_stat if afar else _copy_harmless_stat if harmless else shutil.copystat
+        )
+        self._left_out = _RIGHTS if harmless else 0
         self.bar = FilesBar("", 0, 0)
         self.files = self.size = self.equal = self.failed = 0
         self._links: dict[tuple[int, int], Path] = {}
@@ -234,7 +247,7 @@ class _Copying:
             return False
         if not self._again:
             raise FileExistsError(errno.EEXIST, "there is a file of that name already")
-        same = (there.st_mode, there.st_mtime_ns) == (info.st_mode, info.st_mtime_ns) and (
+        same = (there.st_mode, there.st_mtime_ns) == (info.st_mode & ~self._left_out, info.st_mtime_ns) and (
             not stat.S_ISREG(info.st_mode) or there.st_size == info.st_size
         )
         if same or (stat.S_ISLNK(info.st_mode) and stat.S_ISLNK(there.st_mode)):
@@ -275,6 +288,17 @@ class _Copying:
 def _copy_bare_stat(source: Path, target: Path) -> None:
     info = source.stat()
     target.chmod(stat.S_IMODE(info.st_mode))
+    os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
+def _copy_harmless_stat(source: Path, target: Path) -> None:
+    """As `shutil.copystat`, and never, not for a moment, with what another device could give a program rights by."""
+    for name in os.listxattr(source):
+        if not name.startswith("security."):
+            with suppress(OSError):
+                os.setxattr(target, name, os.getxattr(source, name))
+    info = source.stat()
+    target.chmod(stat.S_IMODE(info.st_mode) & ~_RIGHTS)
     os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))
 
 
