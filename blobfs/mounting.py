@@ -104,10 +104,12 @@ def _check_free(config: Config) -> None:
 
 def _unlock(config: Config) -> Unlocked:
     from blobfs import firstrun, rotation
+    from blobfs.store import upgrade
 
     if not firstrun.is_new(config.store):
         unlocked = unlock(config.store, config.passphrase, config.recovery, partial(_fetch_newer, config))
-        rotation.renew(config.store, unlocked.keys())
+        if upgrade.newer(config.store, unlocked.keys()) is None:
+            rotation.renew(config.store, unlocked.keys())
         if config.connect is not None:
             firstrun.reconnect(config, unlocked)
         return unlocked

@@ -53,9 +53,8 @@ def check(path: Path) -> None:
     except FileNotFoundError:
         if path.parent.is_dir():
             return
-        raise MountPointUnusable(
-            f"{path.parent} is not a directory, so {path.name} cannot be made in it; make it first"
-        ) from None
+        what = "is not a directory" if path.parent.exists() else "is not there"
+        raise MountPointUnusable(f"{path.parent} {what}, so {path.name} cannot be made in it; make it first") from None
     except OSError as error:
         raise MountPointUnusable(f"{path} cannot be used ({error.strerror}); choose another directory") from None
     if not stat.S_ISDIR(kind):

@@ -6,6 +6,7 @@ finish or refuse what is under way; with `exit_with` the process does not outliv
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import importlib.util
@@ -104,6 +105,9 @@ class _Server(uvicorn.Server):
         # Long polls and event streams would otherwise hold the end up for as long as they may wait.
         self._service.news.close()
         await super().shutdown(sockets=sockets)
+        if self.force_exit:
+            # Left out by uvicorn, which would then log how the task that waits for it is cancelled.
+            await self.lifespan.shutdown()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Uvicorn's own would raise the signal once more at the end, and an end in good order be an exit code of 143.
@@ -197,8 +201,15 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
+def _is_fault(record: logging.LogRecord) -> bool:
+    """A request that was cut off, since the server ends and the time for it is over, is none."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or not issubclass(kind, asyncio.CancelledError)
+
+
 def _set_up_log() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonFormatter())
+    handler.addFilter(_is_fault)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("blobfs.server").setLevel(os.environ.get("BLOBFS_SERVER_LOG", "INFO").upper())

@@ -134,7 +134,7 @@ class Database:
             raise StoreTooNew(TOO_NEW)
         if version == 0:
             try:
-                self._connection.executescript(f"BEGIN; {ddl}; PRAGMA user_version = {schema.VERSION}; COMMIT;")
+                self._connection.executescript(f"BEGIN; {ddl}; {schema.stamp()} COMMIT;")
             except sqlcipher3.DatabaseError as error:
                 self._connection.close()
                 raise self._failure(error) from error

@@ -9,6 +9,8 @@ from typing import Final
 
 VERSION: Final = 2
 """`user_version` of both databases."""
+OLDEST_READER: Final = 1
+"""The lowest version that can read databases of this one: the two of them, closed in order, and nothing beside them."""
 
 DOCUMENTS_PAGE: Final = 4096
 BLOBS_PAGE: Final = 16384
@@ -132,3 +134,18 @@ BLOBS: Final = _ROWS + STAGED
 
 ROW_BITS: Final = 27
 """Of a position: 2**27 rows of 128 KiB are 16 TiB, the largest file."""
+
+_MARK: Final = 0x6266 << 16
+
+
+def stamp() -> str:
+    """SQL that marks a database as one of this version, which whoever is not below `OLDEST_READER` can read.
+
+    In no table, so that versions which know none of the tables can tell: docs/FORMAT.md, "Databases".
+    """
+    return f"PRAGMA user_version = {VERSION}; PRAGMA application_id = {_MARK | OLDEST_READER};"
+
+
+def oldest_reader(application_id: int) -> int | None:
+    """The lowest version that can read a database with this mark; None: it has none, so only its own and later ones."""
+    return application_id & 0xFFFF if application_id >> 16 << 16 == _MARK and application_id & 0xFFFF else None

@@ -146,6 +146,7 @@ class Store:
         """
         if not (path / "documents.db").exists():
             raise StoreMissing("there is no store in this directory")
+        upgrade.refuse_newer(path, keys)
         if keys.older:
             cls._renew(path, keys, watch)
         return cls._open(path, keys)

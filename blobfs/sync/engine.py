@@ -38,7 +38,8 @@ from blobfs.sync.feed import Feed
 from blobfs.sync.keyring import Keyring
 from blobfs.sync.leaves import Leaves
 from blobfs.sync.pinning import Keeper
-from blobfs.sync.status import STUCK, Health, Parked, SyncStatus, state_of
+from blobfs.sync.restock import Restock
+from blobfs.sync.status import STUCK, Health, Parked, Reading, SyncStatus, state_of
 from blobfs.sync.upload import Timing, Upload
 from blobfs.values.documents import DocId, Json
 from blobfs.values.nodes import Content, Inode
@@ -238,10 +239,19 @@ class SyncEngine:
         self._upload.recover()
         self.retry()
 
+    def restock(self) -> Restock:
+        """What finds the blobs that the server lost, and sends again what is here of them."""
+        return Restock(self._store, self._client, self._upload.sender)
+
     def limit(self, *, up: float | None, down: float | None, connections: int) -> None:
         """Bandwidth in bytes per second, None lifts a limit; and so many connections at a time. At once."""
         self._client.transport.share(connections)
         self._client.transport.up.bytes_per_s, self._client.transport.down.bytes_per_s = up, down
+
+    @property
+    def reading(self) -> Reading | None:
+        """How far the feed is; None: all that the server had was read."""
+        return self._feed.reading
 
     def status(self) -> SyncStatus:
         """How it stands now."""
@@ -258,6 +268,8 @@ class SyncEngine:
             parked=parked,
             transfers=tuple(self._upload.sender.transfers.values()),
             held=tuple(self._feed.waiting),
+            since_s=self.health.since_s,
+            reading=self._feed.reading,
         )
 
     def failure(self, doc_id: DocId) -> str | None:
@@ -380,6 +392,8 @@ class SyncEngine:
     async def _evict(self) -> None:
         while True:
             await trio.sleep(self.options.evict_every_s)
+            if self.health.is_doubtful:
+                continue
             limits = self.options.cache
             await trio.to_thread.run_sync(partial(evict, self._store, limits, lambda content: self.is_pinned(content)))
 

@@ -140,6 +140,27 @@ def test_sigterm_ends_long_polls_and_event_streams_at_once(own: RunningServer) -
     assert [answer.status_code for answer in answers] == [200]
 
 
+def test_whoever_is_cut_off_at_the_end_leaves_no_traceback_in_the_log(data: Path) -> None:
+    with (data.parent / "log").open("w+") as log:
+        own = RunningServer(data, log=log)
+        account = own.account("waiting")
+        # An upload that never ends, which the first signal waits for and the second does not.
+        head = f"PUT /blobs/waiting/half HTTP/1.1\r\nHost: x\r\nAuthorization: {account.http.headers['Authorization']}"
+        address = (account.http.base_url.host, account.http.base_url.port or 0)
+        with account.http.stream("GET", "/events/waiting") as events, socket.create_connection(address) as upload:
+            lines = events.iter_lines()
+            assert next(lines) == ": connected"
+            upload.sendall(head.encode() + b"\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n")
+            assert upload.recv(100).startswith(b"HTTP/1.1 100")
+            own.process.send_signal(signal.SIGTERM)
+            list(lines)
+            own.process.send_signal(signal.SIGTERM)
+            assert own.process.wait(20) == 0
+        own.close()
+        log.seek(0)
+        assert "Traceback" not in log.read()
+
+
 STARTER = """
 import subprocess, sys
 child = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)

@@ -214,3 +214,18 @@ async def test_two_devices_that_make_the_hidden_directory_end_with_one(account: 
                 ".blobfs/devices",
                 *(f".blobfs/devices/{n}" for n in ("first", "second")),
             }
+
+
+@trio_test
+async def test_a_device_that_joins_knows_how_much_is_to_come(account: Account) -> None:
+    async with account.device("one") as one:
+        for number in range(1200):
+            one.make(f"f{number}", Kind.FILE)
+        await one.settle()
+    seen = []
+    async with account.device("two") as two:
+        two.engine.on_applied = lambda applied: seen.append(two.engine.status().to_json()["reading"])
+        await two.settle()
+        assert two.engine.status().reading is None
+    assert {reading["total"] for reading in seen} == {1200}
+    assert sorted({reading["done"] for reading in seen}) == [reading * 100 for reading in range(12)]
