@@ -170,9 +170,9 @@ class Upload:
 
     def _wait(self, outgoing: Outgoing, now_ns: int) -> float:
         """Seconds until a document may go."""
-        if not outgoing.local.content_dirty:
-            return 0.0
         entry, timing = outgoing.changed, self._timing
+        if not outgoing.local.content_dirty and not (outgoing.is_blank and self._is_busy(entry.inode)):
+            return 0.0
         longest = timing.max_wait_s - (now_ns - entry.since_ns) / 1e9
         quiet = timing.quiet_s - (now_ns - entry.touched_ns) / 1e9
         if self._is_busy(entry.inode):
