@@ -161,7 +161,9 @@ class Upload:
                 outgoing = parcel.look(self._store, self._take_over(entry))
             if outgoing is None or self._stays_here(outgoing, staying):
                 continue
-            wait_s = 0.0 if hurry or not outgoing.local.content_dirty else self._wait(outgoing.changed, now_ns)
+            # A file that is open and has no bytes yet is about to get some.
+            may_wait = outgoing.local.content_dirty or (outgoing.is_blank and self._is_busy(entry.inode))
+            wait_s = self._wait(outgoing.changed, now_ns) if may_wait and not hurry else 0.0
             if wait_s > 0:
                 wait(entry, wait_s)
             else:
