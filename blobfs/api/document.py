@@ -59,7 +59,7 @@ def text_of(doc_id: str, content: Json) -> str:
     if not documents.is_content(content):
         raise InvalidDocument(
             "the content of a document is a dict with text as keys, and in it text, finite numbers, integers of 64 "
-            f"bits, booleans, None, lists and dicts, at most {documents.MAX_DEPTH} in each other; mend what is none of these"
+            f"bits, booleans, None, lists and dicts, at most {documents.MAX_DEPTH} in each other; mend the rest"
         )
     documents.check(documents.Document(DocId(doc_id), content=content))
     text = canonical(content)
