@@ -50,6 +50,7 @@ DOWN: Final = "feed"
 _DAMAGES: Final = 100
 """Reads that failed, as status shows them."""
 _RESTART_S: Final = 5.0
+_PAUSED: Final = "sync is paused; resume it to read what is not on this device"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,7 @@ class SyncEngine:
         token = trio.lowlevel.current_trio_token()
 
         def wake() -> None:
+            self._download.landing.outdate()
             token.run_sync_soon(self.wake, idempotent=True)
 
         self._store.on_change.append(wake)
@@ -184,8 +186,21 @@ class SyncEngine:
             CorruptBlob, DataMissing: what the server has is not what a device sent; nothing of it was kept.
         """
         if self.health.paused:
-            raise RemoteUnavailable("sync is paused; resume it to read what is not on this device")
+            raise RemoteUnavailable(_PAUSED)
         await self._download.fetch(content, offset, length)
+
+    async def read(self, content: Content, offset: int, length: int) -> bytes:
+        """These bytes, some of which are not in the store: as soon as they are here and authenticated.
+
+        The store gets them behind the reader, or not at all when it has no room. Raises as `fetch`, but for that.
+        """
+        if self.health.paused:
+            raise RemoteUnavailable(_PAUSED)
+        return await self._download.read(content, offset, length)
+
+    def peek(self, content: Content, offset: int, length: int) -> bytes | None:
+        """These bytes, if they came of late and are at hand without asking the store; as it would answer now."""
+        return self._download.landing.read(content, offset, length)
 
     def prefetch(self, content: Content, offset: int, length: int) -> None:
         """A hint that these bytes will be read soon. Returns at once."""
