@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager, nullcontext
+from contextlib import aclosing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
 
@@ -23,12 +23,12 @@ from blobfs.remote.transport import Lane
 from blobfs.store.store import Store
 from blobfs.sync.landing import Landing, Piece
 from blobfs.sync.leaves import Leaves
+from blobfs.sync.opening import Opened, Opener
 from blobfs.sync.siblings import SMALL, Siblings
 from blobfs.values import crypto, framing
 from blobfs.values.extents import EXTENT, ROW, ROWS_PER_EXTENT, BlobId
 from blobfs.values.nodes import Content
 
-Result = TypeVar("Result")
 _log: Final = logging.getLogger(__name__)
 
 READ_AHEAD: Final = 16 << 20
@@ -39,8 +39,6 @@ _AHEAD_JOBS: Final = 4
 """Requests of read-ahead under way, half of the readers' connections: a blocked reader always finds one."""
 _READERS: Final = 1000
 """Contents whose reading pattern is remembered."""
-_IN_THREAD: Final = 256 << 10
-"""Bytes from which opening goes to a worker thread: below, the hop costs more."""
 _TOGETHER: Final = 1 << 20
 """Bytes of small files that are opened and kept together."""
 _KEEPERS: Final = 2
@@ -114,12 +112,11 @@ class Download:
         self._deadline_s, self._note = deadline_s, note
         self._jobs: dict[tuple[Content, int], list[_Job]] = {}
         self._patterns: OrderedDict[Content, _Pattern] = OrderedDict()
-        self._aged: OrderedDict[Content, None] = OrderedDict()
-        """Contents whose blobs were of an older epoch when they were last asked for."""
         self._siblings = Siblings(store)
         self._resolving: dict[Content, trio.Lock] = {}
         self._ahead, self._keepers = trio.CapacityLimiter(_AHEAD_JOBS), trio.CapacityLimiter(_KEEPERS)
         self.landing = Landing(store)
+        self._opener = Opener(client, store.keys, self.landing.buffers)
         self._nursery: trio.Nursery | None = None
         self.fetched = 0
         """Bytes that arrived and were kept."""
@@ -326,75 +323,90 @@ class Download:
         for job in group:
             wanted.setdefault(job.blob_id, []).append(job)
         sizes = {blob_id: framing.sealed_size(jobs[0].length) for blob_id, jobs in wanted.items()}
-        held, size = list[tuple[_Job, bytes]](), 0
-        async with aclosing(self._client.get_many(sizes, lane=Lane.READER)) as blobs:
-            async for blob_id, sealed in blobs:
-                if sealed is not None:
-                    held += [(job, sealed) for job in wanted[blob_id]]
-                    size += len(sealed)
-                # The first one is what somebody waits for.
-                if blob_id == group[0].blob_id or size >= _TOGETHER:
-                    await self._keep_group(held)
-                    held, size = [], 0
-        await self._keep_group(held)
+        landed, size, left = list[tuple[_Job, Piece]](), 0, sum(job.size for job in group)
+        await self.landing.reserve(left, urgent=True)
+        try:
+            async with aclosing(self._client.get_many(sizes, lane=Lane.READER)) as blobs:
+                async for blob_id, sealed in blobs:
+                    for job, piece in self._open_small(wanted[blob_id], sealed):
+                        self._land(job, piece)
+                        landed.append((job, piece))
+                        size, left = size + piece.size, left - piece.size
+                    if size >= _TOGETHER:
+                        kept, landed, size = landed, [], 0
+                        await self._keep_group(kept)
+        finally:
+            self.landing.release(left)
+            await self._keep_group(landed)
 
-    async def _keep_group(self, held: list[tuple[_Job, bytes]]) -> None:
-        """Keep those that are what was sent; whoever reads one of the others asks for it alone and hears why."""
-        if not held:
-            return
-        kept = await trio.to_thread.run_sync(self._keep_authentic, held)
-        self.fetched += sum(job.length for job in kept)
-        for job in kept:
-            self._end(job)
+    def _open_small(self, jobs: Sequence[_Job], sealed: bytes | None) -> Iterator[tuple[_Job, Piece]]:
+        """What came, if it is what was sent; whoever reads something else asks for it alone and hears why."""
+        if sealed is not None:
+            with suppress(CorruptBlob):
+                plaintext = crypto.open_blob(self._store.keys, jobs[0].blob_id, jobs[0].length, sealed)
+                for job in jobs:
+                    yield job, self._piece(job, Opened(0, len(plaintext), plaintext))
 
-    def _keep_authentic(self, held: list[tuple[_Job, bytes]]) -> list[_Job]:
-        kept, attachments = list[_Job](), self._store.attachments
-        with self._store.transaction():
-            for job, sealed in held:
-                try:
-                    plaintext = crypto.open_blob(self._store.keys, job.blob_id, job.length, sealed)
-                except CorruptBlob:
-                    continue
-                attachments.keep(job.content, 0, job.blob_id, 0, plaintext)
-                kept.append(job)
-        return kept
+    async def _keep_group(self, landed: Sequence[tuple[_Job, Piece]]) -> None:
+        if landed:
+            await self._keep(landed)
+            for job, _ in landed:
+                self._end(job)
 
     # --- rows -----------------------------------------------------------------------------------------------
 
     async def _bring(self, job: _Job, limiter: trio.CapacityLimiter | None = None) -> None:
         """Have the job's bytes at hand, then in the store. Raises what kept them from coming."""
-        room = max(job.size, job.length if job.content in self._aged else 0)
+        room = max(job.size, self._opener.most(job.content, job.length))
         await self.landing.reserve(room, urgent=limiter is None and job.lane is Lane.READER)
         try:
             async with limiter or nullcontext():
-                piece = await self._receive(job)
+                piece = self._piece(job, await self._receive(job))
         except BaseException:
             self.landing.release(room)
             raise
-        if piece.size != room:
-            self.landing.resize(room, piece.size)
+        self.landing.release(room - piece.size)
+        self._land(job, piece)
+        await self._keep([(job, piece)])
+
+    def _piece(self, job: _Job, opened: Opened) -> Piece:
+        # What nobody waits for here is not worth the memory once the store has it.
+        is_read = job.lane is Lane.BULK
+        return Piece(job.content, job.index, job.blob_id, *opened, job.version, is_read=is_read)
+
+    def _land(self, job: _Job, piece: Piece) -> None:
         self.landing.add(piece)
         job.opened.set()
+
+    async def _keep(self, landed: Sequence[tuple[_Job, Piece]]) -> None:
+        """Have the store take these in, as far as it has room."""
+        pieces = [piece for _, piece in landed]
         try:
             async with self._keepers:
-                await trio.to_thread.run_sync(self._keep, piece)
-            self.fetched += piece.size
+                await trio.to_thread.run_sync(self._store_all, pieces)
+            self.fetched += sum(piece.size for piece in pieces)
         except BlobfsError as error:
             # Whoever waits for the bytes alone has them.
             _log.warning("fetched bytes are not kept: %s", error)
-            job.refusal = error
+            for job, _ in landed:
+                job.refusal = error
         finally:
-            self.landing.settle(piece)
+            for piece in pieces:
+                self.landing.settle(piece)
 
-    def _keep(self, piece: Piece) -> None:
-        for row, data in piece.slices(_KEPT_AT_ONCE):
-            self._store.attachments.keep(piece.content, piece.index, piece.blob_id, row, data)
+    def _store_all(self, pieces: Sequence[Piece]) -> None:
+        keep = self._store.attachments.keep
+        with self._store.transaction() if len(pieces) > 1 else nullcontext():
+            for piece in pieces:
+                for row, data in piece.slices(_KEPT_AT_ONCE):
+                    keep(piece.content, piece.index, piece.blob_id, row, data)
 
-    async def _receive(self, job: _Job) -> Piece:
+    async def _receive(self, job: _Job) -> Opened:
         backoff, deadline, spoilt = Backoff(), trio.current_time() + self._deadline_s, False
         while True:
             try:
-                return await self._ask(job)
+                asked = (job.content, job.blob_id, job.length, job.first_row * ROW, job.size)
+                return await self._opener.bring(*asked, lane=job.lane)
             except CorruptBlob:
                 # Once more: what spoils bytes on the way is not there the second time.
                 if spoilt:
@@ -405,48 +417,6 @@ class Download:
                 if not is_passing(error) or trio.current_time() + wait > deadline:
                     raise
                 await trio.sleep(wait)
-
-    async def _ask(self, job: _Job) -> Piece:
-        """The bytes that the server has for this job.
-
-        Of a blob of an older epoch all of them: only its name, which is over all of it, tells that nobody who has just
-        the older keys made it.
-        """
-        if job.content not in self._aged:
-            try:
-                return await self._ask_range(job)
-            except CorruptBlob:
-                if not self._store.keys.older:
-                    raise
-        size = framing.sealed_size(job.length)
-        whole = await self._client.get(job.blob_id, 0, size, lane=job.lane)
-        opened = await _apart(size, crypto.open_blob, self._store.keys, job.blob_id, job.length, whole)
-        # The next extents of this file are most likely of the same time.
-        self._aged[job.content] = None
-        if len(self._aged) > _READERS:
-            self._aged.popitem(last=False)
-        return self._piece(job, 0, job.length, bytearray(opened))
-
-    async def _ask_range(self, job: _Job) -> Piece:
-        frames = framing.frames_for(job.length, job.first_row * ROW, job.size)
-        buffers = self.landing.buffers
-        sealed, opened = buffers.take(frames.size), buffers.take(job.size)
-        try:
-            stored, target = memoryview(sealed)[: frames.size], memoryview(opened)[: job.size]
-            await self._client.receive(job.blob_id, frames.start, stored, lane=job.lane)
-            keys = self._store.keys
-            await _apart(frames.size, crypto.open_into, keys, job.blob_id, job.length, frames, stored, target)
-        except BaseException:
-            buffers.give(opened)
-            raise
-        finally:
-            buffers.give(sealed)
-        return self._piece(job, job.first_row, job.size, opened)
-
-    def _piece(self, job: _Job, first_row: int, size: int, opened: bytearray) -> Piece:
-        # What nobody waits for here is not worth the memory once the store has it.
-        is_read = job.lane is Lane.BULK
-        return Piece(job.content, job.index, job.blob_id, first_row, size, opened, job.version, is_read=is_read)
 
     async def _resolve(self, content: Content) -> None:
         """Bring the list of extents of a very large file."""
@@ -474,11 +444,6 @@ async def _until_kept(jobs: Sequence[_Job]) -> None:
         reason = job.error or job.refusal
         if reason is not None:
             raise reason
-
-
-async def _apart(size: int, call: Callable[..., Result], *arguments: object) -> Result:
-    """The result of a call that works on so many bytes, in a worker thread when they are many."""
-    return call(*arguments) if size < _IN_THREAD else await trio.to_thread.run_sync(call, *arguments)
 
 
 def _runs(present: int, low: int, high: int) -> Iterator[tuple[int, int]]:

@@ -57,8 +57,8 @@ _PAUSED: Final = "sync is paused; resume it to read what is not on this device"
 class SyncOptions:
     """Times in seconds."""
 
-    quiet_s: float = 1.0
-    """A file that nobody has written for so long is sent."""
+    quiet_s: float = 0.25
+    """A file that nobody has open, and nobody has written for so long, is sent."""
     max_wait_s: float = 15.0
     """A file that is written all the time is sent after so long."""
     debounce_s: float = 0.1
@@ -109,6 +109,7 @@ class SyncEngine:
         self._download = Download(
             store, client, leaves, deadline_s=self.options.fetch_deadline_s, note=self._note_damage
         )
+        self.landing = self._download.landing
         self.keeper = Keeper(store, self._download, self._unpaused)
         self._feed = Feed(
             store,
@@ -142,7 +143,7 @@ class SyncEngine:
         token = trio.lowlevel.current_trio_token()
 
         def wake() -> None:
-            self._download.landing.outdate()
+            self.landing.outdate()
             token.run_sync_soon(self.wake, idempotent=True)
 
         self._store.on_change.append(wake)
@@ -200,7 +201,7 @@ class SyncEngine:
 
     def peek(self, content: Content, offset: int, length: int) -> bytes | None:
         """These bytes, if they came of late and are at hand without asking the store; as it would answer now."""
-        return self._download.landing.read(content, offset, length)
+        return self.landing.read(content, offset, length)
 
     def prefetch(self, content: Content, offset: int, length: int) -> None:
         """A hint that these bytes will be read soon. Returns at once."""

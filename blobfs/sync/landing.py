@@ -38,7 +38,7 @@ class Piece:
     blob_id: BlobId
     first_row: int
     size: int
-    buffer: bytearray
+    buffer: bytes | bytearray
     version: int
     """`Landing.version` from before the store was asked of which blob the extent is."""
     stale: int = 0
@@ -74,7 +74,8 @@ class Landing:
         self._pieces: OrderedDict[Piece, None] = OrderedDict()
         """Oldest first."""
         self._of: dict[Content, list[Piece]] = {}
-        self._held = 0
+        self.held = 0
+        """Bytes that room was reserved for."""
         self._freed = trio.Event()
         self._landed = trio.Event()
         self.version = 0
@@ -87,25 +88,21 @@ class Landing:
     async def reserve(self, size: int, *, urgent: bool) -> None:
         """On return there is room for `size` bytes; the caller owes `release`, or `add` and then `settle`."""
         limit = AT_MOST if urgent else AHEAD
-        while self._held + size > limit and not self._make_room(size, limit):
+        while self.held + size > limit and not self._make_room(size, limit):
             await self._freed.wait()
-        self._held += size
+        self.held += size
 
     def release(self, size: int) -> None:
-        """They did not come."""
-        self._held -= size
+        """So many of them did not come; less than none: more did."""
+        self.held -= size
         self._freed.set()
         self._freed = trio.Event()
-
-    def resize(self, reserved: int, size: int) -> None:
-        """More or fewer came than room was reserved for."""
-        self.release(reserved - size)
 
     def _make_room(self, size: int, limit: int) -> bool:
         # What was read to its end first.
         for piece in sorted((piece for piece in self._pieces if piece.settled), key=lambda piece: not piece.is_read):
             self._drop(piece)
-            if self._held + size <= limit:
+            if self.held + size <= limit:
                 return True
         return False
 
@@ -137,7 +134,8 @@ class Landing:
         if not siblings:
             del self._of[piece.content]
             self._checked.pop(piece.content, None)
-        self.buffers.give(piece.buffer)
+        if isinstance(piece.buffer, bytearray):
+            self.buffers.give(piece.buffer)
         self.release(piece.size)
 
     async def run(self) -> None:
