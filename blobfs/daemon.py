@@ -175,6 +175,7 @@ class Daemon:
             prefetch=self._engine.prefetch,
             owner=Owner(os.geteuid(), os.getegid(), os.geteuid() == 0),
             fetch_deadline_s=FETCH_DEADLINE_S,
+            arrivals=self._engine,
         )
         self._box = Box(self._client.transport, self._remote.user)
         self._inbox = Inbox(self._store, self._box)

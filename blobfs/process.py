@@ -23,6 +23,8 @@ from blobfs.errors import BlobfsError
 _PR_SET_DUMPABLE: Final = 4
 _M_MMAP_THRESHOLD: Final = -3
 _LARGE: Final = 2 << 20
+_M_TRIM_THRESHOLD: Final = -1
+_SLACK: Final = 8 << 20
 """Bytes: above a request of the kernel's, which comes too often to be mapped, and below an extent."""
 _LOG_BYTES: Final = 1 << 20
 _LOG_FILES: Final = 3
@@ -46,6 +48,8 @@ def hold_little_memory() -> None:
     tune = getattr(ctypes.CDLL(None), "mallopt", None)
     if tune is not None:
         tune(_M_MMAP_THRESHOLD, _LARGE)
+        # Else it is 128 KiB from now on, and whoever frees a buffer at the heap's end has new pages made for the next.
+        tune(_M_TRIM_THRESHOLD, _SLACK)
 
 
 def answer_promptly() -> None:

@@ -31,7 +31,7 @@ from blobfs.fs.elsewhere import Elsewhere
 from blobfs.fs.handles import OpenFile
 from blobfs.fs.keepout import KeepOut
 from blobfs.fs.names import Names
-from blobfs.fs.presence import Fetch, Presence
+from blobfs.fs.presence import Arrivals, Fetch, Presence
 from blobfs.fs.space import Allowance, Space, disk_of, within
 from blobfs.fs.stale import Stale, stale_after
 from blobfs.fs.writeback import MAX_HELD, SPILL, WriteBack
@@ -53,8 +53,8 @@ BESIDE: Final = 2 * ROW
 below, the hop costs more."""
 LAST_NS: Final = (1 << 63) - 1
 """The last moment that is kept, in the year 2262."""
-PREFETCH: Final = 8 << 20
-"""Bytes that a reader in sequence is kept ahead by: two extents."""
+PREFETCH: Final = 16 << 20
+"""Bytes that a reader in sequence is kept ahead by: four extents."""
 
 
 class Owner(NamedTuple):
@@ -72,6 +72,7 @@ class FileSystem(Names):
     Args:
         fetch: brings bytes of a content into the store; whatever it raises, the reader gets.
         prefetch: a hint that these bytes will be read soon; returns at once.
+        arrivals: has bytes that were fetched before the store has them.
         fetch_deadline_s: how long a reader or writer waits for absent bytes.
     """
 
@@ -83,6 +84,7 @@ class FileSystem(Names):
         prefetch: Prefetch | None,
         owner: Owner,
         fetch_deadline_s: float,
+        arrivals: Arrivals | None = None,
     ) -> None:
         self.owner = owner
         self.on_stale: Callable[[Stale], None] | None = None
@@ -93,7 +95,7 @@ class FileSystem(Names):
         super().__init__(store)
         self._attachments = store.attachments
         self._attachments.on_stored = self._note_stored
-        self._presence = Presence(store.attachments, fetch, fetch_deadline_s)
+        self._presence = Presence(store.attachments, fetch, fetch_deadline_s, arrivals)
         self._writeback = WriteBack(store, self._presence)
         self._elsewhere = Elsewhere(store)
         self._prefetch = prefetch
@@ -297,16 +299,18 @@ class FileSystem(Names):
             length = node.size - offset
         if length <= 0 or node.content is None:
             return b""
-        try:
-            if length < BESIDE:
-                data = self._attachments.read(node.content, offset, length)
-            else:
-                read = partial(self._attachments.read_beside, node.content, offset, length)
-                data = await trio.to_thread.run_sync(read, limiter=self._readers)
-        except BytesAbsent:
-            data = await self._presence.read(node.content, offset, length)
-            if file is not None:
-                file.is_partial = True
+        data = self._presence.peek(node.content, offset, length)
+        if data is None:
+            try:
+                if length < BESIDE:
+                    data = self._attachments.read(node.content, offset, length)
+                else:
+                    read = partial(self._attachments.read_beside, node.content, offset, length)
+                    data = await trio.to_thread.run_sync(read, limiter=self._readers)
+            except BytesAbsent:
+                data = await self._presence.read(node.content, offset, length)
+                if file is not None:
+                    file.is_partial = True
         if file is not None and file.is_partial:  # worth it only where something had to be fetched already
             self._read_ahead(file, node.content, offset + length)
         return data

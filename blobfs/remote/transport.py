@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Final, Self
 
+import httpcore
 import httpx
 import trio
 
@@ -99,8 +100,15 @@ ADVICE: Final[dict[type[RemoteError], str]] = {
 
 MAX_ERROR_BODY: Final = 64 << 10
 _CHUNK: Final = 64 << 10
+"""Bytes sent at once under a limit."""
+_PIECE: Final = 1 << 20
+"""Bytes sent at once without one: each is a system call or a few, and a copy in memory that is used again."""
 _SLOWEST: Final = 16 << 10
 """Bytes per second below which a body counts as stalled, on the whole of a request."""
+
+
+# Each piece of an answer passes half a dozen layers, so a few large ones cost a third less than httpcore's 64 KiB.
+httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = 256 << 10
 
 
 class Lane(enum.StrEnum):
@@ -148,6 +156,9 @@ class Answer:
     headers: Mapping[str, str]
     """By lower-case name."""
     body: bytes
+    """Empty when it was received into a buffer of the caller's."""
+    size: int
+    """Bytes that came."""
 
 
 class Transport:
@@ -212,15 +223,17 @@ class Transport:
         *,
         most: int,
         query: Mapping[str, str | int] | None = None,
-        body: bytes = b"",
+        body: bytes | memoryview = b"",
         headers: Mapping[str, str] | None = None,
         wait_s: float = 0.0,
+        into: memoryview | None = None,
     ) -> Answer:
         """Send a request and read its whole answer, of at most `most` bytes.
 
         Args:
             path: within the server's URL; ids need no quoting.
             wait_s: how long the server may think before it answers.
+            into: a buffer of `most` bytes or more for them: fresh memory for megabytes costs more than their transfer.
         Raises:
             RemoteError: its kind by the status; `RemoteUnavailable` when there was no whole answer.
         """
@@ -230,11 +243,14 @@ class Transport:
         ) as (status, found, chunks):
             pieces, size = [], 0
             async for chunk in chunks:
-                size += len(chunk)
+                start, size = size, size + len(chunk)
                 if size > most:
                     raise AnswerTooLong(ADVICE[ProtocolError] + " (an answer longer than asked for)")
-                pieces.append(chunk)
-            return Answer(status, found, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+                if into is None:
+                    pieces.append(chunk)
+                else:
+                    into[start:size] = chunk
+            return Answer(status, found, pieces[0] if len(pieces) == 1 else b"".join(pieces), size)
 
     @asynccontextmanager
     async def open(
@@ -244,7 +260,7 @@ class Transport:
         path: str,
         *,
         query: Mapping[str, str | int] | None = None,
-        body: bytes = b"",
+        body: bytes | memoryview = b"",
         headers: Mapping[str, str] | None = None,
         wait_s: float = 0.0,
         deadline_s: float = 600.0,
@@ -282,7 +298,8 @@ class Transport:
 
     async def _body(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         async for chunk in response.aiter_raw():
-            await self.down.take(len(chunk))
+            if self.down.bytes_per_s is not None:
+                await self.down.take(len(chunk))
             yield chunk
 
 
@@ -295,7 +312,7 @@ class _Body(httpx.AsyncByteStream):
     warned of when they are collected.
     """
 
-    def __init__(self, body: bytes, throttle: Throttle) -> None:
+    def __init__(self, body: bytes | memoryview, throttle: Throttle) -> None:
         self._body, self._throttle, self._at = body, throttle, 0
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -306,8 +323,8 @@ class _Body(httpx.AsyncByteStream):
         if self._at >= len(self._body):
             raise StopAsyncIteration
         limited = self._throttle.bytes_per_s is not None
-        # A limit may come or go between two pieces. Sliced to its very end, a body is not copied.
-        piece = self._body[self._at : self._at + _CHUNK] if limited else self._body[self._at :]
+        # A limit may come or go between two pieces.
+        piece = bytes(self._body[self._at : self._at + (_CHUNK if limited else _PIECE)])
         self._at += len(piece)
         await self._throttle.take(len(piece))
         return piece

@@ -53,14 +53,15 @@ _DAMAGES: Final = 100
 _RESTART_S: Final = 5.0
 _LOOKING: Final = 4
 """After a look at what waits, so many times as long passes before the next: in a flood of files, programs go on."""
+_PAUSED: Final = "sync is paused; resume it to read what is not on this device"
 
 
 @dataclass(frozen=True, slots=True)
 class SyncOptions:
     """Times in seconds."""
 
-    quiet_s: float = 1.0
-    """A file that nobody has written for so long is sent."""
+    quiet_s: float = 0.25
+    """A file that nobody has open, and nobody has written for so long, is sent."""
     max_wait_s: float = 15.0
     """A file that is written all the time is sent after so long."""
     debounce_s: float = 0.1
@@ -111,6 +112,7 @@ class SyncEngine:
         self._download = Download(
             store, client, leaves, deadline_s=self.options.fetch_deadline_s, note=self._note_damage
         )
+        self.landing = self._download.landing
         self.keeper = Keeper(store, self._download, self._unpaused)
         self._feed = Feed(
             store,
@@ -144,6 +146,7 @@ class SyncEngine:
         token = trio.lowlevel.current_trio_token()
 
         def wake() -> None:
+            self.landing.outdate()
             token.run_sync_soon(self.wake, idempotent=True)
 
         self._store.on_change.append(wake)
@@ -187,8 +190,21 @@ class SyncEngine:
             CorruptBlob, DataMissing: what the server has is not what a device sent; nothing of it was kept.
         """
         if self.health.paused:
-            raise RemoteUnavailable("sync is paused; resume it to read what is not on this device")
+            raise RemoteUnavailable(_PAUSED)
         await self._download.fetch(content, offset, length)
+
+    async def read(self, content: Content, offset: int, length: int) -> bytes:
+        """These bytes, some of which are not in the store: as soon as they are here and authenticated.
+
+        The store gets them behind the reader, or not at all when it has no room. Raises as `fetch`, but for that.
+        """
+        if self.health.paused:
+            raise RemoteUnavailable(_PAUSED)
+        return await self._download.read(content, offset, length)
+
+    def peek(self, content: Content, offset: int, length: int) -> bytes | None:
+        """These bytes, if they came of late and are at hand without asking the store; as it would answer now."""
+        return self.landing.read(content, offset, length)
 
     def prefetch(self, content: Content, offset: int, length: int) -> None:
         """A hint that these bytes will be read soon. Returns at once."""
