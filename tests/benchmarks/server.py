@@ -71,6 +71,8 @@ def run(runs: int, scale: float, serve: Sequence[str] = ()) -> tuple[str, object
     chosen = list(serve) or list(USUAL)
     outcome = Outcome(absent={name: why for name in chosen if (why := missing(name))})
     names = [name for name in chosen if name not in outcome.absent]
+    if not names:
+        return report.facts({f"{name} left out": why for name, why in outcome.absent.items()}), {}, True
     about = machine.describe(Path(tempfile.gettempdir()))
     about["load average before"] = str(machine.load())
     for number in range(runs):
