@@ -304,6 +304,6 @@ class AsyncAccount:
         """See `Account.changes`."""
         return AsyncChanges(self.plain.changes())
 
-    async def events(self) -> AsyncEvents:
+    def events(self) -> AsyncEvents:
         """See `Account.events`."""
-        return AsyncEvents(await in_thread(self.plain.events))
+        return AsyncEvents(self.plain.events())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from blobfs.api.desk import View, canonical
 from blobfs.api.staging import Source, Staged
 from blobfs.errors import InvalidDocument
+from blobfs.protocol import is_id
 from blobfs.values import documents
 from blobfs.values.documents import MAX_CONTENT, DocId, Json
 
@@ -51,6 +52,15 @@ def text_of(doc_id: str, content: Json) -> str:
     Raises:
         InvalidDocument: it is no JSON object, breaks a limit of the format, or `doc_id` is no id.
     """
+    if not is_id(doc_id):
+        raise InvalidDocument(
+            "an id of a document is 1 to 128 letters, digits, `_` and `-`; choose another, or give none"
+        )
+    if not documents.is_content(content):
+        raise InvalidDocument(
+            "the content of a document is a dict with text as keys, and in it text, finite numbers, integers of 64 "
+            f"bits, booleans, None, lists and dicts, at most {documents.MAX_DEPTH} in each other; mend the rest"
+        )
     documents.check(documents.Document(DocId(doc_id), content=content))
     text = canonical(content)
     if len(text) > MAX_CONTENT:

@@ -60,6 +60,8 @@ class Page:
     documents: tuple[Sealed, ...]
     cursor: str
     more: bool
+    left: int | None = None
+    """Documents after this page; None: the server does not say, or was not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +181,15 @@ class RemoteClient:
 
     # --- documents ------------------------------------------------------------------------------------------
 
-    async def feed(self, since: str | None, *, limit: int = protocol.MAX_CHANGES, wait_s: float = 0.0) -> Page:
-        """The documents that changed after `since`; with none, waits up to `wait_s` for one."""
-        query: dict[str, str | int] = {"limit": limit}
+    async def feed(
+        self, since: str | None, *, limit: int = protocol.MAX_CHANGES, wait_s: float = 0.0, count: bool = False
+    ) -> Page:
+        """The documents that changed after `since`; with none, waits up to `wait_s` for one.
+
+        Args:
+            count: ask how many come after the page.
+        """
+        query: dict[str, str | int] = {"limit": limit} | ({"count": "true"} if count else {})
         if since is not None:
             query["since"] = since
         if wait_s:
@@ -437,7 +445,8 @@ def _parse_page(answer: bytes, since: str | None) -> Page:
         raise _broken("feed out of order")
     if more and (not documents or cursor == since):
         raise _broken("a feed without an end")
-    return Page(documents, cursor, more)
+    left = body.get("left")
+    return Page(documents, cursor, more, None if left is None else _count(left))
 
 
 def _parse_results(answer: bytes, changes: Sequence[Change]) -> list[Result]:

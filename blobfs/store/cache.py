@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from blobfs.store.database import Backlog, Value
 from blobfs.store.ledger import Ledger
 from blobfs.values.documents import Kind
-from blobfs.values.nodes import ROOT_INODE, Inode, Node
+from blobfs.values.nodes import ROOT_INODE, Entry, Inode, Node
 
 COLUMNS: Final = (
     "documents.inode, doc_id, kind, mode, uid, gid, rdev, size, stored, nlink, "
@@ -23,12 +23,18 @@ COLUMNS: Final = (
 MAX_KNOWN: Final = 32768
 """Nodes and names that are remembered beside those that wait: some half a kilobyte each, until nobody writes."""
 
+_ENTRIES: Final = (
+    f"SELECT names.id, names.name, {COLUMNS} "  # noqa: S608
+    "FROM names JOIN documents ON documents.inode = names.inode "
+    "WHERE names.parent = ? AND names.id > ? ORDER BY names.id LIMIT ?"
+)
 _ROW: Final = f"{COLUMNS}, edit, synced, changed_ns, touched_ns"
 _NODE: Final = f"SELECT {_ROW} FROM documents WHERE inode = ?"  # noqa: S608
 _CHILD: Final = (
     f"SELECT names.id, {_ROW} FROM names JOIN documents ON documents.inode = names.inode "  # noqa: S608
     "WHERE parent = ? AND name = ?"
 )
+_SOME_NAMES: Final = "SELECT id FROM names WHERE parent = ? LIMIT ?"
 _INSERT: Final = "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '{}', ?, ?, ?, ?)"
 _UPDATE: Final = (
     "UPDATE documents SET mode = ?, uid = ?, gid = ?, size = ?, stored = ?, nlink = ?, atime_ns = ?, mtime_ns = ?, "
@@ -141,6 +147,38 @@ class TreeCache(Backlog):
         """The node of a row of `COLUMNS`, with what waits."""
         record = self._nodes.get(row[0])
         return node_of(row) if record is None else record.node
+
+    def entries(self, parent: int, after: int, limit: int) -> list[Entry]:
+        """Up to `limit` names of a directory whose cookies are above `after`, ascending."""
+        waiting = self._waiting_in(parent, after)
+        rows = self._ledger.peek_all(self._db, _ENTRIES, parent, after, limit)
+        if not waiting:
+            return [Entry(row[0], row[1], self.newest(row[2:])) for row in rows]
+        found = [Entry(row[0], row[1], self.newest(row[2:])) for row in rows if row[0] not in waiting]
+        while len(rows) == limit and len(found) < limit:
+            rows = self._ledger.peek_all(self._db, _ENTRIES, parent, rows[-1][0], limit)
+            found += [Entry(row[0], row[1], self.newest(row[2:])) for row in rows if row[0] not in waiting]
+        # Beyond the last row that was looked at, the database may have names that come before others that wait.
+        end = rows[-1][0] if len(rows) == limit else self._newest
+        for cookie, now in waiting.items():
+            if now is not None and now[0] == parent and cookie <= end and (record := self.find(now[2])) is not None:
+                found.append(Entry(cookie, now[1], record.node))
+        found.sort(key=_cookie_of)
+        return found[:limit]
+
+    def is_empty(self, parent: int) -> bool:
+        """Whether a directory has no name in it."""
+        waiting = self._waiting_in(parent, 0)
+        if any(now is not None and now[0] == parent for now in waiting.values()):
+            return False
+        rows = self._ledger.peek_all(self._db, _SOME_NAMES, parent, len(waiting) + 1)
+        return all(row[0] in waiting for row in rows)
+
+    def _waiting_in(self, parent: int, after: int) -> dict[int, tuple[int, bytes, Inode] | None]:
+        """What became of names that are in a directory, or were, and that the database has otherwise or not at all."""
+        moved = self._moved
+        cookies = self._stirred.get(parent, ())
+        return {cookie: moved[cookie].now for cookie in cookies if cookie > after and cookie in moved}
 
     def directory_of(self, inode: int) -> Inode | None:
         """The parent of a directory; None when it has no name."""
@@ -285,16 +323,6 @@ class TreeCache(Backlog):
         if self._moved:
             self._settle_names(list(islice(self._moved, most)))
 
-    def settle_directory(self, parent: int) -> None:
-        """Tell the database of the names in one directory, and of what has them."""
-        cookies = self._stirred.pop(parent, None)
-        if not cookies:
-            return
-        if self._log:
-            self._db.begin()
-            return
-        self._settle_names([cookie for cookie in cookies if cookie in self._moved])
-
     def _settle_nodes(self, inodes: list[int]) -> None:
         inserts, updates, deletes = [], [], []
         for inode in inodes:
@@ -335,6 +363,10 @@ class TreeCache(Backlog):
             del self._moved[cookie]
         if not self._moved:
             self._stirred.clear()
+
+
+def _cookie_of(entry: Entry) -> int:
+    return entry.cookie
 
 
 def node_of(row: Any) -> Node:

@@ -14,7 +14,7 @@ from blobfs.errors import IndexExists, IndexNotFound, UsageError
 from blobfs.store.hidden import IS_SHOWN
 from blobfs.store.ledger import Ledger
 from blobfs.store.settings import Settings
-from blobfs.values.documents import ROOT, DocId
+from blobfs.values.documents import ROOT, DocId, is_text
 from blobfs.values.nodes import Inode
 
 Scalar = str | int | float | bool
@@ -24,6 +24,9 @@ MAX_INDEXES: Final = 64
 MAX_PATHS: Final = 16
 _SETTING: Final = "indexes"
 _PART: Final = re.compile(r"[\w-]{1,100}")
+_LIVE: Final = f"NOT deleted AND kind != '' AND {IS_SHOWN}"
+_IS_SCALAR: Final = "type NOT IN ('array', 'object', 'null')"
+"""Of a row of SQLite's `json_each`."""
 _WATCH: Final = (
     "CREATE TEMP TABLE IF NOT EXISTS news (doc_id TEXT PRIMARY KEY)",
     "CREATE TEMP TRIGGER IF NOT EXISTS news_of_edits AFTER UPDATE OF edit ON main.documents "
@@ -119,6 +122,7 @@ class Queries:
             known = self._known()
             if name in known:
                 if tuple(known[name]["paths"]) == tuple(paths):
+                    self._index_lists(known[name]["number"], paths[0])
                     return
                 raise IndexExists(f"there is an index {name!r} over other paths; delete it first, or choose a name")
             if len(known) >= MAX_INDEXES:
@@ -129,6 +133,7 @@ class Queries:
                 f"WHERE {expressions[0]} IS NOT NULL",
                 (),
             )
+            self._index_lists(number, paths[0])
             self._settings.set(_SETTING, {**known, name: {"number": number, "paths": list(paths)}})
 
     def delete(self, name: str) -> None:
@@ -136,49 +141,69 @@ class Queries:
         with self._ledger.transaction():
             known = self._known()
             entry = self._entry(known, name)
-            self._db.run(f"DROP INDEX {_sql_name(entry['number'])}", ())
+            for index in (_sql_name(entry["number"]), _lists_name(entry["number"])):
+                self._db.run(f"DROP INDEX IF EXISTS {index}", ())
             self._settings.set(_SETTING, {key: value for key, value in known.items() if key != name} or None)
+
+    def _index_lists(self, number: int, path: str) -> None:
+        """Let the documents that have a list at the first path be found by themselves. Older stores lack that index."""
+        self._db.run(
+            f"CREATE INDEX IF NOT EXISTS {_lists_name(number)} ON documents (doc_id) WHERE {_is_list(path)}", ()
+        )
 
     def find(self, name: str, values: Sequence[Scalar]) -> list[DocId]:
         """Live documents whose members have these values, in the order of the index.
 
         There is a value for each path. A text that ends in `*` stands for all texts that begin so, and `*` alone for
-        any value; behind such a one only `*` may follow. A star at the end that is meant is written as `\\*`.
+        any value; behind such a one only `*` may follow. A star at the end that is meant is written as `\\*`. A
+        document with a list at the first path is there once, under the least value of the list that is asked for.
 
         Raises:
-            IndexNotFound. UsageError: another number of values, or stars in the wrong places.
+            IndexNotFound. UsageError: another number of values, none of `Scalar`, or stars in the wrong places.
         """
         entry = self._entry(self._known(), name)
-        if len(values) != len(entry["paths"]):
-            raise UsageError(f"the index {name!r} has {len(entry['paths'])} paths, so as many values are needed")
-        expressions = [_expression(path) for path in entry["paths"]]
-        conditions, parameters = [f"{expressions[0]} IS NOT NULL"], list[Scalar]()
-        starred = False
-        for expression, value in zip(expressions, values, strict=True):
-            if starred and value != "*":
-                raise UsageError("behind a value with a star only `*` may follow")
-            starred = starred or (isinstance(value, str) and value.endswith("*") and not value.endswith("\\*"))
-            condition, wanted = _condition(expression, value)
-            conditions.append(condition)
-            parameters.extend(wanted)
+        paths, number = entry["paths"], entry["number"]
+        _check(name, paths, values)
+        first, *others = [_expression(path) for path in paths]
+        condition, parameters = _condition(first, values[0])
+        element, _ = _condition("value", values[0])
+        rest, more = [f"AND {_is_plain(path)}" for path in paths[1:]], list[Scalar]()
+        for expression, value in zip(others, values[1:], strict=True):
+            wanted, parameter = _condition(expression, value)
+            rest.append(f"AND {wanted}")
+            more.extend(parameter)
+        keys = "".join(f", {expression} AS k{place}" for place, expression in enumerate(others, 1))
+        # `documents.json`, for the rows of json_each have a `json` of their own.
+        elements = f"json_each(documents.json, {_sql_path(paths[0])})"
+        least = f"(SELECT min(value) FROM {elements} WHERE {_IS_SCALAR} AND {element})"  # noqa: S608 - checked names only
         rows = self._ledger.all(
             self._db,
-            f"SELECT doc_id FROM documents INDEXED BY {_sql_name(entry['number'])} "  # noqa: S608 - checked names only
-            f"WHERE {' AND '.join(conditions)} AND NOT deleted AND kind != '' AND {IS_SHOWN} "
-            f"ORDER BY {', '.join(expressions)}, doc_id",
+            f"SELECT doc_id FROM (SELECT doc_id, {first} AS k0{keys} FROM documents INDEXED BY {_sql_name(number)} "  # noqa: S608 - as above
+            f"WHERE {first} IS NOT NULL AND {_is_plain(paths[0])} AND {condition} {' '.join(rest)} AND {_LIVE} "
+            f"UNION ALL SELECT doc_id, {least} AS k0{keys} FROM documents "
+            f"WHERE {_is_list(paths[0])} {' '.join(rest)} AND {_LIVE}) "
+            f"WHERE k0 IS NOT NULL ORDER BY {', '.join(f'k{place}' for place in range(len(paths)))}, doc_id",
             *parameters,
+            *more,
+            *parameters,
+            *more,
         )
         return [DocId(row[0]) for row in rows]
 
     def keys(self, name: str) -> list[tuple[Any, ...]]:
         """The different values that live documents have in an index, ascending. Raises IndexNotFound."""
-        entry = self._entry(self._known(), name)
-        expressions = [_expression(path) for path in entry["paths"]]
+        paths = self._entry(self._known(), name)["paths"]
+        first = _expression(paths[0])
+        plain = [f"CASE WHEN {_is_plain(path)} THEN {_expression(path)} END" for path in paths[1:]]
+        others = "".join(f", {expression}" for expression in plain)
+        named = "".join(f", {expression} AS k{place}" for place, expression in enumerate(plain, 1))
         return self._ledger.all(
             self._db,
-            f"SELECT DISTINCT {', '.join(expressions)} FROM documents "  # noqa: S608 - checked names only
-            f"WHERE {expressions[0]} IS NOT NULL AND NOT deleted AND kind != '' AND {IS_SHOWN} "
-            f"ORDER BY {', '.join(expressions)}",
+            f"SELECT {first}{others} FROM documents WHERE {first} IS NOT NULL AND {_is_plain(paths[0])} AND {_LIVE} "  # noqa: S608 - checked names only
+            f"UNION SELECT value{''.join(f', k{place}' for place in range(1, len(paths)))} FROM "
+            f"(SELECT json AS content{named} FROM documents WHERE {_is_list(paths[0])} AND {_LIVE}), "
+            f"json_each(content, {_sql_path(paths[0])}) WHERE {_IS_SCALAR} "
+            f"ORDER BY {', '.join(str(place) for place in range(1, len(paths) + 1))}",
         )
 
     def _known(self) -> Mapping[str, Any]:
@@ -195,12 +220,43 @@ def _sql_name(number: int) -> str:
     return f"documents_by_program_{int(number)}"
 
 
-def _expression(path: str) -> str:
-    """The SQL of one path. SQLite takes no parameters in an index, so nothing gets in here that was not checked."""
-    parts = path.split(".")
+def _lists_name(number: int) -> str:
+    return f"{_sql_name(number)}_lists"
+
+
+def _sql_path(path: str) -> str:
+    """One path in SQL. SQLite takes no parameters in an index, so nothing gets in here that was not checked."""
+    parts = path.split(".") if isinstance(path, str) else [""]
     if not all(_PART.fullmatch(part) for part in parts):
         raise UsageError("a path is names of members joined by dots, of letters, digits, `_` and `-`")
-    return "json_extract(json, '$." + ".".join(f'"{part}"' for part in parts) + "')"
+    return "'$." + ".".join(f'"{part}"' for part in parts) + "'"
+
+
+def _expression(path: str) -> str:
+    return f"json_extract(json, {_sql_path(path)})"
+
+
+def _is_list(path: str) -> str:
+    return f"json_type(json, {_sql_path(path)}) = 'array'"
+
+
+def _is_plain(path: str) -> str:
+    """Neither a list nor an object, which json_extract gives as their text."""
+    return f"json_type(json, {_sql_path(path)}) NOT IN ('array', 'object')"
+
+
+def _check(name: str, paths: Sequence[str], values: Sequence[object]) -> None:
+    """Raises UsageError."""
+    if len(values) != len(paths):
+        raise UsageError(f"the index {name!r} is over {len(paths)} member(s), so as many values are needed")
+    starred = False
+    for value in values:
+        is_number = isinstance(value, int | float) and -(2**63) <= value < 2**63
+        if not is_number and not is_text(value):
+            raise UsageError("an index is asked for text, booleans, finite numbers and integers of 64 bits")
+        if starred and value != "*":
+            raise UsageError("behind a value with a star only `*` may follow")
+        starred = starred or (isinstance(value, str) and value.endswith("*") and not value.endswith("\\*"))
 
 
 def _condition(expression: str, value: Scalar) -> tuple[str, list[Scalar]]:

@@ -23,7 +23,7 @@ from blobfs.errors import (
     NotPermitted,
     TooManyLinks,
 )
-from blobfs.store.cache import COLUMNS, Record, TreeCache
+from blobfs.store.cache import Record, TreeCache
 from blobfs.store.content import ContentStore
 from blobfs.store.ledger import Ledger
 from blobfs.store.room import FEW, check_room
@@ -36,11 +36,6 @@ EDITED: Final = (
 )
 """What every edit of a document does to its row; two parameters, both the present. The root's are not counted."""
 
-_ENTRIES: Final = (
-    f"SELECT names.id, names.name, {COLUMNS} "  # noqa: S608
-    "FROM names JOIN documents ON documents.inode = names.inode "
-    "WHERE names.parent = ? AND names.id > ? ORDER BY names.id LIMIT ?"
-)
 _TRACES: Final = (
     "SELECT EXISTS (SELECT 1 FROM bases WHERE doc_id = ? AND NOT deleted), "
     "EXISTS (SELECT 1 FROM xattrs WHERE inode = ?)"
@@ -90,9 +85,7 @@ class Tree:
         A name that is there all the time while a directory is read is returned once, whatever else changes in it.
         """
         with self._ledger.lock:
-            self._cache.settle_directory(parent)
-            rows = self._ledger.peek_all(self._db, _ENTRIES, parent, after, limit)
-            return [Entry(row[0], row[1], self._cache.newest(row[2:])) for row in rows]
+            return self._cache.entries(parent, after, limit)
 
     def parent(self, inode: Inode) -> Inode:
         """The directory that holds a directory; the root's is the root. Raises NotFound."""
@@ -225,8 +218,7 @@ class Tree:
     def check_empty(self, inode: Inode) -> None:
         """Raise NotEmpty when the directory has an entry."""
         with self._ledger.lock:
-            self._cache.settle_directory(inode)
-            if self._ledger.peek(self._db, "SELECT 1 FROM names WHERE parent = ? LIMIT 1", inode) is not None:
+            if not self._cache.is_empty(inode):
                 raise NotEmpty("the directory has entries")
 
     def _remove(self, parent: Inode, name: bytes, node: Node, now_ns: int) -> Node:

@@ -38,7 +38,8 @@ from blobfs.sync.feed import Feed
 from blobfs.sync.keyring import Keyring
 from blobfs.sync.leaves import Leaves
 from blobfs.sync.pinning import Keeper
-from blobfs.sync.status import STUCK, Health, Parked, SyncStatus, state_of
+from blobfs.sync.restock import Restock
+from blobfs.sync.status import STUCK, Health, Parked, Reading, SyncStatus, state_of
 from blobfs.sync.upload import Timing, Upload
 from blobfs.values.documents import DocId, Json
 from blobfs.values.nodes import Content, Inode
@@ -50,6 +51,8 @@ DOWN: Final = "feed"
 _DAMAGES: Final = 100
 """Reads that failed, as status shows them."""
 _RESTART_S: Final = 5.0
+_LOOKING: Final = 4
+"""After a look at what waits, so many times as long passes before the next: in a flood of files, programs go on."""
 _PAUSED: Final = "sync is paused; resume it to read what is not on this device"
 
 
@@ -252,10 +255,19 @@ class SyncEngine:
         self._upload.recover()
         self.retry()
 
+    def restock(self) -> Restock:
+        """What finds the blobs that the server lost, and sends again what is here of them."""
+        return Restock(self._store, self._client, self._upload.sender)
+
     def limit(self, *, up: float | None, down: float | None, connections: int) -> None:
         """Bandwidth in bytes per second, None lifts a limit; and so many connections at a time. At once."""
         self._client.transport.share(connections)
         self._client.transport.up.bytes_per_s, self._client.transport.down.bytes_per_s = up, down
+
+    @property
+    def reading(self) -> Reading | None:
+        """How far the feed is; None: all that the server had was read."""
+        return self._feed.reading
 
     def status(self) -> SyncStatus:
         """How it stands now."""
@@ -272,6 +284,8 @@ class SyncEngine:
             parked=parked,
             transfers=tuple(self._upload.sender.transfers.values()),
             held=tuple(self._feed.waiting),
+            since_s=self.health.since_s,
+            reading=self._feed.reading,
         )
 
     def failure(self, doc_id: DocId) -> str | None:
@@ -336,12 +350,12 @@ class SyncEngine:
 
     async def _send(self) -> None:
         """Uploads, for ever."""
-        backoff, next_s = Backoff(), 0.0
+        backoff, next_s, pause_s = Backoff(), 0.0, 0.0
         while True:
             with trio.move_on_after(next_s):
                 await self._wake.wait()
             self._wake = trio.Event()
-            await trio.sleep(0 if self._hurried else self.options.debounce_s)
+            await trio.sleep(0 if self._hurried else max(self.options.debounce_s, pause_s))
             await self._unpaused()
             # The feed is the one that asks: nothing is sent to a server that is away or is not the right one.
             while DOWN in self.health.errors or not self._bound:
@@ -353,6 +367,7 @@ class SyncEngine:
                 next_s = 0.0
                 continue
             self.rounds += 1
+            pause_s = min(_LOOKING * done.looked_s, self.options.quiet_s)
             if done.sent or done.error is not None:
                 self.allowance.outdate()
             if done.error is not None:
@@ -393,6 +408,8 @@ class SyncEngine:
     async def _evict(self) -> None:
         while True:
             await trio.sleep(self.options.evict_every_s)
+            if self.health.is_doubtful:
+                continue
             limits = self.options.cache
             await trio.to_thread.run_sync(partial(evict, self._store, limits, lambda content: self.is_pinned(content)))
 

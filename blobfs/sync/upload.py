@@ -51,6 +51,8 @@ _LOOK: Final = 4000
 """Documents looked at in one round: some seconds of sending, a few MiB of memory."""
 _GROUP: Final = 400
 """Small files in one group, so that hashing one, sending another and pushing a third overlap."""
+_RECORDED: Final = 32
+"""Documents recorded as sent in one transaction: a few milliseconds, in which every file operation waits."""
 _GROUPS_AT_ONCE: Final = 3
 _FILES_AT_ONCE: Final = 2
 _PARK_S: Final = 300.0
@@ -76,6 +78,7 @@ class Round:
     """When the first document that was not ready will be; None when none is waiting for its time."""
     error: RemoteError | None = None
     more: bool = False
+    looked_s: float = 0.0
 
 
 class Upload:
@@ -101,6 +104,8 @@ class Upload:
         self.parked: dict[DocId, Parked] = {}
         self.kept_here: dict[DocId, int] = {}
         """Lock and swap files, and what programs keep on this device, by their edit: they wait for nobody."""
+        self._unripe: set[DocId] = set()
+        """Files with new bytes that were not quiet yet when they were looked at."""
         self._again_s: float | None = None
         """When a document is worth another try that the server turned down for now."""
 
@@ -117,7 +122,9 @@ class Upload:
             seen = {entry.doc_id for entry in changed}
             asked = await trio.to_thread.run_sync(self._store.documents.changed_of, priorities)
             changed += [entry for entry in asked if entry.doc_id not in seen]
+        started = trio.current_time()
         ready = await trio.to_thread.run_sync(partial(self._choose, changed, result, hurry))
+        result.looked_s = trio.current_time() - started
         directories, files, gone = parcel.in_order(ready)
         if result.more:
             # A directory's tombstone must not overtake those of what was in it.
@@ -136,17 +143,29 @@ class Upload:
         self.kept_here = {doc_id: edit for doc_id, edit in self.kept_here.items() if doc_id in waiting}
         ready, now_ns = [], time.time_ns()
         staying = self._store.hidden.staying()
+        unripe, self._unripe = self._unripe, set()
+
+        def wait(entry: Changed, seconds: float) -> None:
+            self._unripe.add(entry.doc_id)
+            result.next_s = seconds if result.next_s is None else min(result.next_s, seconds)
+
         for entry in changed:
             if not self._may_try(entry):
+                continue
+            # In the middle of thousands of new files, one look at each has to be enough.
+            if entry.doc_id in unripe and not hurry and (wait_s := self._wait(entry, now_ns)) > 0:
+                wait(entry, wait_s)
                 continue
             outgoing = parcel.look(self._store, entry)
             if outgoing is not None and outgoing.deleted and outgoing.local.node.kind is Kind.FILE:
                 outgoing = parcel.look(self._store, self._take_over(entry))
             if outgoing is None or self._stays_here(outgoing, staying):
                 continue
-            wait_s = 0.0 if hurry else self._wait(outgoing, now_ns)
+            # A file that is open and has no bytes yet is about to get some.
+            may_wait = outgoing.local.content_dirty or (outgoing.is_blank and self._is_busy(entry.inode))
+            wait_s = self._wait(outgoing.changed, now_ns) if may_wait and not hurry else 0.0
             if wait_s > 0:
-                result.next_s = wait_s if result.next_s is None else min(result.next_s, wait_s)
+                wait(entry, wait_s)
             else:
                 ready.append(outgoing)
         return ready
@@ -168,11 +187,9 @@ class Upload:
             self.kept_here.pop(outgoing.doc_id, None)
         return local
 
-    def _wait(self, outgoing: Outgoing, now_ns: int) -> float:
-        """Seconds until a document may go."""
-        if not outgoing.local.content_dirty:
-            return 0.0
-        entry, timing = outgoing.changed, self._timing
+    def _wait(self, entry: Changed, now_ns: int) -> float:
+        """Seconds until a file with new bytes may go."""
+        timing = self._timing
         longest = timing.max_wait_s - (now_ns - entry.since_ns) / 1e9
         quiet = timing.quiet_s - (now_ns - entry.touched_ns) / 1e9
         if self._is_busy(entry.inode):
@@ -206,10 +223,7 @@ class Upload:
             await self._send_group(ready[at : at + _GROUP], result)
 
     async def _send_files(self, ready: Sequence[Outgoing], result: Round) -> None:
-        sizes = [
-            sum(length for _, length in parcel.dirty_extents(self._store, outgoing)) if outgoing.carries_content else 0
-            for outgoing in ready
-        ]
+        sizes = await trio.to_thread.run_sync(parcel.dirty_sizes, self._store, ready)
         large = [outgoing for outgoing, size in zip(ready, sizes, strict=True) if size > parcel.SMALL]
         small = [outgoing for outgoing, size in zip(ready, sizes, strict=True) if size <= parcel.SMALL]
         counts = [size for size in sizes if size <= parcel.SMALL]
@@ -461,19 +475,23 @@ class Upload:
             self._park(outgoing, Rollback(_LOST))
 
     def _record_synced(self, done: Sequence[tuple[Outgoing, Change]]) -> None:
-        documents, attachments = self._store.documents, self._store.attachments
-        with self._store.transaction():
-            for outgoing, change in done:
-                edit, document = outgoing.changed.edit, outgoing.document
-                assert document is not None
-                if outgoing.sealed:
-                    node = outgoing.local.node
-                    attachments.settle(node.inode, edit, outgoing.sealed, frozen_size=node.size)
-                revision = self.sender.revision(outgoing, self._store.device)
-                documents.record_synced(outgoing.doc_id, edit, revision, document, change.deleted)
-            if done:
-                self._feed.remember_sent(done[-1][1])
-            self._recovery.settle(outgoing.doc_id for outgoing, _ in done)
+        # A few at a time: between two transactions the store is anybody's.
+        for at in range(0, len(done), _RECORDED):
+            some = done[at : at + _RECORDED]
+            with self._store.transaction():
+                for outgoing, change in some:
+                    self._settle(outgoing, change)
+                self._feed.remember_sent(some[-1][1])
+                self._recovery.settle(outgoing.doc_id for outgoing, _ in some)
+
+    def _settle(self, outgoing: Outgoing, change: Change) -> None:
+        edit, document = outgoing.changed.edit, outgoing.document
+        assert document is not None
+        if outgoing.sealed:
+            node = outgoing.local.node
+            self._store.attachments.settle(node.inode, edit, outgoing.sealed, frozen_size=node.size)
+        revision = self.sender.revision(outgoing, self._store.device)
+        self._store.documents.record_synced(outgoing.doc_id, edit, revision, document, change.deleted)
 
     async def _restore(self, outgoing: Outgoing, result: Result) -> None:
         """The server lacks blobs that were there before: send them again if their bytes are here, else say so."""

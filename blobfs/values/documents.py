@@ -148,7 +148,7 @@ def check(document: Document) -> None:
         ("target", _is_target(document)),
         ("xattrs", _are_xattrs(document.xattrs)),
         ("attachment", document.attachment is None or _is_attachment(document)),
-        ("content", _is_content(document.content)),
+        ("content", is_content(document.content)),
         ("heads", _are_heads(document.heads)),
         ("sealer", document.sealer is None or _DEVICE.fullmatch(document.sealer) is not None),
         ("epoch", 0 <= document.epoch < MAX_EPOCHS),
@@ -196,7 +196,7 @@ def _are_heads(heads: Mapping[DeviceId, int]) -> bool:
     )
 
 
-def _is_content(content: Any) -> bool:
+def is_content(content: Any) -> bool:
     """Whether this is I-JSON (RFC 7493) with integers of 64 bits, which every parser reads back as it was."""
     values: list[tuple[Any, int]] = [(content, 1)]
     while values:
@@ -205,7 +205,7 @@ def _is_content(content: Any) -> bool:
             if not _is_scalar(value):
                 return False
             continue
-        if depth > MAX_DEPTH or (isinstance(value, dict) and not all(_is_text(key) for key in value)):
+        if depth > MAX_DEPTH or (isinstance(value, dict) and not all(is_text(key) for key in value)):
             return False
         values.extend((inner, depth + 1) for inner in (value.values() if isinstance(value, dict) else value))
     return isinstance(content, dict)
@@ -214,10 +214,11 @@ def _is_content(content: Any) -> bool:
 def _is_scalar(value: Any) -> bool:
     if isinstance(value, int):
         return MIN_INTEGER <= value <= MAX_INTEGER
-    return value is None or _is_text(value) or (isinstance(value, float) and math.isfinite(value))
+    return value is None or is_text(value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
+    """Whether this is text that UTF-8 can hold."""
     # Two surrogates of a pair would come back as one character, and two keys could become one.
     return isinstance(value, str) and (value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value))
 

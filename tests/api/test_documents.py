@@ -195,6 +195,53 @@ def test_a_prefix_at_the_end_of_unicode_and_a_star_that_is_meant(account: blobfs
     assert found("a\\*") == {"a*"}
 
 
+def test_a_list_is_in_an_index_under_each_of_its_values(account: blobfs.Account) -> None:
+    letter = account.create_doc({"words": ["hello", "world", "hello", None, {"a": 1}, [2]], "year": 2024})
+    one = account.create_doc({"words": "hello", "year": 2023})
+    account.create_index("by-word", "words", "year")
+    mixed = account.create_doc({"words": [7, True, "help"], "year": 2022})
+    account.create_doc({"words": {"hello": 1}, "year": 2021})
+    account.create_doc({"words": ["hello"], "year": [2021]})
+    account.create_doc({"words": [], "year": 2021})
+
+    def found(*values: str | int) -> list[str]:
+        return [doc.doc_id for doc in account.get_from_index("by-word", *values)]
+
+    assert found("hello", "*") == [one.doc_id, letter.doc_id]
+    assert found("hello", 2024) == [letter.doc_id]
+    assert found("hel*", "*") == [one.doc_id, letter.doc_id, mixed.doc_id]
+    assert found("*", "*") == [mixed.doc_id, one.doc_id, letter.doc_id]
+    assert found(7, "*") == [mixed.doc_id]
+    assert found('["hello"]', "*") == found("[*", "*") == []
+    assert account.get_index_keys("by-word") == [
+        (1, 2022), (7, 2022), ("hello", None), ("hello", 2023), ("hello", 2024), ("help", 2022), ("world", 2024),
+    ]  # fmt: skip
+    letter.content["words"] = ["bye"]
+    account.put_doc(letter)
+    account.delete_doc(mixed)
+    assert found("hello", "*") == [one.doc_id]
+    account.delete_index("by-word")
+    account.create_index("by-word", "words")
+    assert found("bye") == [letter.doc_id]
+
+
+def test_what_no_index_can_hold_is_an_error_that_says_so(account: blobfs.Account) -> None:
+    account.create_index("by-x", "x")
+    for value in (None, ["a"], {"a": 1}, b"a", 2**63, float("nan"), float("inf"), "\ud800"):
+        with pytest.raises(UsageError, match="an index is asked for"):
+            account.get_from_index("by-x", value)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="a path is names"):
+        account.create_index("bad", 3)  # type: ignore[arg-type]
+
+
+def test_what_no_document_can_hold_is_an_error_that_says_so(account: blobfs.Account) -> None:
+    for content in ([1], {1: 2}, {"a": b"x"}, {"a": float("nan")}, {"a": 2**64}, {"a": "\ud800"}):
+        with pytest.raises(InvalidDocument, match="the content of a document is"):
+            account.create_doc(content)  # type: ignore[arg-type]
+    with pytest.raises(InvalidDocument, match="an id of a document is"):
+        account.create_doc({}, doc_id="a b")
+
+
 def test_an_index_survives_a_restart_and_goes_when_it_is_deleted(device: OpenDevice) -> None:
     account = device()
     account.create_index("by-x", "x")

@@ -78,7 +78,7 @@ def test_whoever_waits_is_told_when_the_account_is_closed(device: OpenDevice) ->
 def test_async_programs_wait_and_may_give_up(account: blobfs.Account, backend: str) -> None:
     async def use() -> None:
         async_account = blobfs.AsyncAccount(account)
-        async with await async_account.events() as events:
+        async with async_account.events() as events:
             with anyio.move_on_after(0.2) as scope:
                 while True:
                     await anext(events)

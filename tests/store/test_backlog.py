@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from blobfs.store import ledger
+from blobfs.errors import NotEmpty
+from blobfs.store import backlogs
 from blobfs.store.store import Store
+from blobfs.values.documents import Kind
 from blobfs.values.extents import ROW
 from blobfs.values.nodes import ROOT_INODE
 from tests.store.conftest import Bench, content, make, write
@@ -29,10 +31,10 @@ def test_a_file_that_is_soon_gone_never_reaches_the_databases(bench: Bench, stor
 
 
 def test_a_backlog_is_bounded(bench: Bench, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "BACKLOG", 50)
+    monkeypatch.setattr(backlogs, "BACKLOG", 50)
     nodes = [make(store, b"%d" % number, data=bytes([number]) * 5000) for number in range(200)]
-    assert store._ledger.documents.backlog.waiting <= 50 + 3 * ledger.RELIEF
-    assert store._ledger.blobs.backlog.waiting <= 50 + 3 * ledger.RELIEF
+    assert store._ledger.documents.backlog.waiting <= 50 + 3 * backlogs.RELIEF
+    assert store._ledger.blobs.backlog.waiting <= 50 + 3 * backlogs.RELIEF
     wanted = [bytes([number]) * 5000 for number in range(200)]
     assert [content(store, node.inode) for node in nodes] == wanted
     store = bench.crash(store)
@@ -85,3 +87,45 @@ def test_bytes_that_wait_are_read_cut_and_added_to(bench: Bench, store: Store) -
     store.attachments.resize(node.inode, 0, 70)
     write(store, node.inode, 0, b"new")
     assert content(bench.crash(store), node.inode) == b"new"
+
+
+def in_batches(store: Store, limit: int) -> list[tuple[int, bytes]]:
+    found: list[tuple[int, bytes]] = []
+    while batch := store.tree.entries(ROOT_INODE, found[-1][0] if found else 0, limit):
+        found += [(entry.cookie, entry.name) for entry in batch]
+    return found
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+def test_a_directory_is_listed_without_telling_the_database_of_it(store: Store, limit: int) -> None:
+    folder = make(store, b"folder", Kind.DIRECTORY).inode
+    for number in range(12):
+        make(store, b"old %d" % number)
+    store._ledger.commit()
+    for number in (0, 1, 2, 5, 11):
+        store.tree.unlink(ROOT_INODE, b"old %d" % number, 20)
+    store.tree.rename(ROOT_INODE, b"old 3", ROOT_INODE, b"moved", 20)
+    store.tree.rename(ROOT_INODE, b"old 4", folder, b"elsewhere", 20)
+    store.tree.rename(ROOT_INODE, b"old 6", ROOT_INODE, b"old 7", 20)
+    for number in range(5):
+        make(store, b"new %d" % number)
+    store.tree.unlink(ROOT_INODE, b"new 1", 20)
+    waiting = store._ledger.documents.backlog.waiting
+    found = in_batches(store, limit)
+    assert store._ledger.documents.backlog.waiting == waiting > 0
+    store._ledger.commit()
+    assert found == in_batches(store, limit)
+    left = {b"folder", b"moved", b"old 7", b"old 8", b"old 9", b"old 10", b"new 0", b"new 2", b"new 3", b"new 4"}
+    assert {name for _, name in found} == left
+
+
+def test_a_directory_emptied_in_memory_alone_can_be_removed_and_one_filled_there_cannot(store: Store) -> None:
+    emptied, filled = (make(store, name, Kind.DIRECTORY).inode for name in (b"emptied", b"filled"))
+    make(store, b"a", parent=emptied)
+    store._ledger.commit()
+    store.tree.unlink(emptied, b"a", 20)
+    make(store, b"a", parent=filled)
+    with pytest.raises(NotEmpty):
+        store.tree.rmdir(ROOT_INODE, b"filled", 30)
+    store.tree.rmdir(ROOT_INODE, b"emptied", 30)
+    assert set(names(store)) == {b"filled"}
