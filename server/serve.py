@@ -53,6 +53,7 @@ def serve(settings: Settings) -> None:
         config = uvicorn.Config(
             app,
             http=_protocol(),
+            loop="asyncio",  # by itself uvicorn takes uvloop where that happens to be installed
             ws="none",
             lifespan="on",
             limit_concurrency=settings.connections,

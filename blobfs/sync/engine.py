@@ -31,6 +31,7 @@ from blobfs.remote.retry import Backoff
 from blobfs.store.documents import Applied
 from blobfs.store.store import Store
 from blobfs.sync.allowance import Allowance
+from blobfs.sync.candidates import Candidates, Timing
 from blobfs.sync.download import Download
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.evict import CacheLimits, evict
@@ -40,7 +41,7 @@ from blobfs.sync.leaves import Leaves
 from blobfs.sync.pinning import Keeper
 from blobfs.sync.restock import Restock
 from blobfs.sync.status import STUCK, Health, Parked, Reading, SyncStatus, state_of
-from blobfs.sync.upload import Timing, Upload
+from blobfs.sync.upload import Upload
 from blobfs.values.documents import DocId, Json
 from blobfs.values.nodes import Content, Inode
 
@@ -53,6 +54,8 @@ _DAMAGES: Final = 100
 _RESTART_S: Final = 5.0
 _LOOKING: Final = 4
 """After a look at what waits, so many times as long passes before the next: in a flood of files, programs go on."""
+_LOOKING_S: Final = 2.0
+"""But no longer than that."""
 _PAUSED: Final = "sync is paused; resume it to read what is not on this device"
 
 
@@ -126,8 +129,9 @@ class SyncEngine:
             store,
             client,
             leaves,
-            timing=Timing(self.options.quiet_s, self.options.max_wait_s),
-            is_busy=lambda inode: self.is_busy(inode),
+            candidates=Candidates(
+                store, Timing(self.options.quiet_s, self.options.max_wait_s), lambda inode: self.is_busy(inode)
+            ),
             fetch=self._download.fetch,
             feed=self._feed,
             echoes=echoes,
@@ -272,9 +276,9 @@ class SyncEngine:
     def status(self) -> SyncStatus:
         """How it stands now."""
         worst = self.health.worst
-        documents, size = self._store.documents.pending(self._upload.kept_here)
+        documents, size = self._store.documents.pending(self._upload.candidates.kept_here)
         doubt = () if self._feed.story.doubt is None else (self._feed.story.doubt,)
-        parked = (*doubt, *self._upload.parked.values(), *self._feed.parked.values(), *self._damage.values())
+        parked = (*doubt, *self._upload.candidates.parked.values(), *self._feed.parked.values(), *self._damage.values())
         return SyncStatus(
             state=self.health.state,
             reason="sync is paused; resume it to go on" if self.health.paused else str(worst) if worst else "",
@@ -290,7 +294,7 @@ class SyncEngine:
 
     def failure(self, doc_id: DocId) -> str | None:
         """Why sync goes on without this document; None when it does not."""
-        entry = self._upload.parked.get(doc_id) or self._feed.parked.get(doc_id)
+        entry = self._upload.candidates.parked.get(doc_id) or self._feed.parked.get(doc_id)
         return None if entry is None else entry.reason
 
     def refusal(self) -> str | None:
@@ -367,7 +371,7 @@ class SyncEngine:
                 next_s = 0.0
                 continue
             self.rounds += 1
-            pause_s = min(_LOOKING * done.looked_s, self.options.quiet_s)
+            pause_s = min(_LOOKING * done.looked_s, _LOOKING_S)
             if done.sent or done.error is not None:
                 self.allowance.outdate()
             if done.error is not None:
@@ -438,12 +442,12 @@ class SyncEngine:
 
     def _is_clean(self) -> bool:
         """Whether nothing waits. Raises IntegrityError when something waits that cannot be sent."""
-        limit = 1 + len(self._upload.kept_here) + len(self._upload.parked)
-        kept_here, changed = self._upload.kept_here, self._store.documents.changed(limit)
+        limit = 1 + len(self._upload.candidates.kept_here) + len(self._upload.candidates.parked)
+        kept_here, changed = self._upload.candidates.kept_here, self._store.documents.changed(limit)
         # By the edit: a lock file that became another one by a rename waits for the next round.
         waiting = {entry.doc_id for entry in changed if kept_here.get(entry.doc_id) != entry.edit}
-        if waiting and waiting <= self._upload.parked.keys():
-            reason = self._upload.parked[next(iter(waiting))].reason
+        if waiting and waiting <= self._upload.candidates.parked.keys():
+            reason = self._upload.candidates.parked[next(iter(waiting))].reason
             raise IntegrityError(f"{len(waiting)} documents cannot be sent: {reason}")
         return not waiting
 

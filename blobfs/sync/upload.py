@@ -7,9 +7,7 @@ synced only when the server has confirmed it, and it is sent only when the serve
 from __future__ import annotations
 
 import logging
-import secrets
-import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -30,43 +28,31 @@ from blobfs.errors import (
     Rollback,
 )
 from blobfs.remote.client import Change, RemoteClient, Result
-from blobfs.store.documents import Changed
 from blobfs.store.store import Store
 from blobfs.sync import choice, parcel
+from blobfs.sync.candidates import Candidates
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.feed import Feed
 from blobfs.sync.leaves import Leaves
 from blobfs.sync.parcel import Outgoing
 from blobfs.sync.resend import resend
 from blobfs.sync.sending import Sender, require_room
-from blobfs.sync.status import Parked
 from blobfs.values.crypto import Plain
 from blobfs.values.documents import DocId, Kind
 from blobfs.values.extents import BlobId
-from blobfs.values.nodes import Content, Inode
+from blobfs.values.nodes import Content
 
 _log: Final = logging.getLogger(__name__)
 
-_LOOK: Final = 4000
-"""Documents looked at in one round: some seconds of sending, a few MiB of memory."""
 _GROUP: Final = 400
 """Small files in one group, so that hashing one, sending another and pushing a third overlap."""
 _RECORDED: Final = 32
 """Documents recorded as sent in one transaction: a few milliseconds, in which every file operation waits."""
 _GROUPS_AT_ONCE: Final = 3
 _FILES_AT_ONCE: Final = 2
-_PARK_S: Final = 300.0
-"""After which a parked document is tried again, though nothing changed."""
 _AGAIN_S: Final = 0.5
+_INVALID: Final = "the server refuses the document as invalid; it stays here"
 _LOST: Final = "the server has lost the document, which it had confirmed before; it stays here, tell the operator"
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """When a file with new bytes is sent, in seconds."""
-
-    quiet_s: float
-    max_wait_s: float
 
 
 @dataclass(slots=True)
@@ -90,22 +76,17 @@ class Upload:
         client: RemoteClient,
         leaves: Leaves,
         *,
-        timing: Timing,
-        is_busy: Callable[[Inode], bool],
+        candidates: Candidates,
         fetch: Callable[[Content, int, int], Awaitable[None]],
         feed: Feed,
         echoes: Echoes,
     ) -> None:
         self._store, self._client, self._leaves = store, client, leaves
-        self._timing, self._is_busy, self._fetch, self._feed = timing, is_busy, fetch, feed
+        self._fetch, self._feed = fetch, feed
         self._recovery = feed.recovery
         self._echoes = echoes
         self.sender = Sender(client, store.keys)
-        self.parked: dict[DocId, Parked] = {}
-        self.kept_here: dict[DocId, int] = {}
-        """Lock and swap files, and what programs keep on this device, by their edit: they wait for nobody."""
-        self._unripe: set[DocId] = set()
-        """Files with new bytes that were not quiet yet when they were looked at."""
+        self.candidates = candidates
         self._again_s: float | None = None
         """When a document is worth another try that the server turned down for now."""
 
@@ -114,18 +95,10 @@ class Upload:
     async def round(self, *, hurry: bool) -> Round:
         """Send everything that is ready; with `hurry`, files that are not quiet yet too."""
         result = Round()
-        limit = _LOOK + len(self.parked) + len(self.kept_here)
         priorities = await trio.to_thread.run_sync(self._store.blobs.priorities)
-        changed = await trio.to_thread.run_sync(self._store.documents.changed, limit)
-        result.more = len(changed) == limit
-        if result.more and priorities:
-            seen = {entry.doc_id for entry in changed}
-            asked = await trio.to_thread.run_sync(self._store.documents.changed_of, priorities)
-            changed += [entry for entry in asked if entry.doc_id not in seen]
-        started = trio.current_time()
-        ready = await trio.to_thread.run_sync(partial(self._choose, changed, result, hurry))
-        result.looked_s = trio.current_time() - started
-        directories, files, gone = parcel.in_order(ready)
+        look = await trio.to_thread.run_sync(partial(self.candidates.look, priorities, hurry=hurry))
+        result.next_s, result.more, result.looked_s = look.next_s, look.more, look.took_s
+        directories, files, gone = parcel.in_order(look.ready)
         if result.more:
             # A directory's tombstone must not overtake those of what was in it.
             gone = [outgoing for outgoing in gone if outgoing.local.node.kind is not Kind.DIRECTORY]
@@ -136,84 +109,6 @@ class Upload:
         if self._again_s is not None:
             result.next_s, self._again_s = min(self._again_s, result.next_s or self._again_s), None
         return result
-
-    def _choose(self, changed: Sequence[Changed], result: Round, hurry: bool) -> list[Outgoing]:
-        """Those of the changed documents whose time has come. In a worker thread."""
-        waiting = {entry.doc_id for entry in changed}
-        self.kept_here = {doc_id: edit for doc_id, edit in self.kept_here.items() if doc_id in waiting}
-        ready, now_ns = [], time.time_ns()
-        staying = self._store.hidden.staying()
-        unripe, self._unripe = self._unripe, set()
-
-        def wait(entry: Changed, seconds: float) -> None:
-            self._unripe.add(entry.doc_id)
-            result.next_s = seconds if result.next_s is None else min(result.next_s, seconds)
-
-        for entry in changed:
-            if not self._may_try(entry):
-                continue
-            # In the middle of thousands of new files, one look at each has to be enough.
-            if entry.doc_id in unripe and not hurry and (wait_s := self._wait(entry, now_ns)) > 0:
-                wait(entry, wait_s)
-                continue
-            outgoing = parcel.look(self._store, entry)
-            if outgoing is not None and outgoing.deleted and outgoing.local.node.kind is Kind.FILE:
-                outgoing = parcel.look(self._store, self._take_over(entry))
-            if outgoing is None or self._stays_here(outgoing, staying):
-                continue
-            # A file that is open and has no bytes yet is about to get some.
-            may_wait = outgoing.local.content_dirty or (outgoing.is_blank and self._is_busy(entry.inode))
-            wait_s = self._wait(outgoing.changed, now_ns) if may_wait and not hurry else 0.0
-            if wait_s > 0:
-                wait(entry, wait_s)
-            else:
-                ready.append(outgoing)
-        return ready
-
-    def _may_try(self, entry: Changed) -> bool:
-        parked = self.parked.get(entry.doc_id)
-        if parked is None:
-            return True
-        if parked.edit == entry.edit and time.time() < parked.retry_at_s:
-            return False
-        del self.parked[entry.doc_id]
-        return True
-
-    def _stays_here(self, outgoing: Outgoing, staying: Collection[DocId]) -> bool:
-        local = choice.stays_here(outgoing, staying)
-        if local:
-            self.kept_here[outgoing.doc_id] = outgoing.changed.edit
-        else:
-            self.kept_here.pop(outgoing.doc_id, None)
-        return local
-
-    def _wait(self, entry: Changed, now_ns: int) -> float:
-        """Seconds until a file with new bytes may go."""
-        timing = self._timing
-        longest = timing.max_wait_s - (now_ns - entry.since_ns) / 1e9
-        quiet = timing.quiet_s - (now_ns - entry.touched_ns) / 1e9
-        if self._is_busy(entry.inode):
-            quiet = max(quiet, timing.quiet_s)
-        return min(longest, quiet)
-
-    def _take_over(self, entry: Changed) -> Changed:
-        """A new file in the place of a deleted one is its next version: what editors do when they save."""
-        documents = self._store.documents
-        with self._store.transaction():
-            local, base = documents.local(entry.doc_id), documents.base(entry.doc_id)
-            if local is None or not local.node.deleted or local.node.kind is not Kind.FILE:
-                return entry
-            if base is None or base.deleted:
-                return entry
-            for name in base.document.names:
-                heir = documents.at(name.parent, name.name)
-                new = None if heir is None else documents.local(heir)
-                if heir and new and new.node.kind is Kind.FILE and documents.base(heir) is None:
-                    now_ns = time.time_ns()
-                    documents.reidentify(entry.doc_id, DocId(secrets.token_hex(16)), now_ns)
-                    documents.reidentify(heir, entry.doc_id, now_ns)
-                    return entry._replace(inode=new.node.inode, touched_ns=now_ns)
-        return entry
 
     # --- sending ----------------------------------------------------------------------------------------
 
@@ -256,7 +151,7 @@ class Upload:
                 _log.exception("an upload failed in a way that blobfs did not foresee")
             if isinstance(error, ProtocolError):
                 result.error = error
-            self._park(group[0], error)
+            self.candidates.park(group[0], error)
 
     async def _send_halves(self, group: Sequence[Outgoing], result: Round) -> None:
         middle = len(group) // 2
@@ -265,14 +160,8 @@ class Upload:
 
     def recover(self) -> None:
         """The server is another one than it was: nothing that it had is taken for granted."""
-        self.parked.clear()
+        self.candidates.parked.clear()
         self.sender.forget_all()
-
-    def _park(self, outgoing: Outgoing, error: Exception) -> None:
-        reason = str(error) if isinstance(error, BlobfsError) else "an error of blobfs itself; the log has the details"
-        _log.warning("document %s stays here for now: %s", outgoing.doc_id, reason)
-        now_s = time.time()
-        self.parked[outgoing.doc_id] = Parked(outgoing.doc_id, reason, now_s, outgoing.changed.edit, now_s + _PARK_S)
 
     async def _send(self, group: Sequence[Outgoing]) -> int:
         """Send a group: bytes, then documents. How many documents the server took."""
@@ -459,7 +348,7 @@ class Upload:
             elif result.status is protocol.ChangeStatus.OVER_QUOTA:
                 refused = QuotaExceeded("the account on the server is full; delete something or ask for more room")
             elif result.status is protocol.ChangeStatus.INVALID:
-                self._park(outgoing, IntegrityError("the server refuses the document as invalid; it stays here"))
+                self.candidates.park(outgoing, IntegrityError(_INVALID))
         if refused is not None:
             raise refused
         return len(done)
@@ -467,12 +356,12 @@ class Upload:
     async def _doubt(self, outgoing: Outgoing, result: Result, refusal: str | None) -> None:
         """Park what the server turns down for a revision that no device takes, or has lost: trying again is no use."""
         if refusal is not None:
-            self._park(outgoing, Rollback(refusal))
+            self.candidates.park(outgoing, Rollback(refusal))
             return
         # An answer without the document may only have had no room for it; so ask.
         gone = result.current is None and outgoing.base is not None
         if gone and not await self._client.revisions(outgoing.doc_id, limit=1):
-            self._park(outgoing, Rollback(_LOST))
+            self.candidates.park(outgoing, Rollback(_LOST))
 
     def _record_synced(self, done: Sequence[tuple[Outgoing, Change]]) -> None:
         # A few at a time: between two transactions the store is anybody's.
@@ -499,4 +388,4 @@ class Upload:
         try:
             await resend(self._store, self.sender, outgoing, result.missing)
         except DataMissing as error:
-            self._park(outgoing, error)
+            self.candidates.park(outgoing, error)
