@@ -490,14 +490,4 @@ def _result(change: Change, value: Any) -> Result:
     return Result(status, seq if _is_count(seq) else None, tuple(BlobId(str(name)) for name in missing), sealed)
 
 
-__all__: Sequence[str] = (
-    "Change",
-    "Lane",
-    "Limits",
-    "Page",
-    "PreconditionFailed",
-    "RemoteClient",
-    "Result",
-    "Sealed",
-    "Usage",
-)
+__all__ = ("Change", "Lane", "Limits", "Page", "PreconditionFailed", "RemoteClient", "Result", "Sealed", "Usage")

@@ -102,12 +102,12 @@ MAX_ERROR_BODY: Final = 64 << 10
 _CHUNK: Final = 64 << 10
 """Bytes sent at once under a limit."""
 _PIECE: Final = 1 << 20
-"""Bytes sent at once without one: each is a system call or a few, and a copy in memory that is used again."""
+"""The same without one: each is a system call or a few, and a copy in used memory."""
 _SLOWEST: Final = 16 << 10
 """Bytes per second below which a body counts as stalled, on the whole of a request."""
 
 
-# Each piece of an answer passes half a dozen layers, so a few large ones cost a third less than httpcore's 64 KiB.
+# Each piece of an answer passes six layers: few large ones cost a third less than httpcore's 64 KiB.
 httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = 256 << 10
 
 
@@ -323,7 +323,6 @@ class _Body(httpx.AsyncByteStream):
         if self._at >= len(self._body):
             raise StopAsyncIteration
         limited = self._throttle.bytes_per_s is not None
-        # A limit may come or go between two pieces.
         piece = bytes(self._body[self._at : self._at + (_CHUNK if limited else _PIECE)])
         self._at += len(piece)
         await self._throttle.take(len(piece))

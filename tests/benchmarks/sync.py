@@ -33,7 +33,7 @@ from tests.benchmarks import machine, report
 from tests.benchmarks.link import Link, linked
 from tests.benchmarks.trial import MIB, PAGE, CheckFailed, check, drop_caches
 from tests.benchmarks.wire import Account, get_all, new_ids, put_all
-from tests.e2e.devices import Device, Server, command
+from tests.e2e.devices import Device, Server, blobfs, command
 
 LIMIT_S: Final = 600.0
 READ_S: Final = 60.0
@@ -126,6 +126,11 @@ class Bench:
             time.sleep(LOOK_S)
         return time.perf_counter() - start
 
+    def pause_left(self, paused: bool) -> None:
+        """Have the first device leave the server alone, or go on."""
+        done = blobfs("config", str(self.left.mount), "paused", "on" if paused else "off")
+        check(done.returncode == 0, f"not paused: {done.stderr.strip()}")
+
     def sync_left(self) -> None:
         """On return the server has everything of the first device."""
         self.left.sync(LIMIT_S)
@@ -213,6 +218,7 @@ def small_files(bench: Bench, figures: Figures) -> None:
     count, root = bench.files, bench.left.mount / "many"
     root.mkdir()
     contents = {}
+    bench.pause_left(True)  # else most of them would be there before the clock starts
     for number in range(count):
         if number < FOLDERS:
             (root / f"{number:02}").mkdir()
@@ -220,6 +226,7 @@ def small_files(bench: Bench, figures: Figures) -> None:
         contents[name] = bench.seed.randbytes(PAGE)
         (root / name).write_bytes(contents[name])
     start = time.perf_counter()
+    bench.pause_left(False)
     bench.sync_left()
     figures.add(f"{count} files of 4 KiB up, files/s", "1000 or more", count / (time.perf_counter() - start))
     start = time.perf_counter()

@@ -14,6 +14,7 @@ import trio.testing
 from blobfs.errors import (
     AccessDenied,
     BlobfsError,
+    CorruptBlob,
     DataMissing,
     ProtocolError,
     QuotaExceeded,
@@ -195,6 +196,20 @@ async def test_a_range_that_was_not_asked_for_is_refused() -> None:
         liar.say("404 x")
         with pytest.raises(DataMissing):
             await client.get(NAME, 0, 10)
+
+
+@trio_test
+async def test_a_buffer_gets_what_was_asked_for_and_nothing_beyond_its_end() -> None:
+    buffer = bytearray(20)
+    async with lying() as (liar, client):
+        liar.say("206 Partial", b"0123456789", "Content-Range: bytes 0-9/10")
+        await client.receive(NAME, 0, memoryview(buffer)[5:15])
+        assert bytes(buffer) == bytes(5) + b"0123456789" + bytes(5)
+        for answer in (b"x" * 11, b"x" * 9):
+            liar.say("206 Partial", answer, "Content-Range: bytes 0-9/10")
+            with pytest.raises(CorruptBlob):
+                await client.receive(NAME, 0, memoryview(buffer)[5:15])
+            assert bytes(buffer[15:]) == bytes(5)
 
 
 @trio_test

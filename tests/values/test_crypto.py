@@ -49,6 +49,42 @@ def test_a_blob_opens_to_what_was_sealed(data: bytes, zeros: int) -> None:
     assert seal(plaintext) == (blob_id, stored)
 
 
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 4 * FRAME), st.data())
+def test_a_buffer_that_was_used_before_gets_the_same_bytes(length: int, data: st.DataObject) -> None:
+    plaintext = (b"0123456789abcdef" * (length // 16 + 1))[:length]
+    blob_id, stored = seal(plaintext)
+    used = memoryview(bytearray(b"x" * (len(stored) + 100)))
+    crypto.Plain(KEYS, plaintext).seal_into(used[: len(stored)])
+    assert used[: len(stored)] == stored
+    assert used[len(stored) :] == b"x" * 100
+    if not length:
+        return
+    offset = data.draw(st.integers(0, length - 1))
+    frames = framing.frames_for(length, offset, data.draw(st.integers(1, length - offset)))
+    start, size = frames.first * FRAME, min(frames.count * FRAME, length - frames.first * FRAME)
+    target = memoryview(bytearray(b"x" * (size + 100)))
+    part = memoryview(stored)[frames.start : frames.start + frames.size]
+    crypto.open_into(KEYS, blob_id, length, frames, part, target[:size])
+    assert target[:size] == plaintext[start : start + size]
+    assert target[size:] == b"x" * 100
+
+
+@pytest.mark.parametrize("frame", [0, 1, 2])
+def test_a_buffer_gets_no_byte_of_a_frame_that_is_not_authentic(frame: int) -> None:
+    length = 2 * FRAME + 5
+    blob_id, stored = seal(b"p" * length)
+    frames = framing.frames_for(length, 0, length)
+    broken = bytearray(stored[frames.start :])
+    broken[frame * SEALED_FRAME + 3] ^= 1
+    target = memoryview(bytearray(length))
+    with pytest.raises(CorruptBlob, match=f"frame {frame} "):
+        crypto.open_into(KEYS, blob_id, length, frames, memoryview(broken), target)
+    assert bytes(target[frame * FRAME :]) == bytes(length - frame * FRAME)
+    with pytest.raises(CorruptBlob):
+        crypto.open_into(KEYS, blob_id, length, frames, memoryview(broken)[:-1], target)
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 4 * FRAME), st.data())
 def test_a_range_of_frames_opens_to_its_part(length: int, data: st.DataObject) -> None:
