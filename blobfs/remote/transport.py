@@ -97,6 +97,8 @@ ADVICE: Final[dict[type[RemoteError], str]] = {
 }
 """Sentences of ours. The server's own text is shown only escaped and cut, after them."""
 
+DISK_FULL: Final = "the disk of the server is full, whatever the account may hold; make room there, or ask its operator"
+
 MAX_ERROR_BODY: Final = 64 << 10
 _CHUNK: Final = 64 << 10
 _SLOWEST: Final = 16 << 10
@@ -433,6 +435,8 @@ async def _refuse(response: httpx.Response, chunks: AsyncIterator[bytes]) -> Non
     usual = RemoteUnavailable if status >= 500 else ProtocolError
     kind = ERRORS.get(code) or STATUSES.get(status, usual)
     sentence = ADVICE.get(kind, f"the server answered with an error ({status})")
+    if code == ErrorCode.DISK_FULL:
+        sentence = DISK_FULL
     if message:
         sentence += f" [{message}]"
     if issubclass(kind, RemoteUnavailable):
