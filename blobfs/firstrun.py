@@ -43,7 +43,7 @@ from blobfs.errors import (
     WrongPassphrase,
 )
 from blobfs.protocol import is_pin, parse_invite
-from blobfs.remote.transport import TRIES_AGAIN
+from blobfs.remote.causes import TRIES_AGAIN
 from blobfs.store.secrets import write_secrets
 from blobfs.store.store import Store
 from blobfs.sync.story import expect_seen
