@@ -6,6 +6,7 @@ runs, so that `--help` answers at once. Invariant: no traceback reaches a person
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -67,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except errors.BlobfsError as error:
         return _tell(error, str(error))
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            place = f" that {error.filename} is on" if error.filename else ""
+            return _tell(errors.NoSpace(), f"the disk{place} is full; make some room, then try again")
         return _tell(error, f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
     except Exception as error:
         if os.environ.get("BLOBFS_DEBUG"):

@@ -7,6 +7,7 @@ store's directory without the mark `unfinished` is complete, and one with it hol
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -32,9 +33,17 @@ from blobfs.calibration import calibrate
 from blobfs.config import PASSPHRASE, SECRETS, UNFINISHED, Config, Source
 from blobfs.devices import keep_token, own_token, was_taken
 from blobfs.embedded import HOST, add_user
-from blobfs.errors import PreconditionFailed, RemoteUnavailable, StoreInUse, UsageError, WrongAccount, WrongPassphrase
+from blobfs.errors import (
+    NoSpace,
+    PreconditionFailed,
+    RemoteUnavailable,
+    StoreInUse,
+    UsageError,
+    WrongAccount,
+    WrongPassphrase,
+)
 from blobfs.protocol import is_pin, parse_invite
-from blobfs.remote.transport import TRIES_AGAIN
+from blobfs.remote.causes import TRIES_AGAIN
 from blobfs.store.secrets import write_secrets
 from blobfs.store.store import Store
 from blobfs.sync.story import expect_seen
@@ -130,9 +139,13 @@ def make(config: Config) -> Made:
 
 @contextlib.contextmanager
 def _telling_plainly() -> Iterator[None]:
-    """Sync tries again by itself; a first run does not."""
+    """Sync tries again by itself; a first run does not. And a full disk is the one of the store."""
     try:
         yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise NoSpace("the disk that the store was to be on is full, and nothing was made; make room there") from error
     except RemoteUnavailable as error:
         if type(error) is not RemoteUnavailable:
             raise

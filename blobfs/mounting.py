@@ -200,7 +200,9 @@ def _run(config: Config, unlocked: Unlocked, announce: Announce, live: LiveLine 
 
 
 def _farewell(pending: Pending) -> str:
-    return format_pending(pending) + (", and goes there after the next mount" if pending.documents else "")
+    if not pending.documents:
+        return format_pending(pending)
+    return f"{format_pending(pending)}, and {'goes' if pending.documents == 1 else 'go'} there after the next mount"
 
 
 def _welcome(status: Status, config: Config) -> str:

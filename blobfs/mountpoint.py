@@ -31,6 +31,10 @@ def check_fuse(device: Path = DEVICE) -> None:
         raise FuseMissing(
             f"{device} cannot be opened ({error.strerror}); allow this user to, or run in a container that may use it"
         ) from None
+    if os.geteuid() and shutil.which("fusermount3") is None:
+        raise FuseMissing(
+            "the program fusermount3 is missing, which mounts for who is not root; install the package fuse3"
+        )
 
 
 def check(path: Path) -> None:

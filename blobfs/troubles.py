@@ -31,8 +31,9 @@ TROUBLES: Final = {
         "{dir}` and `blobfs mount {dir} --connect INVITE`",
     ),
     "over-quota": Trouble(
-        "the account is full; what is written here stays here, and what other devices write still comes",
-        "delete what is not needed, which makes room after the server's retention time, or ask its operator for more",
+        "the server has no room; what is written here stays here, and what other devices write still comes",
+        "delete what is not needed, which makes room after the server's retention time, or ask its operator for more; "
+        "of an embedded server it is this machine's disk that needs room",
     ),
     "wrong-account": Trouble(
         "at this address there is another account now; nothing was sent to it, nothing taken from it",

@@ -30,6 +30,13 @@ def show_words(words: str, *, check: bool) -> None:
             _print(listed)
     except EOFError:
         print()
+    except KeyboardInterrupt:
+        # The account has its keys by now, old or new: whoever believed otherwise would look for other words.
+        print(
+            "\nStopped here; what was made is complete, and the words that were shown are valid: mount to go on.",
+            end="",
+        )
+        raise
 
 
 def _check(words: list[str]) -> bool:

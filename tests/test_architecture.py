@@ -75,7 +75,7 @@ FORBIDDEN_ARROWS: Final = {("fs", "remote")}
 """Arrows that point down and are none of ours all the same."""
 SOLE_IMPORTERS: Final = {
     "pyfuse3": ("blobfs.fs.operations",),
-    "httpx": ("blobfs.remote.transport",),
+    "httpx": ("blobfs.remote.transport", "blobfs.remote.causes"),
     "fsspec": ("blobfs.api.urls",),
     "h11": ("blobfs.page.wire", "blobfs.page.browsing"),
 }

@@ -157,10 +157,14 @@ def _run(
             target.mkdir(parents=True, exist_ok=True)
             copying.one(source, target / source.name)
     same = f", {copying.equal} were there already" if copying.equal else ""
-    print(f"{copying.files} files, {format_bytes(copying.size)}{same}.")
+    print(f"{_files(copying.files)}, {format_bytes(copying.size)}{same}.")
     if copying.failed:
-        raise FileError(f"{copying.failed} files could not be copied; see above, then run it with --again")
+        raise FileError(f"{_files(copying.failed)} could not be copied; see above, then run it with --again")
     return 0
+
+
+def _files(count: int) -> str:
+    return f"{count} file" if count == 1 else f"{count} files"
 
 
 class _Copying:
@@ -270,6 +274,7 @@ class _Copying:
             part.unlink(missing_ok=True)
             raise
         self.files += 1
+        self.size += size
 
     def _bytes(self, source: int, target: int) -> None:
         """Copy, leaving holes where there are none but zeros."""
@@ -280,7 +285,6 @@ class _Copying:
             else:
                 os.write(target, piece)
             at += len(piece)
-            self.size += len(piece)
             self.bar.advance(len(piece))
         os.ftruncate(target, at)
 

@@ -87,6 +87,14 @@ class Previews:
             raise Refused(413, "The picture is too large to be shown here. Open it in the folder.")
         return await self._part(inode, request, kind, size)
 
+    async def beginning(self, path: str, most: int) -> tuple[bytes, int]:
+        """The first bytes of a file, fetched where they are not here, and its size. Raises as `show`."""
+        inode = find(self._store, path).inode
+        node = self._fs.getattr(inode)
+        if node.kind is not Kind.FILE:
+            raise Refused(404, "Only files can be compared.")
+        return await self._fs.read(inode, 0, min(most, node.size)), node.size
+
     def _is_light(self, node: Node) -> bool:
         here = node.content is None or self._store.attachments.is_whole(node.content, node.size)
         return here and node.size <= THUMBNAIL

@@ -14,11 +14,13 @@ from importlib import resources
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
+import trio
+
 from blobfs.errors import BlobfsError, NotFound, RemoteError, UsageError
-from blobfs.page import views
+from blobfs.page import comparing, views
 from blobfs.page.frame import Frame, name_of, state_line, whole
 from blobfs.page.guard import Guard, Refused, Session
-from blobfs.page.markup import address, tag
+from blobfs.page.markup import Html, address, tag
 from blobfs.page.previews import Previews
 from blobfs.page.wire import Request, Response
 from blobfs.values.documents import Json, name_to_text
@@ -118,6 +120,8 @@ class Site:
     async def _show(self, request: Request, session: Session) -> Response:
         path = request.path.strip("/")
         if request.room == "raw":
+            if "version" in request.query:
+                return comparing.show_old(await comparing.read_old(self._ask, path, _number(request.query)))
             return await self._previews.show(path, request)
         if request.room == "state":
             status = await self._ask("status")
@@ -128,6 +132,7 @@ class Site:
             "": self._files,
             "files": self._files,
             "versions": self._versions,
+            "version": self._version,
             "waiting": self._waiting,
             "conflicts": self._conflicts,
             "conflict": self._conflict,
@@ -150,6 +155,17 @@ class Site:
         answer = await self._ask("versions", path=path, **_from(request))
         return views.versions(await self._frame(request, session), path, answer)
 
+    async def _version(self, request: Request, session: Session, path: str) -> bytes:
+        number = _number(request.query)
+        old = await comparing.read_old(self._ask, path, number)
+        changes = await self._difference(comparing.as_text(*old), path)
+        return views.version(await self._frame(request, session), path, number, old.size, changes)
+
+    async def _difference(self, old: list[str] | None, path: str) -> Html:
+        """From a text to the one that a file has."""
+        new = comparing.as_text(*await self._previews.beginning(path, comparing.LONGEST))
+        return await trio.to_thread.run_sync(comparing.difference, old, new)
+
     async def _waiting(self, request: Request, session: Session, path: str) -> bytes:
         about, aside = await self._ask("file", path=""), await self._ask("aside")
         return views.waiting(await self._frame(request, session, "waiting"), about, aside)
@@ -161,7 +177,11 @@ class Site:
     async def _conflict(self, request: Request, session: Session, path: str) -> bytes:
         copy, pair = await self._ask("file", path=path), await self._ask("pair", path=path)
         original = None if pair["original"] is None else await self._ask("file", path=pair["original"])
-        return views.conflict(await self._frame(request, session, "conflicts"), path, copy, original)
+        changes = None
+        if original is not None and original["kind"] == copy["kind"] == "file":
+            beginning = await self._previews.beginning(pair["original"], comparing.LONGEST)
+            changes = await self._difference(comparing.as_text(*beginning), path)
+        return views.conflict(await self._frame(request, session, "conflicts"), path, copy, original, changes)
 
     async def _trash(self, request: Request, session: Session, path: str) -> bytes:
         return views.trash(await self._frame(request, session, "trash"), await self._ask("trash", **_from(request)))

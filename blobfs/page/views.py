@@ -93,9 +93,9 @@ def file(frame: Frame, path: str, about: Json) -> bytes:
     )
 
 
-def preview(path: str, about: Json) -> Html:
+def preview(path: str, about: Json, **query: int) -> Html:
     """A picture, or text that the page's script puts in; without it, a link to the same bytes."""
-    source = address("raw", path)
+    source = address("raw", path, **query)
     if about["kind"] != "file" or not about["size"]:
         return tag("p", "There is nothing in it." if about["kind"] == "file" else "This is no ordinary file.")
     if path.lower().endswith(_PICTURES) and about["size"] <= PICTURE:
@@ -115,7 +115,7 @@ def versions(frame: Frame, path: str, answer: Json) -> bytes:
     rows = [
         tag(
             "tr",
-            tag("td", entry["version"]),
+            tag("td", _version_link(path, entry)),
             tag("td", moment(entry["mtime"])),
             tag("td", "deleted" if entry["deleted"] else format_bytes(entry["size"] or 0), class_="number"),
             tag("td", tag("bdi", ", ".join(entry["names"]))),
@@ -140,6 +140,27 @@ def versions(frame: Frame, path: str, answer: Json) -> bytes:
         if rows
         else tag("p", "There are none yet."),
         pages("versions", path, answer),
+    )
+
+
+def _version_link(path: str, entry: Json) -> Child:
+    if entry["deleted"] or entry["current"]:
+        return str(entry["version"])
+    return tag("a", f"Version {entry['version']}", href=address("version", path, version=entry["version"]))
+
+
+def version(frame: Frame, path: str, number: int, size: int, changes: Html) -> bytes:
+    """An earlier version: its preview, and what has changed since."""
+    return draw(
+        frame,
+        f"Version {number} of {name_of(path)}",
+        crumbs(frame.folder, path),
+        tag("h1", f"Version {number}"),
+        tag("p", f"{format_bytes(size)} ", tag("a", "All versions", href=address("versions", path))),
+        tag("div", button(frame, "restore", "Restore", path=path, version=number), class_="actions"),
+        preview(path, {"kind": "file", "size": size}, version=number),
+        tag("h2", "From then to now"),
+        changes,
     )
 
 
@@ -197,8 +218,8 @@ def conflicts(frame: Frame, answer: Json) -> bytes:
     return draw(frame, "Conflicts", tag("h1", "Conflicts"), body, pages("conflicts", "", answer))
 
 
-def conflict(frame: Frame, path: str, copy: Json, original: Json | None) -> bytes:
-    """A file and a copy that a conflict made of it, side by side."""
+def conflict(frame: Frame, path: str, copy: Json, original: Json | None, changes: Html | None) -> bytes:
+    """A file and a copy that a conflict made of it, side by side, and `changes` from the one to the other."""
     sides = [] if original is None else [_side(frame, path, original, "original", "The file", "Keep this one")]
     sides.append(_side(frame, path, copy, "copy", "The copy", "Keep this one" if original else "Keep it"))
     hint = "What is not kept stays in the trash, or as a version, for as long as the server keeps such."
@@ -212,6 +233,7 @@ def conflict(frame: Frame, path: str, copy: Json, original: Json | None) -> byte
             "div", button(frame, "resolve", "Keep both", path=path, keep="both") if original else None, class_="actions"
         ),
         tag("p", hint, class_="hint"),
+        [tag("h2", "From the file to the copy"), changes] if changes is not None else None,
     )
 
 

@@ -11,7 +11,6 @@ import enum
 import http.cookiejar
 import ipaddress
 import json
-import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -39,6 +38,7 @@ from blobfs.errors import (
     WrongServer,
 )
 from blobfs.protocol import ErrorCode, authorization_header, is_id
+from blobfs.remote.causes import is_caused_by, sentence_of
 from blobfs.remote.pins import ServerKey, WrongKey
 from blobfs.remote.throttle import Throttle
 
@@ -85,7 +85,6 @@ STATUSES: Final[dict[int, type[RemoteError]]] = {
 }
 """For answers without a known code: of a proxy, or of a server that is none of ours. From 500 on: unavailable."""
 
-TRIES_AGAIN: Final = "blobfs tries again by itself"
 ADVICE: Final[dict[type[RemoteError], str]] = {
     AccessDenied: "the server refuses this device's token: the device was revoked, or its access expired; what is here "
     "stays readable, and a new invite connects it again",
@@ -97,6 +96,8 @@ ADVICE: Final[dict[type[RemoteError], str]] = {
     RemoteUnavailable: "the server cannot answer now; blobfs tries again by itself",
 }
 """Sentences of ours. The server's own text is shown only escaped and cut, after them."""
+
+DISK_FULL: Final = "the disk of the server is full, whatever the account may hold; make room there, or ask its operator"
 
 MAX_ERROR_BODY: Final = 64 << 10
 _CHUNK: Final = 64 << 10
@@ -290,9 +291,9 @@ class Transport:
                             await response.aclose()
                             await _run_out(chunks)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ssl.SSLError) as error:
-            if _is_caused_by(error, WrongKey):
+            if is_caused_by(error, WrongKey):
                 raise WrongServer(ADVICE[WrongServer]) from error
-            raise RemoteUnavailable(_connection_sentence(error, self.url)) from error
+            raise RemoteUnavailable(sentence_of(error, self.url)) from error
         except trio.TooSlowError:
             raise RemoteUnavailable("the server is too slow; blobfs tries again by itself") from None
 
@@ -449,6 +450,8 @@ async def _refuse(response: httpx.Response, chunks: AsyncIterator[bytes]) -> Non
     usual = RemoteUnavailable if status >= 500 else ProtocolError
     kind = ERRORS.get(code) or STATUSES.get(status, usual)
     sentence = ADVICE.get(kind, f"the server answered with an error ({status})")
+    if code == ErrorCode.DISK_FULL:
+        sentence = DISK_FULL
     if message:
         sentence += f" [{message}]"
     if issubclass(kind, RemoteUnavailable):
@@ -472,29 +475,3 @@ def printable(text: str, most: int = 200) -> str:
 def _retry_after(value: str | None) -> float | None:
     """Seconds; the form with a date is not ours and counts as none."""
     return float(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 8 else None
-
-
-def _connection_sentence(error: Exception, url: str) -> str:
-    if isinstance(error, httpx.ConnectTimeout | httpx.ConnectError):
-        if _is_caused_by(error, ssl.SSLCertVerificationError):
-            return "the server's certificate is not valid for its address; check the address or the certificate"
-        if _is_caused_by(error, ssl.SSLError):
-            return "what answers at the server's address speaks no TLS; check whether https and the port are right"
-        if _is_caused_by(error, socket.gaierror):
-            return f"the server's name is not known here; {TRIES_AGAIN}, check the network or the address"
-        return f"the server cannot be reached; {TRIES_AGAIN}"
-    if isinstance(error, httpx.TimeoutException):
-        return f"the server does not answer; {TRIES_AGAIN}"
-    if isinstance(error, httpx.RemoteProtocolError) and url.startswith("http://"):
-        return "the server breaks off in place of an answer; check whether its address must begin with https"
-    return f"the connection to the server broke; {TRIES_AGAIN}"
-
-
-def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
-    """Whether an error of this kind is behind it: httpx and trio wrap what TLS says in errors without its words."""
-    seen = 0
-    while error is not None and seen < 20:
-        if isinstance(error, kind):
-            return True
-        error, seen = error.__cause__ or error.__context__, seen + 1
-    return False

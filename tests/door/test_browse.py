@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import http.client
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -264,6 +266,39 @@ def test_a_version_is_restored_and_a_deleted_file_comes_back(account: Desk, visi
     assert "letter.txt" in visitor.shown("trash")
     assert visitor.act("undelete", doc_id=entry["doc_id"]) == "letter.txt is back."
     assert file.read_text() == "first"
+
+
+def test_an_old_version_is_shown_and_compared_with_what_the_file_is_now(
+    account: Desk, visitor: Visitor, folder: Path
+) -> None:
+    file, path = folder / "poem.txt", inner(account, folder / "poem.txt")
+    file.write_text("".join(f"line {number}\n" for number in range(30)) + "the <old> end\n")
+    sync(account)
+    file.write_text("".join(f"line {number}\n" for number in range(30)) + "a new end\n")
+    sync(account)
+    versions = visitor.get("versions", path).text
+    link = html.unescape(re.search(r'href="(/version/[^"]+)"', versions)[1])  # type: ignore[index]
+    page = visitor.client.get(link)
+    assert page.status_code == 200
+    assert '<span class="removed">-the &lt;old&gt; end\n</span>' in page.text
+    assert '<span class="added">+a new end\n</span>' in page.text
+    assert "line 3\n" not in page.text
+    raw = visitor.client.get(link.replace("/version/", "/raw/"))
+    assert raw.text.endswith("line 29\nthe <old> end\n")
+    assert raw.headers["content-type"] == "text/plain; charset=utf-8"
+    assert "sandbox" in raw.headers["content-security-policy"]
+    file.write_bytes(bytes(range(256)) * 10)
+    assert "Only short texts are compared" in visitor.client.get(link).text
+    for bad in ("?version=9999999", "?version=x", ""):
+        assert visitor.client.get(link.partition("?")[0] + bad).status_code in (400, 404)
+
+
+def test_a_conflict_shows_the_lines_that_differ(account: Desk, visitor: Visitor, folder: Path) -> None:
+    (folder / "letter.txt").write_text("same\nmine\n")
+    copy = folder / "letter (conflict left 2026-01-02 030405).txt"
+    copy.write_text("same\ntheirs\n")
+    page = visitor.get("conflict", inner(account, copy)).text
+    assert '<span class="removed">-mine\n</span><span class="added">+theirs\n</span>' in page
 
 
 def test_a_folder_comes_back_from_the_trash_with_what_was_in_it(account: Desk, visitor: Visitor, folder: Path) -> None:

@@ -135,11 +135,17 @@ def test_a_conflict_is_settled_side_by_side_and_a_version_restored(
     left, right = (side.rect for side in window.find_elements(By.TAG_NAME, "section"))
     assert left["y"] == right["y"]
     assert left["x"] < right["x"]
+    changes = [line.text for line in window.find_elements(By.CSS_SELECTOR, ".changes span")]
+    assert changes[1:] == ["-mine, later", "+theirs"]
     press(window, "Keep both")
     assert file.read_text() == "mine, later"
     assert (folder / "letter (left 2026-01-02 030405).txt").read_text() == "theirs"
     sync(account)
     go(window, "versions", inner(account, file))
+    window.find_element(By.PARTIAL_LINK_TEXT, "Version ").click()
+    shown(window, "From then to now")
+    wait(window, lambda: window.find_element(By.CSS_SELECTOR, "figure pre").text == "mine")
+    assert window.find_element(By.CSS_SELECTOR, ".changes .added").text == "+mine, later"
     press(window, "Restore")
     wait(window, lambda: file.read_text() == "mine")
     press(window, "Keep this file here")

@@ -170,7 +170,7 @@ def test_a_folder_of_a_webdav_server_comes_in_and_goes_on(account: Desk, place: 
         assert contents(place) == contents(top / "files")
         (top / "files" / "later").write_bytes(b"later")
         told = tell(account, *command, "--again")
-        assert told.startswith("1 files, ")
+        assert told.startswith("1 file, ")
         assert "3 were there already" in told
         assert tree(place).keys() == tree(top / "files").keys()
         done = account.run("import", address, place / "x", "--user", "alice", "--password-file", wrong)
@@ -315,7 +315,7 @@ def processes() -> Iterator[bytes]:
 def test_any_remote_that_rclone_knows_can_be_named(account: Desk, place: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").write_bytes(b"x")
-    assert tell(account, "import", f"rclone::local:{tmp_path}/there", place).startswith("1 files, ")
+    assert tell(account, "import", f"rclone::local:{tmp_path}/there", place).startswith("1 file, ")
     assert account.run("import", "rclone:nobody:", place / "x").returncode == 13
     assert account.run("import", f"rclone::local:{tmp_path}/nothing", place / "x").returncode == 22
 

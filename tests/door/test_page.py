@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +15,7 @@ import trio.testing
 from blobfs.answers.listing import _folded
 from blobfs.errors import UsageError
 from blobfs.page.browsing import Browsing
+from blobfs.page.comparing import LINES, LONGEST, as_text, difference
 from blobfs.page.guard import IDLE_S, LINK_S, LONGEST_S, MAX_LINKS, MAX_SESSIONS, Guard, Refused
 from blobfs.page.markup import address, join, shown, tag
 from blobfs.page.peers import is_own, owner
@@ -262,3 +265,23 @@ def test_without_a_port_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> 
                 await Browsing(nursery, lambda guard: None).link()  # type: ignore[arg-type, return-value]
 
     trio.run(main)
+
+
+def test_texts_are_compared_within_a_second_whatever_they_hold() -> None:
+    assert "Their lines are the same" in difference(["a"], ["a"])
+    assert "Only short texts" in difference(None, ["a"])
+    assert as_text(b"a\nb", 3) == ["a", "b"]
+    assert [as_text(data, size) for data, size in ((b"\xff", 1), (b"a\0b", 3), (b"cut", 9), (b"", LONGEST + 1))] == [
+        None
+    ] * 4
+    long = [f"line {number}" for number in range(10_000)]
+    drawn = difference(long, [*long[:5000], "more", *long[5000:]])
+    assert re.findall(r">([^<]*)\n<", drawn) == [
+        *("\u2026", " line 4997", " line 4998", " line 4999", "+more", " line 5000", " line 5001", " line 5002")
+    ]
+    assert "Only short texts" in difference(long, long[::-1])
+    # As many repetitions as a comparison takes for lines of their own, in another order.
+    hostile = [str(number % 100) for number in range(LINES - 10)]
+    started = time.process_time()
+    difference(hostile, ["x", *hostile[::-1], "y"])
+    assert time.process_time() - started < 5

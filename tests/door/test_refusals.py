@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from contextlib import closing
 
@@ -153,6 +154,38 @@ def test_a_revoked_token_lets_the_mount_go_on_and_is_named(desk: Desk, server: A
     refuses(desk.run("sync", desk.mount, "--wait", "--timeout", "30"), 14)
     assert desk.status()["state"] == "refused"
     assert (desk.mount / "note").read_text() == "alone"
+
+
+def test_a_machine_without_fusermount3(desk: Desk) -> None:
+    unshare = shutil.which("unshare") or ""
+    done = subprocess.run(
+        [unshare, "--user", *desk.command(*desk.mount_arguments())],
+        env=desk.environment | {"PATH": str(desk.home)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    refuses(done, 12, "fusermount3 is missing", "install the package fuse3")
+    assert not desk.store.exists()
+
+
+def test_a_first_run_on_a_full_disk(desk: Desk) -> None:
+    script = (
+        'mount -t tmpfs -o size=200k none "$1" || exit; shift; "$@"; code=$?; ls -A "$OLDPWD/small" >&2; exit $code'
+    )
+    small = desk.home / "small"
+    small.mkdir()
+    command = desk.command("mount", desk.mount, "--store", small / "s", "--passphrase-file", desk.passphrase)
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", str(small), *command],
+        env=desk.environment | {"OLDPWD": str(desk.home)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    refuses(done, 9, "is full", "nothing was made")
 
 
 def test_a_store_of_a_newer_blobfs_is_refused_and_shown_read_only_where_it_says_so(desk: Desk) -> None:

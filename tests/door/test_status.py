@@ -152,10 +152,10 @@ def told(state: str, reason: str, pending: Pending = STATUS.pending, **more: Any
         ),
         (
             *("over-quota", ADVICE[QuotaExceeded], "2 documents (2.9 KiB) wait for the server"),
-            "the account is full; what is written here stays here, and what other devices write still comes",
+            "the server has no room; what is written here stays here, and what other devices write still comes",
             "the account on the server is full",
             "delete what is not needed, which makes room after the server's retention time, or ask its operator for "
-            "more",
+            "more; of an embedded server it is this machine's disk that needs room",
         ),
         (
             *("keys-changed", CHANGED, "2 documents (2.9 KiB) wait for the server"),

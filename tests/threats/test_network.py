@@ -135,14 +135,14 @@ async def test_only_a_certificate_of_a_known_authority_for_this_address_and_time
     with greeting(right.context()) as (url, heard):
         await _greet(url, right.file)
         assert len(heard) == 1
-    for context, trusted in (
-        (wrong.context(), right.file),
-        (right.context(), None),
-        (right.context("127.0.0.2"), right.file),
-        (right.context(expired=True), right.file),
+    for context, trusted, said in (
+        (wrong.context(), right.file, "for its address"),
+        (right.context(), None, "for its address"),
+        (right.context("127.0.0.2"), right.file, "for its address"),
+        (right.context(expired=True), right.file, "at this time; check this machine's clock"),
     ):
         with greeting(context) as (url, heard):
-            with pytest.raises(RemoteUnavailable, match="certificate is not valid"):
+            with pytest.raises(RemoteUnavailable, match=f"certificate is not valid {said}"):
                 await _greet(url, trusted)
             assert not heard
 
