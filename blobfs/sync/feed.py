@@ -137,6 +137,7 @@ class Feed:
     def recover(self) -> None:
         """Take the server as it is; what it lost is sent again."""
         self.recovery.begin()
+        self.story.forget()
         self.parked.clear()
         self._cursor = None
 
