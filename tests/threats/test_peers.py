@@ -121,7 +121,8 @@ async def test_documents_that_fit_nowhere_stop_nobody(account: Account, caplog: 
         await converge(two, one)
         devices = two.store.hidden.find(b"devices")
         assert devices is not None
-        hidden = devices.doc_id
+        hidden, top = devices.doc_id, two.store.hidden.find()
+        assert top is not None
         changed: list[tuple[str, dict[str, Any]]] = [
             (folder, odd(Kind.FILE, ROOT, b"folder")),  # with something in it
             (file, odd(Kind.DIRECTORY, ROOT, b"file")),
@@ -133,6 +134,7 @@ async def test_documents_that_fit_nowhere_stop_nobody(account: Account, caplog: 
         ]
         made = [
             odd(Kind.FILE, ROOT, b".blobfs"),
+            odd(Kind.FILE, top.doc_id, b"devices"),
             odd(Kind.DIRECTORY, ROOT, b".blobfs"),
             odd(Kind.FILE, "f" * 32, b"orphan"),
             odd(Kind.DIRECTORY, "f" * 128, b"orphan"),
@@ -158,7 +160,8 @@ async def test_documents_that_fit_nowhere_stop_nobody(account: Account, caplog: 
             (path, node.kind, node.size) for path, node in sorted(two.paths().items())
         ]
         reasons = [entry.reason for device in (one, two) for entry in device.engine.status().parked]
-        assert len([reason for reason in reasons if "changes its kind" in reason]) == len(reasons) == 6
+        assert len([reason for reason in reasons if "changes its kind" in reason]) == 6
+        assert len([reason for reason in reasons if "keeps for itself" in reason]) == len(reasons) - 6 == 4
         # What is kept out of sight has its place, whoever else has that name.
         for device in (one, two):
             Cards(device.store).write(Card(device.store.device, f"name of {device.store.device}"))
