@@ -88,6 +88,8 @@ def invite_text(remote: Remote, token: str, heads: Mapping[DeviceId, int], pin: 
 async def fetch_secrets(remote: Remote) -> Json | None:
     """The wrapped secret of the account, or None when no device has sent one. Raises RemoteError kinds."""
     async with connect(remote) as client:
+        # Another program at the address is called that, not an account without a secret.
+        await client.greet()
         there = await client.fetch_secret()
     return _parse(there[0]) if there is not None else None
 

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -24,12 +24,13 @@ from blobfs import control, mountpoint
 from blobfs.account import connect, load_remote, move_remote, public_body, publish_secrets
 from blobfs.answers.devices import DeviceAnswers
 from blobfs.answers.options import LOCK_AFTER, Options, parse_time
-from blobfs.answers.table import CHANGES, commands
+from blobfs.answers.paths import path_of
+from blobfs.answers.table import CHANGES, LOOKS, commands, refusing
 from blobfs.api.reception import Reception
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
 from blobfs.devices import Devices
 from blobfs.embedded import EmbeddedServer
-from blobfs.errors import BlobfsError, ReadOnly, ServerFailed, SyncTimeout
+from blobfs.errors import BlobfsError, NotFound, ServerFailed, SyncTimeout
 from blobfs.fs.filesystem import Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
@@ -38,15 +39,17 @@ from blobfs.fs.use import Use
 from blobfs.fs.views import ViewedFileSystem
 from blobfs.locking import AutoLock
 from blobfs.newer import keep_newer
+from blobfs.process import plain_errors
 from blobfs.remote.box import Box
 from blobfs.status import MOUNTED, LiveLine, Pending, Status, format_pending, write_pending
+from blobfs.store import beyond, upgrade
 from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine, SyncOptions
 from blobfs.sync.inbox import Inbox
 from blobfs.sync.status import SyncState
 from blobfs.values import drops
-from blobfs.values.documents import Json, dump
+from blobfs.values.documents import DocId, Json, dump
 from blobfs.values.keys import Keys
 
 if TYPE_CHECKING:
@@ -64,7 +67,14 @@ COUNT_S: Final = 0.5
 """Seconds between two counts of the names that have come."""
 PUBLISH_S: Final = 60
 """Seconds between two looks whether the wrapped secret is at the server; when it is, a look costs one local read."""
+GRACE_S: Final = 2
+"""Seconds from an unmounting to the end of the process that held the mount, if the kernel does not tell it to end."""
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_READ_ONLY: Final = "the mount is read-only; unmount it and mount it without --read-only to change something"
+_COPIED: Final = (
+    "a newer blobfs wrote this store: it shows what was here, and neither sends nor takes anything; update blobfs"
+)
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +88,17 @@ def run(config: Config, keys: Keys, announce: Callable[[Status], None], live: Li
     Raises:
         BlobfsError kinds: it could not be mounted, or not be ended as promised.
     """
+    if config.read_only and upgrade.newer(config.store, keys) is not None:
+        with beyond.reading(config.store, keys) as store:
+            return _run(Daemon(config, store, announce, live, is_copy=True))
+    store = Store.open(config.store, keys)
     (config.store / PENDING).unlink(missing_ok=True)
-    daemon = Daemon(config, Store.open(config.store, keys), announce, live)
+    return _run(Daemon(config, store, announce, live))
+
+
+def _run(daemon: Daemon) -> Pending:
     try:
-        with _plain_errors():
+        with plain_errors():
             trio.run(daemon.main)
     finally:
         daemon.close_store()
@@ -90,34 +107,25 @@ def run(config: Config, keys: Keys, announce: Callable[[Status], None], live: Li
     return daemon.pending
 
 
-@contextlib.contextmanager
-def _plain_errors() -> Iterator[None]:
-    """One error of ours out of the groups that nurseries raise; anything else goes on as it is."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        ours = group.subgroup(BlobfsError)
-        if ours is None:
-            raise
-        log.error("ending after an error", exc_info=group)
-        error: BaseException = ours
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
-
-
-async def _refuse(question: Json) -> Json:
-    raise ReadOnly("the mount is read-only; unmount it and mount it without --read-only to change something")
-
-
 class Daemon:
     """One mount while it lasts."""
 
-    def __init__(self, config: Config, store: Store, announce: Callable[[Status], None], live: LiveLine | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        announce: Callable[[Status], None],
+        live: LiveLine | None,
+        *,
+        is_copy: bool = False,
+    ) -> None:
+        """`is_copy`: of a store that a newer blobfs wrote; nothing of it may go to a server, nor come from one."""
+        self._is_copy = is_copy
         self._config, self._store, self._announce, self._live = config, store, announce, live
         self._is_open = True
         self._start, self._mount = trio.CancelScope(), trio.CancelScope()
         self._publish_now = trio.Event()
+        self._unmounted = trio.Event()
         self._use = Use()
         self.was_ready = False
         self.pending = Pending(None, None)
@@ -147,6 +155,8 @@ class Daemon:
         self._is_open = False
         self.pending = Pending(*self._store.documents.pending(self._store.blobs.staying()))
         self._store.close()
+        if self._is_copy:
+            return
         with contextlib.suppress(OSError):
             write_pending(self._config.store / PENDING, self.pending)
         log.info("ended: %s", format_pending(self.pending))
@@ -165,6 +175,7 @@ class Daemon:
             prefetch=self._engine.prefetch,
             owner=Owner(os.geteuid(), os.getegid(), os.geteuid() == 0),
             fetch_deadline_s=FETCH_DEADLINE_S,
+            arrivals=self._engine,
         )
         self._box = Box(self._client.transport, self._remote.user)
         self._inbox = Inbox(self._store, self._box)
@@ -172,6 +183,8 @@ class Daemon:
         if self._config.lock_after is not None:
             self._options.set(LOCK_AFTER, parse_time(self._config.lock_after))
         self._options.apply()
+        if self._is_copy:
+            self._engine.pause()
         self._devices = Devices(self._store, self._engine, self._client)
         self._fs.failure = self._engine.failure
         self._fs.allowance = self._allowance
@@ -187,7 +200,7 @@ class Daemon:
     async def _embedded(self) -> AsyncIterator[None]:
         """The embedded server, if there is one, around the block. Mounting goes on without it: offline is normal."""
         remote = self._remote
-        if remote.port is None:
+        if remote.port is None or self._is_copy:
             yield
             return
         server = EmbeddedServer(self._config.server, self._config.store / SERVER_LOG, remote.port)
@@ -212,19 +225,26 @@ class Daemon:
         async with trio.open_nursery() as top:
             syncing = trio.CancelScope()
             synced = trio.Event()
-            top.start_soon(self._sync, syncing, synced)
+            if self._is_copy:
+                synced.set()
+            else:
+                top.start_soon(self._sync, syncing, synced)
             top.start_soon(self._tick)
-            top.start_soon(self._publish)
-            top.start_soon(self._publish_changes)
-            top.start_soon(self._devices.run)
-            top.start_soon(self._inbox.run, self._engine.ready, self._reception.applied)
+            if not self._is_copy:
+                top.start_soon(self._publish)
+                top.start_soon(self._publish_changes)
+                top.start_soon(self._devices.run)
+                top.start_soon(self._inbox.run, self._engine.ready, self._reception.applied)
             top.start_soon(self._show)
+            top.start_soon(self._end_when_unmounted)
             top.start_soon(AutoLock(self._options, self._use, self._has_open_files, self._lock).run)
             try:
                 with self._mount:
                     async with trio.open_nursery() as pages:
                         commands = self._commands()
                         commands["browse"] = self._browse(pages, dict(commands))
+                        if self._is_copy:
+                            commands |= dict.fromkeys(commands.keys() - LOOKS, refusing(_COPIED))
                         # Programs write through the API: of a read-only mount there is none.
                         api = contextlib.nullcontext() if self._config.read_only else self._reception.serving()
                         async with control.serving(self._config.store, commands), api:
@@ -239,7 +259,7 @@ class Daemon:
 
     async def _hold_mount(self) -> None:
         mountpoint.prepare(self._config.mountpoint)
-        if self._store.tree.count() == 1:
+        if self._store.tree.count() == 1 and not self._is_copy:
             # A device that joins shows the account's names from its first moment, unless the server is slow or away.
             with trio.move_on_after(FIRST_LOOK_S):
                 async with trio.open_nursery() as counting:
@@ -250,13 +270,14 @@ class Daemon:
         await serve(self._fs, self._config.mountpoint, options, ready=self._ready, use=self._use)
 
     async def _count_names(self) -> None:
-        """On a terminal, how many have come: the server does not say how many there are."""
-        from blobfs.commands.screen import Count
+        """On a terminal, how many have come, and of how many where the server says so."""
+        from blobfs.commands.screen import Bar
 
-        with Count("reading the account's names") as count:
+        with Bar("reading the account's names", None, noun="names") as bar:
             while True:
                 await trio.sleep(COUNT_S)
-                count.reach(self._store.tree.count() - 1, 0)
+                if (reading := self._engine.reading) is not None:
+                    bar.reach(reading.done, reading.total)
 
     def _ready(self) -> None:
         try:
@@ -274,6 +295,13 @@ class Daemon:
             log.info("ending: %s", signal.Signals(number).name)
             self._start.cancel()
             self._mount.cancel()
+
+    async def _end_when_unmounted(self) -> None:
+        """The kernel ends a mount once it is gone from everywhere: a container may have been given a copy of it."""
+        await self._unmounted.wait()
+        await trio.sleep(GRACE_S)
+        log.warning("the mount is still in another mount namespace, as of a container; it ends there, too")
+        self._mount.cancel()
 
     def _has_open_files(self) -> bool:
         return self._fs.has_open_files() or self._reception.has_open_files()
@@ -340,7 +368,7 @@ class Daemon:
             "publish": self._answer_publish,
             "drop-address": self._answer_drop_address,
             **{name: self._counted(command) for name, command in told.items()},
-            **(dict.fromkeys(CHANGES, _refuse) if self._config.read_only else {}),
+            **(dict.fromkeys(CHANGES, refusing(_READ_ONLY)) if self._config.read_only else {}),
         }
 
     def _counted(self, command: control.Command) -> control.Command:
@@ -393,6 +421,7 @@ class Daemon:
             self._mount.cancel()
         else:
             await trio.to_thread.run_sync(mountpoint.unmount, self._config.mountpoint)
+            self._unmounted.set()
         return {"pid": os.getpid()}
 
     async def _answer_drop_address(self, question: Json) -> Json:
@@ -432,7 +461,7 @@ class Daemon:
         usage = self._engine.allowance.last
         return Status(
             state=MOUNTED if sync.state is SyncState.CONNECTED else sync.state.value,
-            reason=sync.reason or None,
+            reason=_COPIED if self._is_copy else sync.reason or None,
             mountpoint=os.fspath(self._config.mountpoint),
             store=os.fspath(self._config.store),
             pid=os.getpid(),
@@ -444,9 +473,19 @@ class Daemon:
             documents=self._store.tree.count(),
             stored_bytes=self._store.attachments.stored(),
             transfers=told["transfers"],
-            parked=told["parked"],
+            parked=[entry | {"path": self._path(entry["doc_id"])} for entry in told["parked"]],
             last_contact=told["last_contact"],
             version=blobfs.__version__,
             usage=None if usage is None else asdict(usage),
             notices=self._devices.notices(),
+            since=told["since"],
+            reading=told["reading"],
         )
+
+    def _path(self, doc_id: str) -> str | None:
+        """In the mount; None for what has no name in it."""
+        inode = self._store.documents.inode(DocId(doc_id))
+        try:
+            return None if inode is None else path_of(self._store, inode)
+        except NotFound:
+            return None

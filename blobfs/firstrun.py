@@ -34,6 +34,7 @@ from blobfs.devices import keep_token, own_token, was_taken
 from blobfs.embedded import HOST, add_user
 from blobfs.errors import PreconditionFailed, RemoteUnavailable, StoreInUse, UsageError, WrongAccount, WrongPassphrase
 from blobfs.protocol import is_pin, parse_invite
+from blobfs.remote.transport import TRIES_AGAIN
 from blobfs.store.secrets import write_secrets
 from blobfs.store.store import Store
 from blobfs.sync.story import expect_seen
@@ -135,10 +136,9 @@ def _telling_plainly() -> Iterator[None]:
     except RemoteUnavailable as error:
         if type(error) is not RemoteUnavailable:
             raise
-        cause = str(error).partition(";")[0]
-        raise RemoteUnavailable(
-            f"{cause}, and nothing was made here; check the network and that the server runs, then mount again"
-        ) from error
+        cause, _, advice = str(error).partition("; ")
+        advice = advice.removeprefix(TRIES_AGAIN).removeprefix(", ") or "check the network and that the server runs"
+        raise RemoteUnavailable(f"{cause}, and nothing was made here; {advice}, then mount again") from error
 
 
 def reconnect(config: Config, unlocked: Unlocked) -> None:

@@ -234,6 +234,11 @@ def _add_copies(commands: Commands) -> None:
     )
     export.add_argument("dir", metavar="DIR", type=Path, help="a mount, or a file or folder in one")
     export.add_argument("target", metavar="TARGET", type=Path, help="a directory outside; made if missing")
+    export.add_argument(
+        "--keep-setuid",
+        action="store_true",
+        help="keep setuid and setgid bits and file capabilities, which are left out",
+    )
     load = _add(
         commands,
         "import",

@@ -27,8 +27,10 @@ from blobfs.calibration import calibrate
 from blobfs.config import LOG, PENDING, Config, Mount, Source, recall
 from blobfs.control import ask
 from blobfs.errors import BlobfsError, NotMounted, StoreInUse, UsageError, WrongPassphrase
+from blobfs.fs.mountpoint import is_automount
 from blobfs.keyring import KeyringEntry
 from blobfs.process import (
+    answer_promptly,
     harden,
     hold_little_memory,
     let_go_of_terminal,
@@ -102,10 +104,12 @@ def _check_free(config: Config) -> None:
 
 def _unlock(config: Config) -> Unlocked:
     from blobfs import firstrun, rotation
+    from blobfs.store import upgrade
 
     if not firstrun.is_new(config.store):
         unlocked = unlock(config.store, config.passphrase, config.recovery, partial(_fetch_newer, config))
-        rotation.renew(config.store, unlocked.keys())
+        if upgrade.newer(config.store, unlocked.keys()) is None:
+            rotation.renew(config.store, unlocked.keys())
         if config.connect is not None:
             firstrun.reconnect(config, unlocked)
         return unlocked
@@ -183,6 +187,7 @@ def _run(config: Config, unlocked: Unlocked, announce: Announce, live: LiveLine 
     from blobfs import daemon
 
     hold_little_memory()
+    answer_promptly()
 
     try:
         pending = daemon.run(config, unlocked.keys(), announce, live)
@@ -243,7 +248,8 @@ def _start_in_background(config: Config, unlocked: Unlocked) -> int:
                 stdin=subprocess.DEVNULL,
                 cwd="/",
                 env=module_environment(),
-                start_new_session=True,
+                # The kernel lets nobody into an automount that waits but the process group that it waits for.
+                start_new_session=not is_automount(config.mountpoint),
                 pass_fds=(theirs.fileno(),),
             )
         try:
@@ -282,6 +288,8 @@ def _run_handed_over(config: Config, descriptor: int) -> int:
             with contextlib.suppress(OSError):
                 print(_welcome(status, config), flush=True)
             let_go_of_terminal()
+            with contextlib.suppress(PermissionError):  # it has a session of its own
+                os.setsid()
             with contextlib.suppress(OSError):
                 parent.sendall(READY)
 

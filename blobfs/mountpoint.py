@@ -15,7 +15,7 @@ import subprocess
 from pathlib import Path
 
 from blobfs.errors import FuseMissing, MountPointUnusable
-from blobfs.fs.mountpoint import DEVICE, is_mounted
+from blobfs.fs.mountpoint import DEVICE, is_automount, is_mounted
 
 
 def check_fuse(device: Path = DEVICE) -> None:
@@ -34,7 +34,8 @@ def check_fuse(device: Path = DEVICE) -> None:
 
 
 def check(path: Path) -> None:
-    """See that `path` can be mounted on: an empty directory, a dead mount, or nothing yet in a directory that is there.
+    """See that `path` can be mounted on: an empty directory, an automount that waits, a dead mount, or nothing yet in a
+    directory that is there.
 
     Changes nothing.
 
@@ -43,7 +44,7 @@ def check(path: Path) -> None:
     """
     if is_dead(path):
         return
-    if os.path.ismount(path):
+    if os.path.ismount(path) and not is_automount(path):
         raise MountPointUnusable(
             f"something is mounted on {path} already; unmount it with `umount {path}`, or choose another directory"
         )
@@ -52,9 +53,8 @@ def check(path: Path) -> None:
     except FileNotFoundError:
         if path.parent.is_dir():
             return
-        raise MountPointUnusable(
-            f"{path.parent} is not a directory, so {path.name} cannot be made in it; make it first"
-        ) from None
+        what = "is not a directory" if path.parent.exists() else "is not there"
+        raise MountPointUnusable(f"{path.parent} {what}, so {path.name} cannot be made in it; make it first") from None
     except OSError as error:
         raise MountPointUnusable(f"{path} cannot be used ({error.strerror}); choose another directory") from None
     if not stat.S_ISDIR(kind):

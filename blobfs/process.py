@@ -1,7 +1,6 @@
-"""What a blobfs process does to itself: no core dumps, private files, a log, and starting its own modules again.
-
-Knows nothing of stores, mounts or the network. Invariant: a secret never reaches another process but over a
-descriptor that was made for it.
+"""What a blobfs process does to itself: no core dumps, private files, a log, starting its own modules again,
+and one error out of many. Knows nothing of stores, mounts or the network. Invariant: a secret never reaches another
+process but over a descriptor that was made for it.
 """
 
 from __future__ import annotations
@@ -15,12 +14,17 @@ import resource
 import shutil
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+from blobfs.errors import BlobfsError
 
 _PR_SET_DUMPABLE: Final = 4
 _M_MMAP_THRESHOLD: Final = -3
 _LARGE: Final = 2 << 20
+_M_TRIM_THRESHOLD: Final = -1
+_SLACK: Final = 8 << 20
 """Bytes: above a request of the kernel's, which comes too often to be mapped, and below an extent."""
 _LOG_BYTES: Final = 1 << 20
 _LOG_FILES: Final = 3
@@ -44,6 +48,16 @@ def hold_little_memory() -> None:
     tune = getattr(ctypes.CDLL(None), "mallopt", None)
     if tune is not None:
         tune(_M_MMAP_THRESHOLD, _LARGE)
+        # Else it is 128 KiB from now on, and whoever frees a buffer at the heap's end has new pages made for the next.
+        tune(_M_TRIM_THRESHOLD, _SLACK)
+
+
+def answer_promptly() -> None:
+    """From here on a thread that computes leaves the interpreter to others after half a millisecond, not five.
+
+    Whoever answers the kernel gives the interpreter up with each system call, and would get it back that late.
+    """
+    sys.setswitchinterval(500e-6)
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
@@ -101,3 +115,19 @@ def tell_manager(state: str) -> None:
         return
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """One error of ours out of the groups that nurseries raise; anything else goes on as it is."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        ours = group.subgroup(BlobfsError)
+        if ours is None:
+            raise
+        logging.getLogger(__name__).error("ending after an error", exc_info=group)
+        error: BaseException = ours
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None

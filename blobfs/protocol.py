@@ -13,7 +13,7 @@ import json
 import re
 import struct
 import urllib.parse
-from typing import Final, NamedTuple, TypedDict
+from typing import Final, NamedTuple, NotRequired, TypedDict
 
 VERSION: Final = 1
 """Of the protocol. `GET /` answers with it; a client refuses a server whose version it does not know."""
@@ -175,6 +175,8 @@ class FeedJson(TypedDict):
     cursor: str
     """Opaque; give it as `since` the next time. An absent `since` starts at the beginning."""
     more: bool
+    left: NotRequired[int]
+    """With `count=true`, unless the server is of an older version: how many documents come after this page."""
 
 
 class ChangeJson(TypedDict):

@@ -50,6 +50,8 @@ def begin_epoch(
     Raises:
         StoreInUse, NoSpace, KeysChanged, RemoteError kinds: nothing was changed here.
     """
+    from blobfs.commands.screen import passing
+
     secret, recovery = secrets.token_bytes(32), secrets.token_bytes(32)
     older = (*unlocked.older, unlocked.secret)
     body = wrap(unlocked.account, secret, passphrase, recovery, cost, older=seal_older(unlocked.account, older, secret))
@@ -59,7 +61,8 @@ def begin_epoch(
     with contextlib.closing(Store.open(store, unlocked.keys(), show)) as opened:
         rekey.require_room(store)
         try:
-            trio.run(_replace, store, opened.settings, read_secrets(store / SECRETS), body)
+            with passing("giving the server the new keys"):
+                trio.run(_replace, store, opened.settings, read_secrets(store / SECRETS), body)
         except RemoteUnavailable as error:
             raise RemoteUnavailable(_AWAY) from error
     replace_all(store, body)

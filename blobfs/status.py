@@ -9,17 +9,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+from blobfs.troubles import DOUBTFUL, TROUBLES
 from blobfs.values.documents import Json
 
 NOT_MOUNTED: Final = "not mounted"
 MOUNTED: Final = "mounted"
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _COLOURS: Final = {MOUNTED: "32", NOT_MOUNTED: "2", "offline": "33"}
+_MINUTE_S: Final = 60
+_ASIDE: Final = 10
+"""Documents put aside that are listed."""
 _TROUBLE: Final = "31"
 
 
@@ -62,6 +67,10 @@ class Status:
     """What the account holds at the server: `used`, `quota` (bytes, null: no limit), `objects`; None: not known."""
     notices: Sequence[str] | None = None
     """What a person should hear of the account's other devices, a sentence each."""
+    since: float | None = None
+    """When the state became what it is, in seconds since the epoch."""
+    reading: Json | None = None
+    """While names come from the server: `done`, and `total` or null when it does not say."""
 
     def to_json(self) -> dict[str, Any]:
         """As `json.dumps` takes it."""
@@ -168,19 +177,29 @@ def format_ago(passed_s: float) -> str:
 
 def format_line(status: Status, *, colour: bool = False) -> str:
     """The live line."""
-    parts = [paint(status.state, status.state, colour), format_pending(status.pending)]
-    if status.transfers:
-        parts.append(f"{len(status.transfers)} on the way")
-    if status.parked:
-        parts.append(f"{len(status.parked)} put aside")
+    parts = [paint(status.state, status.state, colour), *_counts(status)]
     if status.reason:
         parts.append(printable(status.reason))
     return " · ".join(parts)
 
 
-def format_status(status: Status, *, colour: bool = False) -> str:
-    """Some lines about one mount."""
-    lines = [f"{printable(status.mountpoint)}: {format_line(status, colour=colour)}"]
+def _counts(status: Status) -> list[str]:
+    is_known = status.state not in DOUBTFUL or status.pending.documents
+    parts = [format_pending(status.pending) if is_known else "what the server has is not known"]
+    if status.reading and status.reading["done"] != status.reading["total"]:
+        of = "" if status.reading["total"] is None else f" of {status.reading['total']:,}"
+        parts.append(f"reading names, {status.reading['done']:,}{of}")
+    if status.transfers:
+        parts.append(f"{len(status.transfers)} on the way")
+    if status.parked:
+        parts.append(f"{len(status.parked)} put aside")
+    return parts
+
+
+def format_status(status: Status, *, now_s: float, colour: bool = False) -> str:
+    """Some lines about one mount; `now_s` in seconds since the epoch."""
+    head = " · ".join((paint(status.state, status.state, colour), *_counts(status)))
+    lines = [f"{printable(status.mountpoint)}: {head}", *_trouble(status, now_s)]
     if status.server:
         kind = "embedded, this machine only" if status.embedded else f"as {printable(status.user or '?')}"
         lines.append(f"  server  {printable(status.server)} ({kind})")
@@ -189,12 +208,45 @@ def format_status(status: Status, *, colour: bool = False) -> str:
     if status.store:
         held = f" ({format_bytes(status.stored_bytes)} here)" if status.stored_bytes is not None else ""
         lines.append(f"  store   {printable(status.store)}{held}")
-    for entry in status.parked or ():
-        lines.append(f"  aside   {printable(str(entry['doc_id']))}: {printable(str(entry['reason']))}")
+    lines += _aside(status.parked or (), now_s)
     lines += [f"  devices {printable(notice)}" for notice in status.notices or ()]
     if status.pid:
         lines.append(f"  process {status.pid}")
     return "\n".join(lines)
+
+
+def _trouble(status: Status, now_s: float) -> list[str]:
+    """What is wrong, why, since when, and what to do; nothing when all is well."""
+    trouble = TROUBLES.get(status.state)
+    if trouble is None:
+        return []
+    lines = [f"  what    {trouble.what}"]
+    if status.reason:
+        # What to do comes below, with the commands for this mount.
+        lines.append(f"  why     {printable(status.reason.partition(';')[0])}")
+    if status.since is not None:
+        since = f"  since   {_format_moment(status.since, now_s)}"
+        if status.last_contact is not None and status.since - status.last_contact >= _MINUTE_S:
+            since += f"; the last good answer was {format_ago(now_s - status.last_contact)}"
+        lines.append(since)
+    return [*lines, f"  do      {trouble.do.format(dir=printable(status.mountpoint))}"]
+
+
+def _aside(parked: Sequence[Json], now_s: float) -> list[str]:
+    lines = []
+    for entry in parked[:_ASIDE]:
+        # What is wrong with the account as a whole is of no document.
+        name = printable(str(entry.get("path") or entry["doc_id"]))
+        since = f" (since {_format_moment(float(entry['since']), now_s)})" if entry.get("since") else ""
+        lines.append(f"  aside   {name}{': ' * bool(name)}{printable(str(entry['reason']))}{since}")
+    if len(parked) > _ASIDE:
+        lines.append(f"  aside   and {len(parked) - _ASIDE} more; `blobfs status --json` has them all")
+    return lines
+
+
+def _format_moment(moment_s: float, now_s: float) -> str:
+    date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment_s))
+    return f"{date}, {format_ago(now_s - moment_s)}"
 
 
 def paint(text: str, state: str, colour: bool) -> str:

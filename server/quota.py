@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -100,8 +100,8 @@ def reserve(
             rows.append(row | {"bytes": size, "created_ns": time.time_ns(), "owner": owner})
             answers.append(Reservation(number, place, blob_id, size))
     if rows:
-        connection.execute(insert(RESERVATIONS), rows)
-        _change_reserved(connection, place.user_id, total)
+        connection.execute(_RESERVE, rows)
+        _change(connection, {place.user_id: (0, 0, total)})
     return answers
 
 
@@ -117,7 +117,7 @@ def extend(connection: Connection, reservation: Reservation, needed: int, wanted
     if wanted < needed:
         raise OverQuota("The account's quota has no room for this blob.")
     connection.execute(update(RESERVATIONS).where(RESERVATIONS.c.id == reservation.number).values(bytes=wanted))
-    _change_reserved(connection, reservation.place.user_id, wanted - reservation.bytes)
+    _change(connection, {reservation.place.user_id: (0, 0, wanted - reservation.bytes)})
     reservation.bytes = wanted
 
 
@@ -133,7 +133,8 @@ def settle(connection: Connection, backend: BlobsBackend, arrivals: Sequence[Arr
     for index, arrival in enumerate(arrivals):
         places.setdefault(arrival.reservation.place, []).append(index)
     open_accounts = lock_accounts(connection, (place.user_id for place in places))
-    lapsed = _lapsed(connection, [arrival.reservation for arrival in arrivals])
+    valid = _valid(connection, [arrival.reservation for arrival in arrivals])
+    changes = {user_id: (0, 0, -total) for user_id, total in _totals(valid).items()}
     published: list[tuple[BlobKey, Staged]] = []
     for place, indexes in places.items():
         account = open_accounts.get(place.user_id)
@@ -142,7 +143,7 @@ def settle(connection: Connection, backend: BlobsBackend, arrivals: Sequence[Arr
         created: list[Blob] = []
         for index, blob_id in zip(indexes, ids, strict=True):
             arrival = arrivals[index]
-            if account is None or (arrival.reservation.number in lapsed and not _has_room(account, arrival.blob)):
+            if account is None or (arrival.reservation.number not in valid and not _has_room(account, arrival.blob)):
                 answers[index] = UploadStatus.OVER_QUOTA
             elif blob_id not in held:
                 held.add(blob_id)
@@ -151,10 +152,11 @@ def settle(connection: Connection, backend: BlobsBackend, arrivals: Sequence[Arr
                 answers[index] = UploadStatus.CREATED
         if created:
             blobs.add(connection, place.namespace, place.user_id, created)
+            used, number, reserved = changes.get(place.user_id, (0, 0, 0))
             size = sum(blob.size for blob in created)
-            values = {"used": USERS.c.used + size, "blobs": USERS.c.blobs + len(created)}
-            connection.execute(update(USERS).where(USERS.c.id == place.user_id).values(values))
-    _free(connection, [arrival.reservation for arrival in arrivals])
+            changes[place.user_id] = (used + size, number + len(created), reserved)
+    _forget(connection, valid)
+    _change(connection, changes)
     # Last, so that the lock is not held over disk flushes for a batch that fails anyway. Before the commit, so that a
     # row never names bytes that are not durable; a crash in between leaves a reservation that names the stray file.
     backend.publish(published)
@@ -171,7 +173,9 @@ def release(connection: Connection, backend: BlobsBackend, reservations: Sequenc
         if blobs.find(connection, place.user_id, place.namespace, reservation.blob_id) is None:
             strays.append(place.key(reservation.blob_id))
     backend.delete(strays)
-    _free(connection, reservations)
+    valid = _valid(connection, reservations)
+    _forget(connection, valid)
+    _change(connection, {user_id: (0, 0, -total) for user_id, total in _totals(valid).items()})
 
 
 def recover(
@@ -206,35 +210,51 @@ def _has_room(account: Account, blob: Blob) -> bool:
     return account.quota is None or account.used + account.reserved + blob.size <= account.quota
 
 
-def _lapsed(connection: Connection, reservations: Sequence[Reservation]) -> set[int]:
-    """The numbers of those that somebody gave up."""
-    numbers = {reservation.number for reservation in reservations}
-    ordered = sorted(numbers)
-    for start in range(0, len(ordered), blobs.AT_ONCE):
-        query = select(RESERVATIONS.c.id).where(RESERVATIONS.c.id.in_(ordered[start : start + blobs.AT_ONCE]))
-        numbers.difference_update(connection.execute(query).scalars())
-    return numbers
+# --- statements, made once: making one takes longer than running it -----------------------------------------
 
-
-_FORGET = delete(RESERVATIONS).where(RESERVATIONS.c.id == bindparam("number"))
-_TAKE_BACK = select(RESERVATIONS.c.user_id, RESERVATIONS.c.bytes).where(
-    RESERVATIONS.c.id.in_(bindparam("numbers", expanding=True))
+_RESERVE: Final = insert(RESERVATIONS)
+_FORGET: Final = delete(RESERVATIONS).where(RESERVATIONS.c.id == bindparam("number"))
+_VALID: Final = select(RESERVATIONS.c.id, RESERVATIONS.c.user_id, RESERVATIONS.c.bytes)
+_VALID_ONE: Final = _VALID.where(RESERVATIONS.c.id == bindparam("number"))
+_VALID_SEVERAL: Final = _VALID.where(RESERVATIONS.c.id.in_(bindparam("numbers", expanding=True)))
+_CHANGE: Final = (
+    update(USERS)
+    .where(USERS.c.id == bindparam("user_id"))
+    .values(
+        used=USERS.c.used + bindparam("more_used"),
+        blobs=USERS.c.blobs + bindparam("more_blobs"),
+        reserved=USERS.c.reserved + bindparam("more_reserved"),
+    )
 )
 
 
-def _free(connection: Connection, reservations: Sequence[Reservation]) -> None:
-    """Delete the rows and take what they held off the accounts' `reserved`; rows already gone count nothing."""
+def _valid(connection: Connection, reservations: Sequence[Reservation]) -> dict[int, tuple[int, int]]:
+    """(account, bytes) by number, of those that nobody gave up."""
+    numbers = sorted({reservation.number for reservation in reservations})
+    if len(numbers) == 1:
+        rows = list(connection.execute(_VALID_ONE, {"number": numbers[0]}))
+    else:
+        rows = []
+        for start in range(0, len(numbers), blobs.AT_ONCE):
+            rows += connection.execute(_VALID_SEVERAL, {"numbers": numbers[start : start + blobs.AT_ONCE]})
+    return {row[0]: (row[1], row[2]) for row in rows}
+
+
+def _totals(valid: Mapping[int, tuple[int, int]]) -> dict[int, int]:
+    """Bytes by account."""
     totals: dict[int, int] = {}
-    numbers = [reservation.number for reservation in reservations]
-    for start in range(0, len(numbers), blobs.AT_ONCE):
-        rows = connection.execute(_TAKE_BACK, {"numbers": numbers[start : start + blobs.AT_ONCE]})
-        for row in rows:
-            totals[row.user_id] = totals.get(row.user_id, 0) + row.bytes
-    if numbers:
-        connection.execute(_FORGET, [{"number": number} for number in numbers])
-    for user_id, total in totals.items():
-        _change_reserved(connection, user_id, -total)
+    for user_id, size in valid.values():
+        totals[user_id] = totals.get(user_id, 0) + size
+    return totals
 
 
-def _change_reserved(connection: Connection, user_id: int, by: int) -> None:
-    connection.execute(update(USERS).where(USERS.c.id == user_id).values(reserved=USERS.c.reserved + by))
+def _forget(connection: Connection, numbers: Iterable[int]) -> None:
+    if rows := [{"number": number} for number in numbers]:
+        connection.execute(_FORGET, rows)
+
+
+def _change(connection: Connection, changes: Mapping[int, tuple[int, int, int]]) -> None:
+    """Add to `used`, `blobs` and `reserved` of accounts, which are locked."""
+    for user_id, (used, number, reserved) in changes.items():
+        values = {"more_used": used, "more_blobs": number, "more_reserved": reserved}
+        connection.execute(_CHANGE, {"user_id": user_id} | values)

@@ -6,6 +6,8 @@ finish or refuse what is under way; with `exit_with` the process does not outliv
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
 import importlib.util
 import json
@@ -51,6 +53,7 @@ def serve(settings: Settings) -> None:
         config = uvicorn.Config(
             app,
             http=_protocol(),
+            loop="asyncio",  # by itself uvicorn takes uvloop where that happens to be installed
             ws="none",
             lifespan="on",
             limit_concurrency=settings.connections,
@@ -96,11 +99,16 @@ class _Server(uvicorn.Server):
             print(f"listening on {self._url}", flush=True)
             if self._pin is not None:
                 print(f"key pin {self._pin}", flush=True)
+            if self._parent is None:  # else the manager, if any, waits for that process
+                _tell_manager("READY=1")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Long polls and event streams would otherwise hold the end up for as long as they may wait.
         self._service.news.close()
         await super().shutdown(sockets=sockets)
+        if self.force_exit:
+            # Left out by uvicorn, which would then log how the task that waits for it is cancelled.
+            await self.lifespan.shutdown()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Uvicorn's own would raise the signal once more at the end, and an end in good order be an exit code of 143.
@@ -124,6 +132,14 @@ class _Server(uvicorn.Server):
         if counter % int(PARENT_S * 10) == 0:
             self._look_for_parent(signal.SIGUSR1, None)
         return await super().on_tick(counter)
+
+
+def _tell_manager(state: str) -> None:
+    """Tell the service manager that started this process, if one did."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 def _protocol() -> Any:
@@ -186,8 +202,15 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
+def _is_fault(record: logging.LogRecord) -> bool:
+    """A request that was cut off, since the server ends and the time for it is over, is none."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or not issubclass(kind, asyncio.CancelledError)
+
+
 def _set_up_log() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonFormatter())
+    handler.addFilter(_is_fault)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("blobfs.server").setLevel(os.environ.get("BLOBFS_SERVER_LOG", "INFO").upper())

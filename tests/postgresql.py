@@ -1,6 +1,7 @@
 """A real PostgreSQL for the tests: a private cluster on a Unix socket, gone with the process that started it.
 
-PostgreSQL refuses to run as root, so root's tests run it as `nobody`. Durability is off: no test here cuts the power.
+PostgreSQL refuses to run as root, so root's tests run it as `nobody`. Durability is off unless asked for: no test here
+cuts the power.
 """
 
 from __future__ import annotations
@@ -22,18 +23,21 @@ import psycopg
 from blobfs.bootstrap.system import find_postgresql
 
 START_S = 60
-_FAST = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_buffers=32MB", "max_connections=80"]
+_BASE = ["shared_buffers=32MB", "max_connections=80"]
+_FAST = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
 _PR_SET_PDEATHSIG = 1
 
 
 class PostgresqlCluster:
     """A running cluster; `create` gives an empty database."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_durable: bool = False) -> None:
+        """With `is_durable`, a commit waits for the disk, as benchmarks want it."""
         programs = find_postgresql()
         assert programs is not None, "PostgreSQL is missing; python3 tests/run.py installs it"
         # Not below pytest's directories: those are closed to other users.
         self.directory = Path(tempfile.mkdtemp(prefix="blobfs-pg-"))
+        self._settings = [*_BASE, *([] if is_durable else _FAST)]
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
             shutil.chown(self.directory, "nobody")
@@ -49,7 +53,7 @@ class PostgresqlCluster:
         data = self.directory / "data"
         initdb = [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"]
         subprocess.run([*initdb, "--no-sync"], cwd=self.directory, check=True, capture_output=True, **self._as)
-        settings = [f"-c{setting}" for setting in _FAST]
+        settings = [f"-c{setting}" for setting in self._settings]
         settings += ["-clisten_addresses=", f"-cunix_socket_directories={self.directory}"]
         libc = ctypes.CDLL(None)
         log = os.open(self.directory / "log", os.O_WRONLY | os.O_CREAT, 0o600)

@@ -53,6 +53,7 @@ CLIENT: Final = {
             "rotation",
             "status",
             "suspend",
+            "troubles",
             "unlock",
             "wordcheck",
         ),

@@ -158,4 +158,6 @@ def _tokens_of(card: Card, tokens: list[Token], cards: list[Card]) -> list[int]:
 
 
 def _access_json(token: Token) -> dict[str, Any]:
-    return {"id": token.token_id, "label": token.label, "expires": token.expires_s, "seen": token.seen_s}
+    kind = "drop-address" if token.is_for_drops else "invite" if token.label == INVITE_LABEL else "operator"
+    times = {"expires": token.expires_s, "seen": token.seen_s}
+    return {"id": token.token_id, "kind": kind, "label": token.label} | times

@@ -1,14 +1,16 @@
 """The part of `doctor` that needs the open store and the server: databases, keys, clock, cache, what was put aside.
 
-Changes nothing, unless it is told to repair: then the server gets the wrapped secret that it lost. Invariant: a finding
-names no file; each that is not well says what to do.
+Changes nothing, unless it is told to repair: then the server gets what it lost, the wrapped secret and blobs.
+Invariant: the words of a finding name no file; each that is not well says what to do.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,17 +20,19 @@ import trio
 
 import blobfs
 from blobfs.account import publish_again
+from blobfs.answers.paths import path_of
 from blobfs.devices import Register
-from blobfs.errors import BlobfsError, RemoteUnavailable
+from blobfs.errors import BlobfsError, NotFound, RemoteUnavailable
 from blobfs.remote.client import RemoteClient
 from blobfs.status import format_usage
 from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
 from blobfs.sync.copies import is_conflict_name
 from blobfs.sync.engine import SyncEngine
+from blobfs.sync.restock import Losses
 from blobfs.sync.status import SyncState
 from blobfs.values.documents import Json, load
-from blobfs.values.nodes import ROOT_INODE
+from blobfs.values.nodes import ROOT_INODE, Inode
 
 _QUICK: Final = 20_000
 """Documents up to which the databases are compared unasked: a second or so in which nothing else can be done."""
@@ -40,6 +44,14 @@ _NEARLY: Final = 0.95
 """Part of the quota from which on it is nearly used up."""
 _ANSWER_S: Final = 15
 """Seconds that each question to the server may take."""
+_NAMED: Final = 20
+"""Files that are named."""
+_BLOBS: Final = "blobs at the server"
+_SENDS: Final = "`blobfs doctor DIR --repair` sends those again"
+_ELSEWHERE: Final = (
+    "run `blobfs doctor DIR --repair` on the other devices, which may have the bytes; if none has, ask the server's "
+    "operator for a backup"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +63,8 @@ class Finding:
     """None: could not be checked."""
     text: str
     advice: str = ""
+    paths: tuple[str, ...] = ()
+    """Files that it is about, as paths in the mount; they go into no bundle."""
 
     def to_json(self) -> Json:
         """As it travels."""
@@ -62,10 +76,19 @@ class Health:
 
     def __init__(self, store: Store, engine: SyncEngine, client: RemoteClient, secrets: Path) -> None:
         self._store, self._engine, self._client, self._secrets = store, engine, client, secrets
+        self._enter("checking the store")
+
+    def _enter(self, what: str, done: int = 0, total: int | None = None) -> None:
+        self._stage: Json = {"what": what, "done": done, "total": total}
+
+    async def stage(self, question: Json) -> Json:
+        """What is checked at the moment, and how far that is: `total` null where nothing is counted."""
+        return self._stage
 
     async def answer(self, question: Json) -> Json:
         """All findings; with `deep`, databases of any size are compared row by row."""
         deep, repair = bool(question.get("deep")), bool(question.get("repair"))
+        self._enter("checking the store")
         found = [
             Finding("version", True, f"the mount runs blobfs {blobfs.__version__}"),
             await trio.to_thread.run_sync(self._databases, deep),
@@ -81,14 +104,15 @@ class Health:
             ("server", self._server),
             ("clock", self._clock),
             ("keys at the server", partial(self._remote_keys, repair)),
-            ("cache against the server", self._cache),
         ):
+            self._enter(f"checking {name}")
             found.append(await self._guarded(name, check))
+        found.append(await self._guarded(_BLOBS, partial(self._blobs, repair), math.inf))
         return {"findings": [finding.to_json() for finding in found]}
 
-    async def _guarded(self, name: str, check: Callable[[], Awaitable[Finding]]) -> Finding:
+    async def _guarded(self, name: str, check: Callable[[], Awaitable[Finding]], limit_s: float = _ANSWER_S) -> Finding:
         try:
-            with trio.fail_after(_ANSWER_S):
+            with trio.fail_after(limit_s):
                 return await check()
         except RemoteUnavailable as error:
             return Finding(name, None, f"the server is not there: {error}", "start it, or wait until it is back")
@@ -205,11 +229,29 @@ class Health:
             return Finding(name, False, "they are of another account", "connect this store to its own account")
         return Finding(name, True, "a new device can join with invite and passphrase")
 
-    async def _cache(self) -> Finding:
-        ids = await trio.to_thread.run_sync(self._store.survey.blob_ids)
-        missing = await self._client.missing(ids)
-        name = "cache against the server"
-        if missing:
-            text = f"the server lacks {len(missing)} of {len(ids)} blobs that it confirmed before"
-            return Finding(name, False, text, "have its operator run `blobfs-server check`; do not evict anything")
-        return Finding(name, True, f"the server has all {len(ids)} blobs that this device relies on")
+    async def _blobs(self, repair: bool) -> Finding:
+        """Asks for as long as the server answers: a large account on a slow line takes its time."""
+        name, restock = _BLOBS, self._engine.restock()
+        losses = await restock.look(partial(self._enter, "checking blobs at the server"))
+        if not losses.lacking:
+            return Finding(name, True, f"the server has all {losses.asked} blobs that this device relies on")
+        lost = f"the server lacks {len(losses.lacking)} of {losses.asked} blobs that it confirmed before"
+        if not repair:
+            text = f"{lost}; {len(losses.here)} of them are whole on this device"
+            advice = f"{_SENDS if losses.here else _ELSEWHERE}; evict nothing before"
+            return Finding(name, False, text, advice, self._paths(losses))
+        left = await restock.send(losses, partial(self._enter, "sending again what the server lacks"))
+        if not left.lacking:
+            return Finding(name, True, f"repaired: {lost}, and has them again")
+        sent = len(losses.lacking) - len(left.lacking)
+        text = f"{lost}; {sent} were sent again, {len(left.lacking)} cannot be made of what is on this device"
+        return Finding(name, False, text, _ELSEWHERE, self._paths(left))
+
+    def _paths(self, losses: Losses) -> tuple[str, ...]:
+        """The first of the files that need what was lost."""
+        doc_ids = {self._store.documents.of_content(content) for content in losses.contents}
+        paths = list[str]()
+        for inode in {self._store.documents.inode(doc_id) for doc_id in doc_ids if doc_id is not None} - {None}:
+            with suppress(NotFound):
+                paths.append(path_of(self._store, Inode(inode or 0)))
+        return tuple(sorted(paths)[:_NAMED])

@@ -15,6 +15,7 @@ from blobfs.answers.listing import Listing
 from blobfs.answers.options import Options
 from blobfs.answers.past import Past
 from blobfs.answers.resolving import Resolving
+from blobfs.errors import ReadOnly
 from blobfs.fs.filesystem import FileSystem
 from blobfs.remote.client import RemoteClient
 from blobfs.store.store import Store
@@ -24,6 +25,17 @@ from blobfs.values.documents import Json
 Command = Callable[[Json], Awaitable[Json]]
 CHANGES: Final = ("resolve", "restore", "undelete", "copy")
 """The questions that change a file or the tree."""
+LOOKS: Final = frozenset(("status", "umount", "file", "conflicts", "pair", "list", "search", "aside", "pins", "browse"))
+"""The questions that the store alone answers, and that change nothing."""
+
+
+def refusing(reason: str) -> Command:
+    """What answers a question that may not be asked of this mount."""
+
+    async def refuse(question: Json) -> Json:
+        raise ReadOnly(reason)
+
+    return refuse
 
 
 def commands(
@@ -35,6 +47,7 @@ def commands(
     keeping = Keeping(store, engine)
     listing = Listing(store, engine, files)
     resolving = Resolving(store, engine.is_busy, engine.on_applied)
+    health = Health(store, engine, client, secrets)
     past = Past(store, client, engine.is_busy, engine.on_applied)
 
     def in_thread(answer: Callable[[Json], Json]) -> Command:
@@ -75,6 +88,7 @@ def commands(
         "trash": past.trash,
         "undelete": past.undelete,
         "copy": flushed(past.copy),
-        "doctor": flushed(Health(store, engine, client, secrets).answer),
+        "doctor": flushed(health.answer),
+        "doctor-stage": health.stage,
         "config": options.answer,
     }

@@ -14,11 +14,16 @@ from blobfs.commands.places import mounted
 from blobfs.commands.screen import format_date
 from blobfs.control import ask
 from blobfs.errors import UsageError
-from blobfs.protocol import INVITE_LABEL
 from blobfs.status import format_ago, printable
 
 _ASK_S: Final = 60.0
 _DAY_S: Final = 86400
+_KINDS: Final = {
+    "drop-address": "a drop address",
+    "invite": "an invite",
+    "operator": "made by the server's operator",
+}
+"""Tokens that are no device's."""
 
 
 def invite(options: argparse.Namespace) -> int:
@@ -98,7 +103,7 @@ def _list(answer: dict[str, Any]) -> str:
     for entry in answer["access"] or ():
         used = "never used" if entry["seen"] is None else f"last used {format_ago(max(0.0, now_s - entry['seen']))}"
         ends = "" if entry["expires"] is None else f", expires on {format_date(entry['expires'])}"
-        what = "an invite" if entry["label"] == INVITE_LABEL else "made by the server's operator"
+        what = _KINDS.get(entry["kind"], "of a kind that a newer blobfs knows")
         lines.append(f"{'(no device)':<24} token {entry['id']}: {what}, {used}{ends}")
     if answer["access"] is None:
         lines.append("the server does not answer now, so invites that wait for a device are not shown")

@@ -7,6 +7,7 @@ goes into a bundle has no key, token, path, file name, address or name of a pers
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -15,8 +16,10 @@ import shutil
 import sqlite3
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -24,16 +27,18 @@ from blobfs import __version__, mountpoint
 from blobfs.answers.health import Finding
 from blobfs.commands.places import mounted
 from blobfs.commands.repair import look_over
-from blobfs.commands.screen import passing
+from blobfs.commands.screen import Bar
 from blobfs.commands.scrub import Scrubber
 from blobfs.config import LOG, SECRETS, SERVER_LOG, Mount, Source
 from blobfs.control import ask
 from blobfs.errors import BlobfsError, FuseMissing, NotMounted, StoreError, UsageError
 from blobfs.process import harden
 from blobfs.status import has_colour, paint, printable
+from blobfs.values.documents import Json
 
 PROBLEM: Final = 23
 """Exit code when a check found something wrong."""
+_LOOK_S: Final = 0.3
 _LOG_BYTES: Final = 1 << 20
 _MARKS: Final = {True: ("ok", "mounted"), False: ("problem", "trouble"), None: ("unknown", "offline")}
 
@@ -44,7 +49,7 @@ def doctor(options: argparse.Namespace) -> int:
     found = list(_machine())
     if mount is not None:
         found += _store(mount, repair=options.repair)
-        with passing("checking the store and the server"):
+        with _progress(mount.store):
             found += _inside(mount, options)
     healthy = all(finding.ok is not False for finding in found)
     if options.bundle is not None:
@@ -59,11 +64,36 @@ def doctor(options: argparse.Namespace) -> int:
     return 0 if healthy else PROBLEM
 
 
+@contextlib.contextmanager
+def _progress(store: Path) -> Iterator[None]:
+    """What the mount's process checks at the moment, while the block runs; nothing without a terminal."""
+    ended = threading.Event()
+
+    def draw() -> None:
+        with Bar("checking", None) as bar:
+            while not ended.wait(_LOOK_S):
+                with contextlib.suppress(BlobfsError):
+                    stage = ask(store, "doctor-stage")
+                    bar.begin(stage["what"], noun="blobs")
+                    bar.reach(stage["done"], stage["total"])
+
+    drawing = threading.Thread(target=draw, name="progress")
+    if sys.stderr.isatty():
+        drawing.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if drawing.ident is not None:
+            drawing.join()
+
+
 def format_finding(finding: Finding, *, colour: bool) -> str:
     """One line, and a second one that says what to do."""
     word, state = _MARKS[finding.ok]
     line = f"{paint(f'{word:<8}', state, colour)} {finding.name}: {printable(finding.text)}"
-    return f"{line}\n         -> {printable(finding.advice)}" if finding.advice else line
+    lines = [line, *(f"            {printable(path)}" for path in finding.paths)]
+    return "\n".join([*lines, f"         -> {printable(finding.advice)}"] if finding.advice else lines)
 
 
 # --- this machine -------------------------------------------------------------------------------------------------
@@ -120,7 +150,10 @@ def _tail(path: Path) -> str:
 def _inside(mount: Mount, options: argparse.Namespace) -> Iterator[Finding]:
     """By the process that has the store open, or, with a passphrase, by opening it here."""
     try:
-        answer = ask(mount.store, "doctor", timeout_s=600, deep=options.deep, repair=options.repair)
+        # What is sent again may be much, and shows how far it is.
+        answer = ask(
+            mount.store, "doctor", timeout_s=None if options.repair else 600, deep=options.deep, repair=options.repair
+        )
     except NotMounted:
         yield from _unmounted(mount, options)
         return
@@ -131,7 +164,12 @@ def _inside(mount: Mount, options: argparse.Namespace) -> Iterator[Finding]:
     if not running.endswith(f" {__version__}"):
         text = f"{running}, this command is {__version__}"
         yield Finding("version", None, text, "unmount and mount again to use the new one")
-    yield from (Finding(**entry) for entry in answer["findings"] if entry["name"] != "version")
+    yield from (_finding(entry) for entry in answer["findings"] if entry["name"] != "version")
+
+
+def _finding(entry: Json) -> Finding:
+    paths = tuple(str(path) for path in entry.get("paths") or ())
+    return Finding(entry["name"], entry["ok"], entry["text"], entry["advice"], paths)
 
 
 def _unmounted(mount: Mount, options: argparse.Namespace) -> Iterator[Finding]:
@@ -174,7 +212,7 @@ def _unmounted(mount: Mount, options: argparse.Namespace) -> Iterator[Finding]:
 
 def _write_bundle(path: Path, found: list[Finding], mount: Mount | None) -> None:
     scrubber = Scrubber()
-    parts = {"findings.json": json.dumps([finding.to_json() for finding in found], indent=2)}
+    parts = {"findings.json": json.dumps([replace(finding, paths=()).to_json() for finding in found], indent=2)}
     if mount is not None:
         scrubber.hide(os.fspath(mount.store), "STORE")
         scrubber.hide(os.fspath(mount.mountpoint), "MOUNT")

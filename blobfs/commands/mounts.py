@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,7 @@ from typing import Final
 from blobfs import mounting
 from blobfs.commands import files
 from blobfs.commands.places import find_place, mounted
-from blobfs.commands.screen import Bar, watch
+from blobfs.commands.screen import Bar, FilesBar, watch
 from blobfs.config import (
     GUESS_S,
     Config,
@@ -89,7 +90,7 @@ def _show_mounts(options: argparse.Namespace) -> str:
     if options.json:
         bodies = [status.to_json() for status in found]
         return json.dumps(bodies[0] if options.dir is not None else bodies, indent=2)
-    told = [format_status(status, colour=has_colour(sys.stdout)) for status in found]
+    told = [format_status(status, now_s=time.time(), colour=has_colour(sys.stdout)) for status in found]
     return "\n".join(told) or "nothing was mounted yet; begin with `blobfs mount DIR`"
 
 
@@ -112,19 +113,22 @@ def sync(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _progress(store: Path) -> Iterator[None]:
-    """A bar of what still waits, while the block runs."""
+    """A bar of what still waits, while the block runs; before it one of what comes."""
     ended = threading.Event()
 
     def draw() -> None:
-        most = 0
-        with contextlib.suppress(BlobfsError), Bar("sending", 0) as bar:
-            while not ended.wait(_LOOK_S):
-                status = from_json(ask(store, "status"))
-                # What is on its way counts as far as it is done: a large file is one document to the very end.
-                done = sum(int(entry["done"]) for entry in status.transfers or () if entry["what"] == "upload")
-                left = max(0, (status.pending.bytes or 0) - done)
-                most = max(most, left)
-                bar.reach(most - left, most)
+        with contextlib.suppress(BlobfsError):
+            with Bar("reading names", None, noun="names") as bar:
+                while not ended.wait(_LOOK_S) and (status := from_json(ask(store, "status"))).reading:
+                    bar.reach(status.reading["done"], status.reading["total"])
+                    bar.trouble = status.reason or ""
+            with FilesBar("sending", 0, 0) as bar:
+                while not ended.wait(_LOOK_S):
+                    status = from_json(ask(store, "status"))
+                    # What is on its way counts as far as it is done: a large file is one document to the very end.
+                    done = sum(int(entry["done"]) for entry in status.transfers or () if entry["what"] == "upload")
+                    bar.remain(status.pending.documents or 0, max(0, (status.pending.bytes or 0) - done))
+                    bar.trouble = status.reason or ""
 
     drawing = threading.Thread(target=draw, name="progress")
     drawing.start()

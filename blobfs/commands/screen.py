@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final, Self, TextIO
@@ -21,7 +22,13 @@ _LOOK_S: Final = 1.0
 _DRAW_S: Final = 0.2
 _SILENT_S: Final = 1.0
 """What is done sooner shows no bar."""
+_RECENT_S: Final = 10.0
+"""Seconds from which the rate is taken."""
 _BAR: Final = 24
+_LEAST_BAR: Final = 4
+"""Columns: a shorter bar says nothing."""
+_FILE: Final = 64 << 10
+"""Bytes that take as long as what a file costs beside its bytes."""
 
 
 def watch(look: Callable[[], str]) -> int:
@@ -43,56 +50,120 @@ def watch(look: Callable[[], str]) -> int:
 
 
 class Bar:
-    """Progress over a known number of bytes, on standard error; a context manager."""
+    """Progress over bytes, or over things of a name, on standard error; a context manager.
 
-    def __init__(self, what: str, total: int, stream: TextIO | None = None) -> None:
-        self._what, self._total, self._stream = what, total, stream or sys.stderr
+    A thread draws, so that what stands still is seen to stand, and what never began is seen, too.
+    """
+
+    def __init__(self, what: str, total: int | None, stream: TextIO | None = None, *, noun: str = "") -> None:
+        """`total` None: nobody knows yet how many there will be; `noun`: what is counted, in place of bytes."""
+        self._what, self._total, self._noun, self._stream = what, total, noun, stream or sys.stderr
         self._live = self._stream.isatty()
-        self._start, self._drawn, self._first = time.monotonic(), 0.0, 0
+        self._start, self._shown = time.monotonic(), ""
+        self._drawing: threading.Thread | None = None
+        self._ended, self._lock = threading.Event(), threading.Lock()
+        self._free = 0
+        self._samples = deque([(self._start, 0)])
         self.done = 0
+        self.trouble = ""
+        """Why it does not go on just now; shown in place of the time left."""
 
     def __enter__(self) -> Self:
+        if self._live:
+            self._drawing = threading.Thread(target=self._draw, name="bar", daemon=True)
+            self._drawing.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.clear()
+        self._ended.set()
+        if self._drawing is not None:
+            self._drawing.join()
+        with self._lock:
+            self._clear()
 
     def skip(self, count: int) -> None:
-        """Bytes that need no work: they count, and say nothing about the rate."""
+        """What needs no work: it counts, and says nothing about the rate."""
         self.done += count
-        self._first += count
+        self._free += count
 
     def advance(self, count: int) -> None:
-        """Bytes that are done."""
+        """So much more is done."""
         self.done += count
-        now = time.monotonic()
-        if self._live and now - self._start > _SILENT_S and now - self._drawn > _DRAW_S:
-            self._drawn = now
-            _write(self._stream, "\r\x1b[2K" + self.line(now - self._start)[: self._width() - 1])
 
-    def reach(self, done: int, total: int) -> None:
-        """So much is done by now, of a total that may have grown."""
-        self._total = total
-        self.advance(done - self.done)
+    def reach(self, done: int, total: int | None) -> None:
+        """So much is done by now, of a total that may have grown or have become known."""
+        self.done, self._total = done, total
 
-    def line(self, passed_s: float) -> str:
-        """As it is drawn, `passed_s` seconds after the start."""
-        share = min(1.0, self.done / self._total) if self._total else 1.0
-        rate = (self.done - self._first) / max(passed_s, 0.001)
-        filled = int(share * _BAR)
-        left = (self._total - self.done) / rate if rate > 0 else 0.0
-        bar = "#" * filled + "-" * (_BAR - filled)
-        return (
-            f"{self._what} [{bar}] {100 * share:3.0f} %  {format_bytes(self.done)} of {format_bytes(self._total)}  "
-            f"{format_bytes(int(rate))}/s  {format_time(left)} left"
-        )
+    def begin(self, what: str, noun: str = "") -> None:
+        """Something else is done now, and is counted from its own beginning."""
+        if what != self._what:
+            self._what, self._noun, self.done, self._total, self._free = what, noun, 0, None, 0
+            self._start = time.monotonic()
+            self._samples = deque([(self._start, 0)])
 
-    def clear(self) -> None:
-        """Make room for ordinary output."""
-        if self._drawn:
+    def say(self, text: str) -> None:
+        """Print a line for good, in place of the bar."""
+        with self._lock:
+            self._clear()
+            print(text, file=self._stream, flush=True)
+
+    def line(self, now: float, width: int = 120) -> str:
+        """As it is drawn at `now`, by the clock of `time.monotonic`, on `width` columns."""
+        if not self._total and not self.done:
+            return f"{self._what}, {format_time(now - self._start)}" + (f"  {self.trouble}" if self.trouble else "")
+        rate, left = self._pace(now), ""
+        if self.trouble:
+            left = f"  {self.trouble}"
+        elif self._total is not None and rate > 0:
+            left = f"  {format_time((self._total - self.done) / rate)} left"
+        told = f"{self._amount()}{self._rate(rate)}{left}"
+        if self._total is None:
+            return f"{self._what}: {told}  {format_time(now - self._start)}"
+        share = min(1.0, self.done / max(1, self._total))
+        percent = f"{100 * share:3.0f} %  "
+        # What is told comes first: on a narrow screen it is the drawing that goes.
+        room = min(_BAR, width - len(self._what) - len(percent) - len(told) - 5)
+        filled = int(share * room)
+        bar = f"[{'#' * filled}{'-' * (room - filled)}] " if room >= _LEAST_BAR else ""
+        return f"{self._what} {bar}{percent}{told}"
+
+    def _pace(self, now: float) -> float:
+        """Of the last seconds: what was quick in the beginning says nothing of what is slow now."""
+        while len(self._samples) > 1 and now - self._samples[1][0] >= _RECENT_S:
+            self._samples.popleft()
+        then, done = self._samples[0]
+        return max(0.0, (self.done - self._free - done) / max(now - then, 0.001))
+
+    def _amount(self) -> str:
+        if self._noun:
+            of = "" if self._total is None else f" of {self._total:,}"
+            return f"{self.done:,}{of} {self._noun}"
+        done = format_bytes(self.done)
+        return done if self._total is None else f"{done} of {format_bytes(self._total)}"
+
+    def _rate(self, rate: float) -> str:
+        if not self._noun:
+            return f"  {format_bytes(int(rate))}/s"
+        return f"  {rate:,.0f}/s" if rate >= 1 or not rate else f"  {60 * rate:.0f}/min"
+
+    def _draw(self) -> None:
+        pause_s = _SILENT_S
+        while not self._ended.wait(pause_s):
+            pause_s, now = _DRAW_S, time.monotonic()
+            with self._lock:
+                line = self.line(now, self._width())[: self._width() - 1]
+                if line != self._shown:
+                    _write(self._stream, "\r\x1b[2K" + line)
+                self._shown = line
+            if now - self._samples[-1][0] >= _DRAW_S:
+                self._samples.append((now, self.done - self._free))
+
+    def _clear(self) -> None:
+        if self._shown:
             _write(self._stream, "\r\x1b[2K")
+        self._shown = ""
 
     def _width(self) -> int:
         try:
@@ -101,15 +172,45 @@ class Bar:
             return 80
 
 
-class Count(Bar):
-    """Progress over a number of things of which nobody knows how many there will be."""
+class FilesBar(Bar):
+    """Progress over files, of which small ones take time, too: it tells of bytes or of files, whichever weigh more."""
 
-    def __init__(self, what: str, stream: TextIO | None = None) -> None:
+    def __init__(self, what: str, files: int, size: int, stream: TextIO | None = None) -> None:
         super().__init__(what, 0, stream)
+        self._bytes_done = self._files_done = 0
+        self._expect(files, size)
 
-    def line(self, passed_s: float) -> str:
-        """As it is drawn."""
-        return f"{self._what}: {self.done:,} so far, {self.done / max(passed_s, 0.001):,.0f}/s, {format_time(passed_s)}"
+    def _expect(self, files: int, size: int) -> None:
+        self._files, self._size, self._total = files, size, size + files * _FILE
+        self._noun = "files" if files * _FILE > size else ""
+
+    def remain(self, files: int, size: int) -> None:
+        """So much is left to do; what was more before is done by now."""
+        self._expect(max(files, self._files), max(size, self._size))
+        self._bytes_done, self._files_done = self._size - size, self._files - files
+        self.done = self._bytes_done + self._files_done * _FILE
+
+    def skip(self, count: int, files: int = 0) -> None:
+        """Bytes, and files that are whole with them, that need no work."""
+        super().skip(self._weigh(count, files))
+
+    def advance(self, count: int, files: int = 0) -> None:
+        """Bytes, and files that are whole with them."""
+        super().advance(self._weigh(count, files))
+
+    def _weigh(self, count: int, files: int) -> int:
+        self._bytes_done += count
+        self._files_done += files
+        return count + files * _FILE
+
+    def _amount(self) -> str:
+        if self._noun:
+            return f"{self._files_done:,} of {self._files:,} files"
+        return f"{format_bytes(self._bytes_done)} of {format_bytes(self._size)}"
+
+    def _rate(self, rate: float) -> str:
+        part = self._files if self._noun else self._size
+        return super()._rate(rate * part / max(1, self._size + self._files * _FILE))
 
 
 @contextlib.contextmanager

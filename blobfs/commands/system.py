@@ -16,6 +16,7 @@ from typing import Final
 
 from blobfs.config import choose_store, resolve
 from blobfs.errors import StoreMissing, UsageError
+from blobfs.fs.mountpoint import is_automount
 from blobfs.unlock import CREDENTIAL
 
 HELPER: Final = "mount.blobfs"
@@ -31,6 +32,8 @@ Description=Encrypted folder {title}
 Type=notify
 NotifyAccess=main
 ExecStart={command}
+# Ready may take long: an older store is copied and upgraded first.
+TimeoutStartSec=infinity
 # SIGTERM ends it in order: everything is in the store before the process goes, however long that takes.
 KillMode=mixed
 TimeoutStopSec=11min
@@ -120,7 +123,7 @@ def from_mount(arguments: list[str]) -> list[str]:
     for option in filter(None, ",".join(given.options).split(",")):
         name, _, value = option.partition("=")
         if name == "runas" and value:
-            _become(value)
+            _become(value, resolve(Path(given.dir)))
         elif name == "passphrase_file" and value:
             found += ["--passphrase-file", value]
         elif option == "allow_other":
@@ -133,10 +136,13 @@ def from_mount(arguments: list[str]) -> list[str]:
     return found
 
 
-def _become(user: str) -> None:
-    """Go on as another user, for good; only root can."""
+def _become(user: str, point: Path) -> None:
+    """Go on as another user, for good, who may mount at `point`; only root can."""
     try:
         account = pwd.getpwnam(user)
+        if is_automount(point):
+            # fusermount3 wants a directory that its caller may write to, and systemd's automount belongs to root.
+            os.chown(point, account.pw_uid, account.pw_gid, follow_symlinks=False)
         os.initgroups(user, account.pw_gid)
         os.setgid(account.pw_gid)
         os.setuid(account.pw_uid)

@@ -17,19 +17,21 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from blobfs import config, rclone
 from blobfs.commands.places import Place, mounted, place
-from blobfs.commands.screen import Bar
+from blobfs.commands.screen import FilesBar, passing
 from blobfs.errors import FileError, NotADirectory, NotMounted, UsageError, WrongPassphrase
 from blobfs.mounting import look
 from blobfs.status import format_bytes, printable
 from blobfs.unlock import has_terminal, read_source
 
 _PIECE: Final = 1 << 20
+_RIGHTS: Final = stat.S_ISUID | stat.S_ISGID
 _PART: Final = ".blobfs-part"
 """Behind the name of a file that is not whole yet; an interrupted one is taken away by the next `--again`."""
 
@@ -40,7 +42,7 @@ def export(options: argparse.Namespace) -> int:
     _check_mounted(options.dir)
     if source.mount.mountpoint in (target, *target.parents):
         raise UsageError("the target lies in the mount; name a directory outside of it")
-    return _run("exporting", source.path, target, again=options.again)
+    return _run("exporting", source.path, target, again=options.again, harmless=not options.keep_setuid)
 
 
 def load(options: argparse.Namespace) -> int:
@@ -134,12 +136,21 @@ def _check_mounted(path: Path) -> None:
         raise NotMounted(f"{path} is not mounted; mount it with `blobfs mount`")
 
 
-def _run(what: str, source: Path, target: Path, *, again: bool, afar: threading.Event | None = None) -> int:
+def _run(
+    what: str,
+    source: Path,
+    target: Path,
+    *,
+    again: bool,
+    afar: threading.Event | None = None,
+    harmless: bool = False,
+) -> int:
     if not again and target.is_dir() and any(target.iterdir()):
         raise UsageError(f"{target} is not empty; give --again to go on with an earlier copy, or name another place")
-    copying = _Copying(again=again, afar=afar)
-    total = copying.measure(source)
-    with Bar(what, total) as copying.bar:
+    copying = _Copying(again=again, afar=afar, harmless=harmless)
+    with passing("counting what there is to copy"):
+        count, total = copying.measure(source)
+    with FilesBar(what, count, total) as copying.bar:
         if source.is_dir() and not source.is_symlink():
             copying.folder(source, target)
         else:
@@ -153,27 +164,31 @@ def _run(what: str, source: Path, target: Path, *, again: bool, afar: threading.
 
 
 class _Copying:
-    """One run; with `afar`, from what rclone shows, until that is set."""
+    """One run; `afar`: from what rclone shows, until that is set; `harmless`: without what gives programs rights."""
 
-    def __init__(self, *, again: bool, afar: threading.Event | None) -> None:
+    def __init__(self, *, again: bool, afar: threading.Event | None, harmless: bool) -> None:
         self._again = again
         self._stop = afar or threading.Event()
         # What rclone shows has modes and times, and an error where others have extended attributes.
-        self._copy_stat: Callable[[Path, Path], None] = _copy_bare_stat if afar else shutil.copystat
-        self.bar = Bar("", 0)
+        self._copy_stat: Callable[[Path, Path], None] = (
+            _copy_bare_stat if afar else _copy_harmless_stat if harmless else shutil.copystat
+        )
+        self._left_out = _RIGHTS if harmless else 0
+        self.bar = FilesBar("", 0, 0)
         self.files = self.size = self.equal = self.failed = 0
         self._links: dict[tuple[int, int], Path] = {}
         """Where the first name of a file with several was copied to."""
 
-    def measure(self, source: Path) -> int:
-        """Bytes of all files, each once."""
-        seen, total = set[tuple[int, int]](), 0
+    def measure(self, source: Path) -> tuple[int, int]:
+        """How many files, links and other things there are, and the bytes of all files, each once."""
+        seen, total, count = set[tuple[int, int]](), 0, 0
         for info in _infos(source):
+            count += not stat.S_ISDIR(info.st_mode)
             if stat.S_ISREG(info.st_mode) and (info.st_dev, info.st_ino) not in seen:
                 total += info.st_size
                 if info.st_nlink > 1:
                     seen.add((info.st_dev, info.st_ino))
-        return total
+        return count, total
 
     def folder(self, source: Path, target: Path) -> None:
         """A directory and all in it; its own times come last, since what is put into it changes them."""
@@ -202,14 +217,14 @@ class _Copying:
             if self._stop.is_set():
                 return
             self.failed += 1
-            self.bar.clear()
-            print(f"blobfs: {printable(os.fspath(source))}: {error.strerror or error}", file=sys.stderr)
+            self.bar.say(f"blobfs: {printable(os.fspath(source))}: {error.strerror or error}")
 
     def one(self, source: Path, target: Path) -> None:
         """Anything but a directory. Raises OSError."""
         info = source.lstat()
         known = self._links.get((info.st_dev, info.st_ino)) if info.st_nlink > 1 else None
-        if self._is_there(info, target):
+        is_there = self._is_there(info, target)
+        if is_there:
             self.equal += 1
             self.bar.skip(info.st_size if known is None and stat.S_ISREG(info.st_mode) else 0)
         elif stat.S_ISLNK(info.st_mode):
@@ -221,6 +236,7 @@ class _Copying:
             self._file(source, target, info.st_size)
         else:
             raise OSError(errno.ENOTSUP, "only files, folders and links are copied")
+        (self.bar.skip if is_there else self.bar.advance)(0, files=1)
         if info.st_nlink > 1:
             self._links.setdefault((info.st_dev, info.st_ino), target)
 
@@ -231,7 +247,7 @@ class _Copying:
             return False
         if not self._again:
             raise FileExistsError(errno.EEXIST, "there is a file of that name already")
-        same = (there.st_mode, there.st_mtime_ns) == (info.st_mode, info.st_mtime_ns) and (
+        same = (there.st_mode, there.st_mtime_ns) == (info.st_mode & ~self._left_out, info.st_mtime_ns) and (
             not stat.S_ISREG(info.st_mode) or there.st_size == info.st_size
         )
         if same or (stat.S_ISLNK(info.st_mode) and stat.S_ISLNK(there.st_mode)):
@@ -272,6 +288,17 @@ class _Copying:
 def _copy_bare_stat(source: Path, target: Path) -> None:
     info = source.stat()
     target.chmod(stat.S_IMODE(info.st_mode))
+    os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
+def _copy_harmless_stat(source: Path, target: Path) -> None:
+    """As `shutil.copystat`, and never, not for a moment, with what another device could give a program rights by."""
+    for name in os.listxattr(source):
+        if not name.startswith("security."):
+            with suppress(OSError):
+                os.setxattr(target, name, os.getxattr(source, name))
+    info = source.stat()
+    target.chmod(stat.S_IMODE(info.st_mode) & ~_RIGHTS)
     os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))
 
 

@@ -27,10 +27,11 @@ from blobfs.errors import (
     NotFound,
     StaleHandle,
 )
+from blobfs.fs.elsewhere import Elsewhere
 from blobfs.fs.handles import OpenFile
 from blobfs.fs.keepout import KeepOut
 from blobfs.fs.names import Names
-from blobfs.fs.presence import Fetch, Presence
+from blobfs.fs.presence import Arrivals, Fetch, Presence
 from blobfs.fs.space import Allowance, Space, disk_of, within
 from blobfs.fs.stale import Stale, stale_after
 from blobfs.fs.writeback import MAX_HELD, SPILL, WriteBack
@@ -50,8 +51,10 @@ FLUSH_S: Final = 5.0
 BESIDE: Final = 2 * ROW
 """Bytes from which a read goes to a worker thread, so that a sequential reader's next ones are deciphered meanwhile;
 below, the hop costs more."""
-PREFETCH: Final = 8 << 20
-"""Bytes that a reader in sequence is kept ahead by: two extents."""
+LAST_NS: Final = (1 << 63) - 1
+"""The last moment that is kept, in the year 2262."""
+PREFETCH: Final = 16 << 20
+"""Bytes that a reader in sequence is kept ahead by: four extents."""
 
 
 class Owner(NamedTuple):
@@ -69,6 +72,7 @@ class FileSystem(Names):
     Args:
         fetch: brings bytes of a content into the store; whatever it raises, the reader gets.
         prefetch: a hint that these bytes will be read soon; returns at once.
+        arrivals: has bytes that were fetched before the store has them.
         fetch_deadline_s: how long a reader or writer waits for absent bytes.
     """
 
@@ -80,6 +84,7 @@ class FileSystem(Names):
         prefetch: Prefetch | None,
         owner: Owner,
         fetch_deadline_s: float,
+        arrivals: Arrivals | None = None,
     ) -> None:
         self.owner = owner
         self.on_stale: Callable[[Stale], None] | None = None
@@ -90,8 +95,9 @@ class FileSystem(Names):
         super().__init__(store)
         self._attachments = store.attachments
         self._attachments.on_stored = self._note_stored
-        self._presence = Presence(store.attachments, fetch, fetch_deadline_s)
+        self._presence = Presence(store.attachments, fetch, fetch_deadline_s, arrivals)
         self._writeback = WriteBack(store, self._presence)
+        self._elsewhere = Elsewhere(store)
         self._prefetch = prefetch
         self._readers = trio.CapacityLimiter(READERS)
 
@@ -112,10 +118,11 @@ class FileSystem(Names):
         atime_ns: int | None = None,
         mtime_ns: int | None = None,
     ) -> Node:
-        """Change what is given, all or nothing; the file as it is then."""
-
+        """Change what is given, all or nothing; the file as it is then. Of a time out of range, the nearest."""
         if size is not None and size > MAX_SIZE:
             raise FileTooBig("no file can be that large")
+        mtime_ns = None if mtime_ns is None else max(-LAST_NS, min(mtime_ns, LAST_NS))
+        atime_ns = None if atime_ns is None else max(-LAST_NS, min(atime_ns, LAST_NS))
         others = {"mode": mode, "uid": uid, "gid": gid, "atime_ns": atime_ns, "mtime_ns": mtime_ns}
 
         def change() -> Node:
@@ -202,12 +209,12 @@ class FileSystem(Names):
         self._files[node.inode] = OpenFile(node.inode, node)
         return node
 
-    async def open_name(self, parent: Inode, name: bytes, *, truncate: bool) -> Node:
+    async def open_name(self, parent: Inode, name: bytes, *, truncate: bool, by_root: bool) -> Node:
         """Open a file by its name: another device has put it there since the kernel asked and decided to create it."""
         node = self._tree.lookup(parent, name)
         if node.kind is not Kind.FILE:
             raise IsADirectory("something that is no file has this name")
-        await self.open(node.inode, truncate=truncate)
+        await self.open(node.inode, truncate=truncate, by_root=by_root)
         self._references.look(node.inode)
         return self.getattr(node.inode)
 
@@ -224,10 +231,15 @@ class FileSystem(Names):
         if self.keep_out.turns_away(pid):
             raise KeptOut("not on this device, and this program is on the list of those that must not have it fetched")
 
-    async def open(self, inode: Inode, *, truncate: bool = False) -> None:
-        """One more handle. A file that was just deleted or replaced can still be opened by its inode."""
+    async def open(self, inode: Inode, *, truncate: bool = False, by_root: bool = True) -> None:
+        """One more handle. A file that was just deleted or replaced can still be opened by its inode.
+
+        Emptied by anybody but root, it loses setuid, and setgid where that means the right to execute with it.
+        """
         if truncate:
-            await self.setattr(inode, size=0)
+            mode = self._tree.get(inode).mode
+            special = 0 if by_root else mode & (0o6000 if mode & 0o010 else 0o4000)
+            await self.setattr(inode, size=0, mode=mode & ~special if special else None)
         file = self._files.get(inode)
         if file is None:
             self._files[inode] = OpenFile(inode)
@@ -243,9 +255,19 @@ class FileSystem(Names):
         if file.handles > 0:
             return
         await self._writeback.landed(file)
-        if file.is_dirty and not self._references.is_deleted(inode):
+        if self._is_unstored(file):
             await self._writeback.flush(file)
         self._drop_if_unused(file)
+
+    def _is_unstored(self, file: OpenFile) -> bool:
+        """Whether there are bytes to be stored. A file that another device deleted comes back then; ours do not."""
+        inode = file.inode
+        if inode in self._elsewhere and (file.is_dirty or self._elsewhere.is_edited(inode)):
+            for applied in self._elsewhere.revive(inode):
+                self._references.revive(applied.inode)
+                self._outdate(applied.inode)
+                self._tell(self.invalidated(applied))
+        return file.is_dirty and not self._references.is_deleted(inode)
 
     def _drop_if_unused(self, file: OpenFile) -> None:
         inode = file.inode
@@ -255,6 +277,7 @@ class FileSystem(Names):
         if self._files.get(inode) is not file:
             return
         del self._files[inode]
+        self._elsewhere.forget(inode)
         self._writeback.held -= file.buffer.held
         if is_deleted and inode not in self._references.lookups:
             self._doom(inode)
@@ -276,16 +299,18 @@ class FileSystem(Names):
             length = node.size - offset
         if length <= 0 or node.content is None:
             return b""
-        try:
-            if length < BESIDE:
-                data = self._attachments.read(node.content, offset, length)
-            else:
-                read = partial(self._attachments.read_beside, node.content, offset, length)
-                data = await trio.to_thread.run_sync(read, limiter=self._readers)
-        except BytesAbsent:
-            data = await self._presence.read(node.content, offset, length)
-            if file is not None:
-                file.is_partial = True
+        data = self._presence.peek(node.content, offset, length)
+        if data is None:
+            try:
+                if length < BESIDE:
+                    data = self._attachments.read(node.content, offset, length)
+                else:
+                    read = partial(self._attachments.read_beside, node.content, offset, length)
+                    data = await trio.to_thread.run_sync(read, limiter=self._readers)
+            except BytesAbsent:
+                data = await self._presence.read(node.content, offset, length)
+                if file is not None:
+                    file.is_partial = True
         if file is not None and file.is_partial:  # worth it only where something had to be fetched already
             self._read_ahead(file, node.content, offset + length)
         return data
@@ -339,7 +364,7 @@ class FileSystem(Names):
     async def flush(self, inode: Inode) -> None:
         """What `close` waits for: on return everything written is in the store, and survives SIGKILL."""
         file = self._files.get(inode)
-        if file is not None and file.is_dirty and not self._references.is_deleted(inode):
+        if file is not None and self._is_unstored(file):
             await self._writeback.flush(file)
 
     async def fsync(self, inode: Inode | None = None) -> None:
@@ -354,9 +379,10 @@ class FileSystem(Names):
     async def flush_all(self) -> None:
         """Every buffer into the store, and the space of deleted files free. Files that fail are logged and kept."""
         for file in list(self._files.values()):
-            if file.is_dirty and not self._references.is_deleted(file.inode):
+            if file.is_dirty or file.inode in self._elsewhere:
                 try:
-                    await self._writeback.flush(file)
+                    if self._is_unstored(file):
+                        await self._writeback.flush(file)
                 except BlobfsError as error:
                     log.warning("inode %d has bytes that could not be stored: %s", file.inode, error)
                 except Exception:
@@ -377,6 +403,8 @@ class FileSystem(Names):
         if applied.before is not None and not applied.names_after:
             with suppress(NotFound):
                 self._deleted(self._tree.get(applied.inode))
+                if applied.inode in self._files and applied.before.kind is Kind.FILE:
+                    self._elsewhere.note(applied)
         self._tell(self.invalidated(applied))
 
     def _tell(self, stale: Stale) -> None:

@@ -40,6 +40,10 @@ class References:
         """The last name of the inode is gone."""
         self._deleted.add(inode)
 
+    def revive(self, inode: Inode) -> None:
+        """It has a name again."""
+        self._deleted.discard(inode)
+
     def is_deleted(self, inode: Inode) -> bool:
         """Whether its last name is gone while something still refers to it."""
         return inode in self._deleted

@@ -112,14 +112,25 @@ def _check_device() -> None:
 
 def is_mounted(mountpoint: Path) -> bool:
     """Whether a blobfs is on it, dead or alive. Asks the mount table, so a daemon that hangs does not matter."""
+    return f"fuse.{SUBTYPE}" in _mounted_on(mountpoint)
+
+
+def is_automount(mountpoint: Path) -> bool:
+    """Whether it only waits to be mounted on: systemd's automount, which lets a mount through when somebody enters."""
+    return _mounted_on(mountpoint)[-1:] == ["autofs"]
+
+
+def _mounted_on(mountpoint: Path) -> list[str]:
+    """The types of what is mounted on it, the topmost last."""
     wanted = os.path.realpath(mountpoint.parent) + "/" + mountpoint.name
+    found = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         for line in table:
             fields = line.split(" ")
             place = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4])
-            if place == wanted and fields[fields.index("-") + 1] == f"fuse.{SUBTYPE}":
-                return True
-    return False
+            if place == wanted:
+                found.append(fields[fields.index("-") + 1])
+    return found
 
 
 def heal(mountpoint: Path) -> bool:

@@ -341,6 +341,8 @@ class Operations(pyfuse3.Operations):
         """Set one of `user.`; others would be stored and not obeyed, so they are refused."""
         if not name.startswith(USER):
             raise errors.NotSupported("only attributes of the namespace user are kept")
+        if name == USER:
+            raise errors.InvalidArgument("an attribute needs a name")
         self._fs.set_xattr(inode, name, value)
 
     @prompt
@@ -380,7 +382,7 @@ class Operations(pyfuse3.Operations):
         """Open. The page cache stays: whatever changes bytes behind the kernel's back tells it so."""
         if inode < FIRST and not flags & os.O_TRUNC:
             self._fs.admit(inode, ctx.pid)
-        await self._fs.open(inode, truncate=bool(flags & os.O_TRUNC))
+        await self._fs.open(inode, truncate=bool(flags & os.O_TRUNC), by_root=ctx.uid == 0)
         return FileInfo(fh=inode, direct_io=inode >= FIRST)
 
     @patient
@@ -393,7 +395,8 @@ class Operations(pyfuse3.Operations):
         except errors.Exists:
             if flags & os.O_EXCL:
                 raise
-            node = await self._fs.open_name(parent_inode, name, truncate=bool(flags & os.O_TRUNC))
+            truncate = bool(flags & os.O_TRUNC)
+            node = await self._fs.open_name(parent_inode, name, truncate=truncate, by_root=ctx.uid == 0)
         return FileInfo(fh=node.inode), self._attributes(node)
 
     @patient

@@ -6,8 +6,9 @@ answer or an error within a few deadlines: no request of the kernel's hangs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, Protocol, TypeVar
 
 import trio
 
@@ -23,13 +24,26 @@ TRIES: Final = 3
 """A fetched row can be evicted before it is read; three times in a row it is not chance."""
 
 
+class Arrivals(Protocol):
+    """Bytes that came and that the store may not have yet; it answers what the store would, once it had them."""
+
+    async def read(self, content: Content, offset: int, length: int) -> bytes:
+        """Exactly these bytes, as soon as they are here."""
+
+    def peek(self, content: Content, offset: int, length: int) -> bytes | None:
+        """Exactly these bytes, if they are at hand already."""
+
+
 class Presence:
     """Bytes of contents, brought here when they are not."""
 
-    def __init__(self, attachments: Attachments, fetch: Fetch, deadline_s: float) -> None:
+    def __init__(
+        self, attachments: Attachments, fetch: Fetch, deadline_s: float, arrivals: Arrivals | None = None
+    ) -> None:
         self._attachments = attachments
         self._fetch = fetch
         self._deadline_s = deadline_s
+        self._arrivals = arrivals
 
     async def perform(self, action: Callable[[], Result], first: Callable[[], Awaitable[None]] | None = None) -> Result:
         """`action()`, with the bytes brought that it finds absent; it must change nothing when it does.
@@ -52,6 +66,9 @@ class Presence:
 
     async def read(self, content: Content, offset: int, length: int) -> bytes:
         """Exactly these bytes, of which some are known to be absent. Raises as `perform`."""
+        if self._arrivals is not None:
+            with self._deadline():
+                return await self._arrivals.read(content, offset, length)
         await self._bring(content, offset, length)
         return await self.perform(lambda: self._attachments.read(content, offset, length))
 
@@ -67,9 +84,18 @@ class Presence:
     async def _bring_if_absent(self, content: Content, start: int) -> None:
         await self.perform(lambda: self._attachments.read(content, start, 1))
 
+    def peek(self, content: Content, offset: int, length: int) -> bytes | None:
+        """Exactly these bytes, if they came of late and are at hand without the store."""
+        return None if self._arrivals is None else self._arrivals.peek(content, offset, length)
+
     async def _bring(self, content: Content, offset: int, length: int) -> None:
+        with self._deadline():
+            await self._fetch(content, offset, length)
+
+    @contextmanager
+    def _deadline(self) -> Iterator[None]:
         try:
             with trio.fail_after(self._deadline_s):
-                await self._fetch(content, offset, length)
+                yield
         except trio.TooSlowError:
             raise RemoteUnavailable(f"bytes not on this device did not come within {self._deadline_s:g} s") from None

@@ -321,10 +321,10 @@ class ViewedFileSystem(FileSystem):
         content = self._documents.content(self._live(inode).doc_id)
         return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
-    async def open(self, inode: Inode, *, truncate: bool = False) -> None:
+    async def open(self, inode: Inode, *, truncate: bool = False, by_root: bool = True) -> None:
         """As FileSystem; all handles of a text share one draft."""
         if inode < FIRST:
-            await super().open(inode, truncate=truncate)
+            await super().open(inode, truncate=truncate, by_root=by_root)
             return
         draft = self._drafts.get(inode) or Draft()
         if not draft.is_dirty:

@@ -30,7 +30,7 @@ from blobfs.errors import (
     RemoteUnavailable,
 )
 from blobfs.protocol import ChangeStatus, ItemStatus, UploadStatus
-from blobfs.remote.transport import ADVICE, AnswerTooLong, Lane, Limits, RangeRefused, Transport
+from blobfs.remote.transport import ADVICE, Answer, AnswerTooLong, Lane, Limits, RangeRefused, Transport
 from blobfs.values.documents import DocId
 from blobfs.values.extents import BlobId
 
@@ -60,6 +60,8 @@ class Page:
     documents: tuple[Sealed, ...]
     cursor: str
     more: bool
+    left: int | None = None
+    """Documents after this page; None: the server does not say, or was not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +181,15 @@ class RemoteClient:
 
     # --- documents ------------------------------------------------------------------------------------------
 
-    async def feed(self, since: str | None, *, limit: int = protocol.MAX_CHANGES, wait_s: float = 0.0) -> Page:
-        """The documents that changed after `since`; with none, waits up to `wait_s` for one."""
-        query: dict[str, str | int] = {"limit": limit}
+    async def feed(
+        self, since: str | None, *, limit: int = protocol.MAX_CHANGES, wait_s: float = 0.0, count: bool = False
+    ) -> Page:
+        """The documents that changed after `since`; with none, waits up to `wait_s` for one.
+
+        Args:
+            count: ask how many come after the page.
+        """
+        query: dict[str, str | int] = {"limit": limit} | ({"count": "true"} if count else {})
         if since is not None:
             query["since"] = since
         if wait_s:
@@ -226,9 +234,14 @@ class RemoteClient:
             found.update(BlobId(str(name)) for name in lacking)
         return found
 
-    async def put(self, blob_id: BlobId, sealed: bytes) -> None:
-        """Store one blob; on return the server has it whole, its digest confirmed. One that is there is as good."""
-        digest = await trio.to_thread.run_sync(lambda: hashlib.sha256(sealed).digest())
+    async def put(self, blob_id: BlobId, sealed: bytes | memoryview, digest: bytes | None = None) -> None:
+        """Store one blob; on return the server has it whole, its digest confirmed. One that is there is as good.
+
+        Args:
+            digest: SHA-256 of the bytes, from whoever had it made in a thread already.
+        """
+        if digest is None:
+            digest = await trio.to_thread.run_sync(lambda: hashlib.sha256(sealed).digest())
         headers = {protocol.DIGEST: protocol.digest_header(digest)}
         path = self._path(protocol.BLOB, blob_id=blob_id)
         try:
@@ -265,10 +278,17 @@ class RemoteClient:
             DataMissing: the server lacks it. CorruptBlob: it has more or fewer bytes than a device sent.
             ProtocolError: the answer is to another question.
         """
+        return (await self._range(blob_id, start, size, lane, None)).body
+
+    async def receive(self, blob_id: BlobId, start: int, buffer: memoryview, *, lane: Lane = Lane.READER) -> None:
+        """As `get`, of as many bytes as `buffer` has, into it; what is in it after an error is nothing."""
+        await self._range(blob_id, start, len(buffer), lane, buffer)
+
+    async def _range(self, blob_id: BlobId, start: int, size: int, lane: Lane, into: memoryview | None) -> Answer:
         headers = {"Range": f"bytes={start}-{start + size - 1}"}
         path = self._path(protocol.BLOB, blob_id=blob_id)
         try:
-            answer = await self.transport.request(lane, "GET", path, most=size, headers=headers)
+            answer = await self.transport.request(lane, "GET", path, most=size, headers=headers, into=into)
         except BlobNotFound:
             raise DataMissing(MISSING) from None
         except (AnswerTooLong, RangeRefused):
@@ -278,12 +298,12 @@ class RemoteClient:
             raise _broken("range")
         if not place.startswith(f"bytes {start}-{start + size - 1}/"):
             raise _other_length(blob_id)
-        if len(answer.body) != size:
+        if answer.size != size:
             # What the connection cut may come whole the next time; what was announced as so long will not.
-            if answer.headers.get("content-length") == str(len(answer.body)):
+            if answer.headers.get("content-length") == str(answer.size):
                 raise _other_length(blob_id)
             raise RemoteUnavailable("the connection to the server broke; blobfs tries again by itself")
-        return answer.body
+        return answer
 
     async def get_many(self, sizes: Mapping[BlobId, int], *, lane: Lane = Lane.BULK) -> AsyncGenerator[Blob, None]:
         """Whole small blobs with one request, in the order of `sizes`, which tells the stored bytes of each.
@@ -425,7 +445,8 @@ def _parse_page(answer: bytes, since: str | None) -> Page:
         raise _broken("feed out of order")
     if more and (not documents or cursor == since):
         raise _broken("a feed without an end")
-    return Page(documents, cursor, more)
+    left = body.get("left")
+    return Page(documents, cursor, more, None if left is None else _count(left))
 
 
 def _parse_results(answer: bytes, changes: Sequence[Change]) -> list[Result]:

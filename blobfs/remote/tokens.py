@@ -30,6 +30,8 @@ class Token:
     seen_s: int | None
     is_own: bool
     """It is the one of this device."""
+    is_for_drops: bool = False
+    """It lets its bearer leave things and nothing else."""
 
 
 async def list_tokens(client: RemoteClient) -> list[Token]:
@@ -80,7 +82,8 @@ def _token(entry: Any) -> Token:
     number, label, is_own = entry.get("id"), entry.get("label"), entry.get("is_own")
     if type(number) is not int or number < 0 or not isinstance(label, str) or not isinstance(is_own, bool):
         raise _broken()
-    return Token(number, label[:128], _time(entry.get("expires_s")), _time(entry.get("seen_s")), is_own)
+    is_for_drops = entry.get("scopes") == ["incoming"]
+    return Token(number, label[:128], _time(entry.get("expires_s")), _time(entry.get("seen_s")), is_own, is_for_drops)
 
 
 def _time(value: Any) -> int | None:

@@ -11,6 +11,7 @@ import enum
 import http.cookiejar
 import ipaddress
 import json
+import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Final, Self
 
+import httpcore
 import httpx
 import trio
 
@@ -83,6 +85,7 @@ STATUSES: Final[dict[int, type[RemoteError]]] = {
 }
 """For answers without a known code: of a proxy, or of a server that is none of ours. From 500 on: unavailable."""
 
+TRIES_AGAIN: Final = "blobfs tries again by itself"
 ADVICE: Final[dict[type[RemoteError], str]] = {
     AccessDenied: "the server refuses this device's token: the device was revoked, or its access expired; what is here "
     "stays readable, and a new invite connects it again",
@@ -97,8 +100,15 @@ ADVICE: Final[dict[type[RemoteError], str]] = {
 
 MAX_ERROR_BODY: Final = 64 << 10
 _CHUNK: Final = 64 << 10
+"""Bytes sent at once under a limit."""
+_PIECE: Final = 1 << 20
+"""Bytes sent at once without one: each is a system call or a few, and a copy in memory that is used again."""
 _SLOWEST: Final = 16 << 10
 """Bytes per second below which a body counts as stalled, on the whole of a request."""
+
+
+# Each piece of an answer passes half a dozen layers, so a few large ones cost a third less than httpcore's 64 KiB.
+httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = 256 << 10
 
 
 class Lane(enum.StrEnum):
@@ -146,6 +156,9 @@ class Answer:
     headers: Mapping[str, str]
     """By lower-case name."""
     body: bytes
+    """Empty when it was received into a buffer of the caller's."""
+    size: int
+    """Bytes that came."""
 
 
 class Transport:
@@ -210,15 +223,17 @@ class Transport:
         *,
         most: int,
         query: Mapping[str, str | int] | None = None,
-        body: bytes = b"",
+        body: bytes | memoryview = b"",
         headers: Mapping[str, str] | None = None,
         wait_s: float = 0.0,
+        into: memoryview | None = None,
     ) -> Answer:
         """Send a request and read its whole answer, of at most `most` bytes.
 
         Args:
             path: within the server's URL; ids need no quoting.
             wait_s: how long the server may think before it answers.
+            into: a buffer of `most` bytes or more for them: fresh memory for megabytes costs more than their transfer.
         Raises:
             RemoteError: its kind by the status; `RemoteUnavailable` when there was no whole answer.
         """
@@ -228,11 +243,14 @@ class Transport:
         ) as (status, found, chunks):
             pieces, size = [], 0
             async for chunk in chunks:
-                size += len(chunk)
+                start, size = size, size + len(chunk)
                 if size > most:
                     raise AnswerTooLong(ADVICE[ProtocolError] + " (an answer longer than asked for)")
-                pieces.append(chunk)
-            return Answer(status, found, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+                if into is None:
+                    pieces.append(chunk)
+                else:
+                    into[start:size] = chunk
+            return Answer(status, found, pieces[0] if len(pieces) == 1 else b"".join(pieces), size)
 
     @asynccontextmanager
     async def open(
@@ -242,7 +260,7 @@ class Transport:
         path: str,
         *,
         query: Mapping[str, str | int] | None = None,
-        body: bytes = b"",
+        body: bytes | memoryview = b"",
         headers: Mapping[str, str] | None = None,
         wait_s: float = 0.0,
         deadline_s: float = 600.0,
@@ -274,13 +292,14 @@ class Transport:
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ssl.SSLError) as error:
             if _is_caused_by(error, WrongKey):
                 raise WrongServer(ADVICE[WrongServer]) from error
-            raise RemoteUnavailable(_connection_sentence(error)) from error
+            raise RemoteUnavailable(_connection_sentence(error, self.url)) from error
         except trio.TooSlowError:
             raise RemoteUnavailable("the server is too slow; blobfs tries again by itself") from None
 
     async def _body(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         async for chunk in response.aiter_raw():
-            await self.down.take(len(chunk))
+            if self.down.bytes_per_s is not None:
+                await self.down.take(len(chunk))
             yield chunk
 
 
@@ -293,7 +312,7 @@ class _Body(httpx.AsyncByteStream):
     warned of when they are collected.
     """
 
-    def __init__(self, body: bytes, throttle: Throttle) -> None:
+    def __init__(self, body: bytes | memoryview, throttle: Throttle) -> None:
         self._body, self._throttle, self._at = body, throttle, 0
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -304,8 +323,8 @@ class _Body(httpx.AsyncByteStream):
         if self._at >= len(self._body):
             raise StopAsyncIteration
         limited = self._throttle.bytes_per_s is not None
-        # A limit may come or go between two pieces. Sliced to its very end, a body is not copied.
-        piece = self._body[self._at : self._at + _CHUNK] if limited else self._body[self._at :]
+        # A limit may come or go between two pieces.
+        piece = bytes(self._body[self._at : self._at + (_CHUNK if limited else _PIECE)])
         self._at += len(piece)
         await self._throttle.take(len(piece))
         return piece
@@ -456,14 +475,20 @@ def _retry_after(value: str | None) -> float | None:
     return float(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 8 else None
 
 
-def _connection_sentence(error: Exception) -> str:
+def _connection_sentence(error: Exception, url: str) -> str:
     if isinstance(error, httpx.ConnectTimeout | httpx.ConnectError):
         if _is_caused_by(error, ssl.SSLCertVerificationError):
             return "the server's certificate is not valid for its address; check the address or the certificate"
-        return "the server cannot be reached; blobfs tries again by itself"
+        if _is_caused_by(error, ssl.SSLError):
+            return "what answers at the server's address speaks no TLS; check whether https and the port are right"
+        if _is_caused_by(error, socket.gaierror):
+            return f"the server's name is not known here; {TRIES_AGAIN}, check the network or the address"
+        return f"the server cannot be reached; {TRIES_AGAIN}"
     if isinstance(error, httpx.TimeoutException):
-        return "the server does not answer; blobfs tries again by itself"
-    return "the connection to the server broke; blobfs tries again by itself"
+        return f"the server does not answer; {TRIES_AGAIN}"
+    if isinstance(error, httpx.RemoteProtocolError) and url.startswith("http://"):
+        return "the server breaks off in place of an answer; check whether its address must begin with https"
+    return f"the connection to the server broke; {TRIES_AGAIN}"
 
 
 def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:

@@ -84,15 +84,13 @@ class Attachments:
         with self._ledger.transaction():
             node = self._tree.get(inode)
             content = self._content_of(node)
-            stored, end = node.stored, node.size
+            stored = node.stored
             if size != node.size:
                 stored -= self._content.resize(content, node.size, size)
-            for offset, data in pieces:
-                if offset < 0 or offset + len(data) > size:
-                    raise InvalidArgument("bytes beyond the size of the file")
-                if len(data):
-                    stored += self._content.write(content, offset, data, end)
-                    end = max(end, offset + len(data))
+            if any(offset < 0 or offset + len(data) > size for offset, data in pieces):
+                raise InvalidArgument("bytes beyond the size of the file")
+            if filled := [piece for piece in pieces if len(piece[1])]:
+                stored += self._content.write(content, filled, node.size)
             return self._record(node, content, size, stored, mtime_ns, ctime_ns)
 
     def resize(self, inode: Inode, size: int, now_ns: int) -> Node:
@@ -149,7 +147,7 @@ class Attachments:
         """
         _check_size(offset + len(data))
         with self._ledger.transaction():
-            return self._content.write(content, offset, data, offset) if len(data) else 0
+            return self._content.write(content, [(offset, data)], offset) if len(data) else 0
 
     def attach(self, inode: Inode, content: Content | None, size: int, stored: int, now_ns: int) -> Node:
         """Make a staged content of `size` bytes, `stored` of them in rows, the bytes of a file; None takes them away.

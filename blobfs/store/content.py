@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from blobfs.errors import BytesAbsent
 from blobfs.store.ledger import Ledger
-from blobfs.store.rows import extents_at, join, position_of, range_of, rows_at, rows_of
+from blobfs.store.payloads import Part, Payloads
+from blobfs.store.rows import extents_at, position_of, range_of, rows_of
 from blobfs.store.schema import ROW_BITS
-from blobfs.store.small import PUT_EXTENT, PUT_ROW, SmallContents
+from blobfs.store.small import PUT_EXTENT, SmallContents
+from blobfs.store.spool import Bytes, Unreadable
 from blobfs.values.extents import (
     ALL_ROWS,
     EXTENT,
@@ -27,20 +30,10 @@ from blobfs.values.extents import (
 )
 from blobfs.values.nodes import Content
 
-_ROW: Final = "SELECT payload FROM rows WHERE position = ?"
-_ROWS: Final = "SELECT position, payload FROM rows WHERE position BETWEEN ? AND ?"
 _PRESENCE: Final = "SELECT extent, present FROM extents WHERE content = ? AND extent BETWEEN ? AND ?"
 _EXTENT: Final = "SELECT blob_id, length, present, dirty FROM extents WHERE content = ? AND extent = ?"
 _ANY_ROW: Final = "SELECT 1 FROM rows WHERE position BETWEEN ? AND ? LIMIT 1"
-_STORED: Final = "SELECT COALESCE(SUM(length(payload)), 0) FROM rows WHERE position BETWEEN ? AND ?"
 _ANY_EXTENT: Final = "SELECT 1 FROM extents WHERE content = ? LIMIT 1"
-_LAST_ROW: Final = (
-    "SELECT position, length(payload) FROM rows WHERE position BETWEEN ? AND ? ORDER BY position DESC LIMIT 1"
-)
-_DELETE_SLICE: Final = (
-    "DELETE FROM rows WHERE position IN (SELECT position FROM rows WHERE position BETWEEN ? AND ? "
-    "ORDER BY position LIMIT ?)"
-)
 _ROW_MASK: Final = (1 << ROW_BITS) - 1
 _SLICE: Final = 256
 """Rows, and contents, that one sweep deletes."""
@@ -71,6 +64,7 @@ class ContentStore:
             int(ledger.one(ledger.documents, "SELECT COALESCE(MAX(content), 0) FROM documents")[0]),
         )
         self._newest = newest
+        self._payloads = Payloads(ledger)
         self._small = SmallContents(self._db)
         self._frozen: dict[Content, Content] = {}
         """Contents that are read as they were at one moment, and where their rows of that moment go."""
@@ -132,22 +126,26 @@ class ContentStore:
             self.require(content, offset, length)
             row, start = divmod(offset, ROW)
             if start + length <= ROW:  # the usual case: one row
-                piece = self._ledger.slice(position_of(content, row), start, length) or b""
-                return piece if len(piece) == length else piece.ljust(length, b"\0")
-            return self._read_rows(content, offset, length)
-
-    def _read_rows(self, content: Content, offset: int, length: int) -> bytes:
-        return join(content, offset, length, self._ledger.peek_all(self._db, _ROWS, *rows_at(content, offset, length)))
+                return self._payloads.read_within(position_of(content, row), start, length)
+            found = self._payloads.find(content, offset, length)
+        try:
+            # Without the lock: what is in the spool stays as it is.
+            return self._payloads.lay(content, offset, length, found)
+        except Unreadable:
+            with self._ledger.lock:
+                self.require(content, offset, length)
+                return self._payloads.lay(content, offset, length, self._payloads.find(content, offset, length))
 
     def read_beside(self, content: Content, offset: int, length: int) -> bytes:
         """As `read`, for a worker thread: it waits for no writer, unless the content was changed just now."""
         commits, touched = self._touched
         if (commits != self._db.commits or content not in touched) and content not in self._unresolved:
-            presence = (_PRESENCE, extents_at(content, offset, length))
-            answers = self._ledger.readers.ask(presence, (_ROWS, rows_at(content, offset, length)))
-            if answers is not None:
-                self._check(content, offset, length, answers[0])
-                return join(content, offset, length, answers[1])
+            query = (_PRESENCE, extents_at(content, offset, length))
+            answer = self._payloads.read_beside(content, offset, length, query)
+            if answer is not None:
+                data, presence = answer
+                self._check(content, offset, length, presence)
+                return data
         return self.read(content, offset, length)
 
     def _touch(self, content: Content) -> None:
@@ -157,57 +155,53 @@ class ContentStore:
 
     # --- writing ----------------------------------------------------------------------------------------
 
-    def write(self, content: Content, offset: int, data: bytes | bytearray | memoryview, old_size: int) -> int:
-        """Put bytes into rows and make their extents dirty; how many bytes more are stored.
+    def write(self, content: Content, pieces: Sequence[tuple[int, Bytes]], old_size: int) -> int:
+        """Put bytes (offset and what goes there, not empty) into rows; how many bytes more are stored.
 
-        There is no row and no extent that begins at or after `old_size`.
+        Their extents are dirty then. There is no row and no extent that begins at or after `old_size`.
 
         Raises:
             BytesAbsent: a row that keeps bytes of the old size beside the new ones is not here; nothing was changed.
         """
+        offset, data = pieces[0]
         if content in self._unresolved:
             raise BytesAbsent(content, offset, len(data))
         self._touch(content)
-        if old_size == 0 and offset == 0 and len(data) <= ROW and content not in self._frozen:
+        if len(pieces) == 1 and old_size == offset == 0 and len(data) <= ROW and content not in self._frozen:
             self._small.put(content, bytes(data))
             return len(data)
-        view = memoryview(data)
-        pieces = list(spans(offset, len(view), ROW))
-        for row, start, length in {pieces[0], pieces[-1]}:
-            at = row * ROW
-            if (start and at < old_size) or at + start + length < min(old_size, at + ROW):
-                self.require(content, at, 1)
+        parts: list[Part] = []
         written: dict[int, int] = {}
-        stored = 0
-        for row, start, length in pieces:
-            done = row * ROW + start - offset
-            self._preserve(content, row)
-            piece = bytes(view[done : done + length])
-            stored += self._write_row(position_of(content, row), start, piece, is_new=row * ROW >= old_size)
-            extent, bit = divmod(row, ROWS_PER_EXTENT)
-            written[extent] = written.get(extent, 0) | 1 << bit
+        kept: dict[int, int] = {}
+        for offset, data in pieces:
+            view = memoryview(data)
+            for row, start, length in spans(offset, len(view), ROW):
+                at, (extent, bit) = row * ROW, divmod(row, ROWS_PER_EXTENT)
+                if (start and at < old_size) or at + start + length < min(old_size, at + ROW):
+                    kept[extent] = kept.get(extent, 0) | 1 << bit
+                is_new = at >= old_size and not written.get(extent, 0) >> bit & 1
+                done = at + start - offset
+                parts.append(Part(position_of(content, row), start, view[done : done + length], is_new))
+                written[extent] = written.get(extent, 0) | 1 << bit
+        self._require_rows(content, kept)
+        if content in self._frozen:
+            for part in parts:
+                self._preserve(content, part.position & _ROW_MASK)
+        stored = self._payloads.write(parts)
         for extent, rows in written.items():
             self._soil(content, extent, rows, is_new=extent * EXTENT >= old_size)
         return stored
 
-    def _write_row(self, position: int, start: int, data: bytes, *, is_new: bool) -> int:
-        found = None if is_new else self._db.one("SELECT length(payload) FROM rows WHERE position = ?", (position,))
-        former = 0 if found is None else int(found[0])
-        end = start + len(data)
-        if end <= former and len(data) < former:
-            self._db.patch(position, start, data)
-            return 0
-        if start:
-            old = self._db.one(_ROW, (position,))[0] if former else b""
-            data = old[:start].ljust(start, b"\0") + data
-            if former:
-                # Who appends once will do so again: into zeros behind the end, without the whole row again.
-                data = data.ljust(min(2 * end, ROW), b"\0")
-        self._put_row(position, data)
-        return len(data) - former
-
-    def _put_row(self, position: int, payload: bytes) -> None:
-        self._db.run(PUT_ROW, (position, payload), len(payload))
+    def _require_rows(self, content: Content, rows: Mapping[int, int]) -> None:
+        """Raise `BytesAbsent` unless these rows (a bitmap for each extent) are here."""
+        if self._small.holds(content):
+            return
+        for extent, wanted in rows.items():
+            found = self._ledger.peek_all(self._db, _PRESENCE, content, extent, extent)
+            absent = wanted & ~found[0][1] if found else 0
+            if absent:
+                row = extent * ROWS_PER_EXTENT + (absent & -absent).bit_length() - 1
+                raise BytesAbsent(content, row * ROW, ROW)
 
     def _soil(self, content: Content, extent: int, rows: int, *, is_new: bool = False) -> None:
         """These rows of an extent were written: it is dirty."""
@@ -250,19 +244,22 @@ class ContentStore:
         freed = 0
         if start:
             self._preserve(content, row)
-            found = self._db.one(_ROW, (position_of(content, row),))
-            if found is not None and len(found[0]) > start:
-                self._put_row(position_of(content, row), found[0][:start])
-                freed = len(found[0]) - start
+            found = self._payloads.row(position_of(content, row))
+            if found is not None and len(found) > start:
+                self._payloads.put(position_of(content, row), found[:start])
+                freed = len(found) - start
         beyond = (position_of(content, row + (start > 0)), position_of(content + 1, 0) - 1)
-        freed += int(self._db.one(_STORED, beyond)[0])
+        freed += self._payloads.stored(*beyond)
         self._ledger.mark_loss()
+        if content in self._frozen:
+            for position in self._payloads.staged(*beyond):
+                self._preserve(content, position & _ROW_MASK)
         if (copy := self._frozen.get(content)) is not None:
             shift = position_of(copy, 0) - position_of(content, 0)
             # Ignored are rows that were preserved before.
             move = "UPDATE OR IGNORE rows SET position = position + ? WHERE position BETWEEN ? AND ?"
             self._db.run(move, (shift, *beyond))
-        self._db.run("DELETE FROM rows WHERE position BETWEEN ? AND ?", beyond)
+        self._payloads.delete(*beyond)
         self._db.run("DELETE FROM extents WHERE content = ? AND extent >= ?", (content, -(-size // EXTENT)))
         return freed
 
@@ -273,7 +270,8 @@ class ContentStore:
 
     def free(self, content: Content) -> None:
         """The content is no longer needed and small: it goes now."""
-        if content in self._unresolved or content in self._frozen:
+        is_staged = self._payloads.is_over(*range_of(content))
+        if is_staged or content in self._unresolved or content in self._frozen:
             self.discard(content)
             return
         self._ledger.mark_loss()
@@ -288,7 +286,7 @@ class ContentStore:
             found = [row for row in found if row[0] not in held][:_SLICE]
             for (content,) in found:
                 self._ledger.mark_loss()
-                left -= self._db.run(_DELETE_SLICE, (*range_of(content), left))
+                left -= self._payloads.delete_some(*range_of(content), left)
                 if left == 0:
                     break
                 for table in ("extents", "unresolved", "discarded"):
@@ -297,12 +295,13 @@ class ContentStore:
 
     def trim(self, content: Content, size: int) -> int:
         """Delete what lies beyond `size`, which no document has been told of; bytes stored then. For `mend`."""
-        last = self._ledger.one(self._db, _LAST_ROW, *range_of(content))
+        last = self._payloads.last(*range_of(content))
         extent = self._ledger.one(self._db, "SELECT MAX(extent) FROM extents WHERE content = ?", content)[0]
         end = 0 if last is None else (last[0] & _ROW_MASK) * ROW + last[1]
         if end > size or (extent is not None and extent * EXTENT >= size):
-            self._cut(content, size)
-        return int(self._ledger.one(self._db, _STORED, *range_of(content))[0])
+            with suppress(Unreadable):  # it stays as long as it is, and nobody reads it
+                self._cut(content, size)
+        return self._payloads.stored(*range_of(content))
 
     # --- one moment of a content that goes on changing ----------------------------------------------------
 
@@ -322,22 +321,20 @@ class ContentStore:
     def _preserve(self, content: Content, row: int) -> None:
         """The row is about to change: its bytes of the frozen moment are put by, unless they are already."""
         copy = self._frozen.get(content)
-        if copy is None or self._db.one(_ROW, (position_of(copy, row),)) is not None:
-            return
-        found = self._db.one(_ROW, (position_of(content, row),))
-        self._put_row(position_of(copy, row), b"" if found is None else found[0])
+        if copy is not None and self._payloads.row(position_of(copy, row)) is None:
+            self._payloads.put(position_of(copy, row), self._payloads.row(position_of(content, row)) or b"")
 
     def read_frozen(self, content: Content, offset: int, length: int) -> bytes:
         """As `read`, of the moment of `freeze`, from extents that were dirty then."""
         with self._ledger.lock:
-            copy, first, last = self._frozen[content], offset // ROW, (offset + length - 1) // ROW
-            now = self._ledger.all(self._db, _ROWS, position_of(content, first), position_of(content, last))
-            then = self._ledger.all(self._db, _ROWS, position_of(copy, first), position_of(copy, last))
-        found = {position & _ROW_MASK: payload for position, payload in (*now, *then)}
-        pieces = []
-        for row, start, wanted in spans(offset, length, ROW):
-            piece = found.get(row, b"")[start : start + wanted]
-            pieces.append(piece if len(piece) == wanted else piece.ljust(wanted, b"\0"))
+            copy = self._frozen[content]
+            pieces = []
+            for row, start, wanted in spans(offset, length, ROW):
+                found = self._payloads.row(position_of(copy, row))
+                if found is None:
+                    found = self._payloads.row(position_of(content, row)) or b""
+                piece = found[start : start + wanted]
+                pieces.append(piece if len(piece) == wanted else piece.ljust(wanted, b"\0"))
         return b"".join(pieces)
 
     def settle_unchanged(self, content: Content, sealed: Mapping[int, tuple[BlobId, int]]) -> None:
@@ -373,22 +370,23 @@ class ContentStore:
         if known is None or known.blob_id != blob_id:
             return 0
         self._touch(content)
-        stored, present = 0, known.present
+        parts, present = [], known.present
         for at in range(0, len(plaintext), ROW):
             row = first_row + at // ROW
             if not present >> row & 1:
                 # What it ends with is zeros, padding too: they need no room here.
                 payload = plaintext[at : at + ROW].rstrip(b"\0")
                 if payload:
-                    self._put_row(position_of(content, index * ROWS_PER_EXTENT + row), payload)
-                stored, present = stored + len(payload), present | 1 << row
+                    position = position_of(content, index * ROWS_PER_EXTENT + row)
+                    parts.append(Part(position, 0, payload, is_new=True))
+                present |= 1 << row
         if first_row * ROW + len(plaintext) >= known.length:
             present |= ALL_ROWS & ~((1 << -(-known.length // ROW)) - 1)
         self._db.run(
             "UPDATE extents SET present = ?, used = ? WHERE content = ? AND extent = ?",
             (present, now_s, content, index),
         )
-        return stored
+        return self._payloads.write(parts)
 
     def install(
         self, content: Content, attachment: Attachment, blobs: Mapping[int, BlobId], old: Content | None
@@ -440,9 +438,9 @@ class ContentStore:
         self._touch(old)
         first, last = rows_of(old, index)
         shift = position_of(new, 0) - position_of(old, 0)
-        moved = int(self._db.one(_STORED, (first, last))[0])
+        moved = self._payloads.stored(first, last)
         self._ledger.mark_loss()
-        self._db.run("UPDATE rows SET position = position + ? WHERE position BETWEEN ? AND ?", (shift, first, last))
+        self._payloads.move(first, last, shift)
         self._db.run("UPDATE extents SET present = 0 WHERE content = ? AND extent = ?", (old, index))
         return moved
 
@@ -455,13 +453,13 @@ class ContentStore:
                 continue
             freed += self.stored_in(content, index)
             self._ledger.mark_loss()
-            self._db.run("DELETE FROM rows WHERE position BETWEEN ? AND ?", rows_of(content, index))
+            self._payloads.delete(*rows_of(content, index))
             self._db.run("UPDATE extents SET present = 0 WHERE content = ? AND extent = ?", (content, index))
         return freed
 
     def stored_in(self, content: Content, index: int) -> int:
         """Bytes of an extent that are here."""
-        return int(self._ledger.one(self._db, _STORED, *rows_of(content, index))[0])
+        return self._payloads.stored(*rows_of(content, index))
 
 
 def _extent(row: Sequence[Any]) -> Extent:

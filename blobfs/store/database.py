@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ from blobfs.store import schema
 
 Value = int | float | str | bytes | None
 Note = tuple[int, str, Sequence[Value]]
-"""(number of the database, SQL or `PATCH`, parameters): a statement as the journal keeps it."""
+"""(number of the database, SQL or a name in place of it, parameters): a statement as the journal keeps it."""
 
 PATCH: Final = "PATCH"
 """Stands in place of SQL for `patch`: parameters are (position, offset, bytes)."""
@@ -85,6 +85,8 @@ class Database:
         self.in_step = False
         """Whether the current transaction has run something here; it is marked, and so can be undone."""
         self.backlog = Backlog()
+        self.special: dict[str, Callable[[Sequence[Any]], None]] = {PATCH: self._replay_patch}
+        """What a name in place of SQL stands for. It fails before it has changed anything, or as the disk is full."""
         self.failed = False
         """A full or failing disk came between: SQLite may have taken back the whole batch."""
         self.commits = 0
@@ -132,7 +134,7 @@ class Database:
             raise StoreTooNew(TOO_NEW)
         if version == 0:
             try:
-                self._connection.executescript(f"BEGIN; {ddl}; PRAGMA user_version = {schema.VERSION}; COMMIT;")
+                self._connection.executescript(f"BEGIN; {ddl}; {schema.stamp()} COMMIT;")
             except sqlcipher3.DatabaseError as error:
                 self._connection.close()
                 raise self._failure(error) from error
@@ -223,6 +225,13 @@ class Database:
             raise self._failure(error) from error
         return count
 
+    def do(self, name: str, parameters: Sequence[Value]) -> None:
+        """Run one of `special`, and note it. Raises NoSpace, StoreDamaged; whatever it raises by itself."""
+        if not self.in_step:
+            self.begin()
+        self.special[name](parameters)
+        self.notes.append((self.number, name, parameters))
+
     def _execute(self, sql: str, parameters: Sequence[Value]) -> int:
         try:
             count: int = self._connection.execute(sql, parameters).rowcount
@@ -250,19 +259,23 @@ class Database:
         """Overwrite bytes within the payload of a row of `rows`: only the pages that they lie on are written again."""
         if not self.in_step:
             self.begin()
-        self._patch(position, offset, data)
+        self.overwrite(position, offset, data)
         self.notes.append((self.number, PATCH, (position, offset, data)))
         self.weight += len(data)
         if len(data) < self._page_size:
             self.patched += len(data)
 
-    def _patch(self, position: int, offset: int, data: bytes) -> None:
+    def overwrite(self, position: int, offset: int, data: bytes) -> None:
+        """As `patch`, within what is noted by another name."""
         try:
             with self._connection.open_blob("rows", "payload", position) as payload:
                 payload.seek(offset)
                 payload.write(data)
         except _FAILURES as error:
             raise self._failure(error) from error
+
+    def _replay_patch(self, parameters: Sequence[Any]) -> None:
+        self.overwrite(*parameters)
 
     def _failure(self, error: Exception) -> Exception:
         if is_full(error):
@@ -273,8 +286,8 @@ class Database:
 
     def replay(self, sql: str, parameters: Sequence[Any]) -> None:
         """Do again what a note says."""
-        if sql == PATCH:
-            self.patch(*parameters)
+        if sql in self.special:
+            self.do(sql, parameters)
         else:
             self.run(sql, parameters)
 

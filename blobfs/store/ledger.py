@@ -9,9 +9,9 @@ A transaction with much payload is not written twice: its record holds only what
 unless blobs.db, which commits right after it, is complete up to it.
 
 What may reach the disk before what, so that power loss leaves a state that was, or one that the sweep can mend:
-journal before blobs.db before documents.db. Only a heavy commit may be on the disk without the records before it:
-then blobs.db has bytes that no document has heard of. It has never lost any: whatever deletes rows says `mark_loss`,
-and the journal goes to the disk first.
+spool before journal before blobs.db before documents.db. Only a heavy commit may be on the disk without the records
+before it: then blobs.db has bytes that no document has heard of. It has never lost any: whatever deletes rows says
+`mark_loss`, and the journal goes to the disk first.
 
 Order of recovery: each database says up to which record it is complete; what lies beyond is run again from the
 journals, oldest first, up to the first record that is cut or void. Every access holds `lock`.
@@ -19,7 +19,6 @@ journals, oldest first, up to the first record that is cut or void. Every access
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -27,32 +26,33 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from blobfs.errors import NoSpace, StoreDamaged
+from blobfs.errors import NoSpace
 from blobfs.store import schema
+from blobfs.store.backlogs import Backlogs
+from blobfs.store.committer import Committer
 from blobfs.store.database import FULL, SHORT_LOG, Database, Value, refusal
 from blobfs.store.journal import Journal, journals, number_of
 from blobfs.store.log import Log
 from blobfs.store.readers import Readers
-from blobfs.store.replay import replay
+from blobfs.store.replay import mark_of, replay
 from blobfs.store.reserve import Reserve
+from blobfs.store.spool import Segment, Spool
+from blobfs.store.staging import Staging
+from blobfs.store.turns import Turns
 from blobfs.values.keys import Keys, derive
 
 HEAVY: Final = 256 << 10
 """Bytes of payload from which a transaction commits blobs.db in place of copying them into the journal."""
-BATCH_BYTES: Final = 16 << 20
-"""Of journal, after which a batch is committed."""
+BATCH_BYTES: Final = 8 << 20
+"""Of journal, after which a batch is committed, by a thread of its own."""
+OVERDUE: Final = 24 << 20
+"""Bytes beyond that, at which whoever adds to it commits the batch himself."""
 QUICK_S: Final = 300e-6
 """A flush that takes no longer costs less than to have a thread do it."""
 QUICK_BYTES: Final = 64 << 10
 """Of records that were not flushed, up to which a flush can be quick."""
 BATCH_AGE_S: Final = 5.0
 """After which `tick` commits a batch."""
-BACKLOG: Final = 4096
-"""Entries of a database's backlog, beyond which whoever adds to it shortens it."""
-RELIEF: Final = 32
-"""Transactions after which the backlogs are looked at."""
-SLICE: Final = 64
-"""Entries that `tick` settles at once: less than a millisecond, in which every request waits."""
 
 
 class Ledger:
@@ -65,7 +65,8 @@ class Ledger:
             StoreTooNew, StoreDamaged: as `Database`; or the two databases are not of one store.
             NoSpace: there is no room for the recovery; nothing is lost.
         """
-        self.lock = threading.RLock()
+        self._turns = Turns()
+        self.lock = self._turns.lock
         self.changed: list[Callable[[], None]] = []
         """Called after a transaction that left something to send; by the thread that made it."""
         self._directory = directory
@@ -73,6 +74,7 @@ class Ledger:
         """Of the disk; before the databases are opened, which takes room, too."""
         self._flushing = threading.Lock()
         self._transaction = _Transaction(self)
+        self._committer = Committer(self.commit)
         self._depth = 0
         self._dirty = False
         self._loses = False
@@ -83,7 +85,7 @@ class Ledger:
         self._unflushed = False
         self._flush_s = 1.0
         """How long the last flush of the journal alone took."""
-        self._retired: list[Journal] = []
+        self._retired: list[Journal | Segment] = []
         self._journal: Journal
         self._sequence = 0
         self._ticked = 0
@@ -98,7 +100,7 @@ class Ledger:
             directory / "documents.db", 0, keys.documents_db, schema.DOCUMENTS_PAGE, schema.DOCUMENTS, 32 << 10
         )
         self._databases = [self.documents]
-        self._opened: list[Database | Log | Readers] = [self.documents]
+        self._opened: list[Database | Log | Readers | Spool] = [self.documents]
         try:
             self.blobs = Database(directory / "blobs.db", 1, keys.blobs_db, schema.BLOBS_PAGE, schema.BLOBS, 32 << 10)
             self._databases.append(self.blobs)
@@ -107,7 +109,11 @@ class Ledger:
             self._opened.append(self.log)
             self.readers = Readers(self.blobs.path, keys.blobs_db, schema.BLOBS_PAGE)
             self._opened.append(self.readers)
-            self._key = derive(keys.journal, "store", self._pair())
+            self._key = derive(keys.journal, "store", mark_of(self.documents, self.blobs))
+            self.spool = Spool(directory, self._key)
+            self._opened.append(self.spool)
+            self._backlogs = Backlogs(self._databases, self._turns, self._query)
+            self.staging = Staging(self.blobs, self.spool, self.reserve)
             self.unclean = bool(journals(directory))
             """Whether the last run ended without `close`."""
             self.recovered = self._recover()
@@ -120,28 +126,16 @@ class Ledger:
         for opened in reversed(self._opened):
             opened.close()
 
-    def _pair(self) -> bytes:
-        """The mark of the store that both databases bear. A journal and a database of another store are refused."""
-        mine, other = (bytes(database.one("SELECT store FROM applied", ())[0]) for database in self._databases)
-        if not mine and self.blobs.applied() == 0:
-            mine = other or secrets.token_bytes(16)
-            for database in (self.blobs, self.documents):
-                database.run("UPDATE applied SET store = ?", (mine,))
-                database.keep()
-                database.commit(0)
-            return mine
-        if mine != other:
-            raise StoreDamaged("documents.db and blobs.db are not of one store; put the right ones back")
-        return mine
-
     # --- reading --------------------------------------------------------------------------------------
 
     def one(self, database: Database, sql: str, *parameters: Value) -> Any:
         """The first row of a query, or None."""
+        self._backlogs.ease()
         return self._query(database.one, sql, parameters)
 
     def all(self, database: Database, sql: str, *parameters: Value) -> list[Any]:
         """All rows of a query."""
+        self._backlogs.ease()
         rows: list[Any] = self._query(database.all, sql, parameters)
         return rows
 
@@ -163,7 +157,8 @@ class Ledger:
         return found
 
     def _query(self, query: Callable[..., Any], *arguments: Any) -> Any:
-        with self.lock:
+        self._turns.take()
+        try:
             if self._behind:
                 self._catch_up()
             try:
@@ -173,7 +168,11 @@ class Ledger:
                 if self._depth:
                     raise
                 self._catch_up()
-                return query(*arguments)
+                self._behind = True  # until it goes well: SQLite may take back the batch a second time
+                answer, self._behind = query(*arguments), False
+                return answer
+        finally:
+            self.lock.release()
 
     # --- transactions -----------------------------------------------------------------------------------
 
@@ -196,18 +195,21 @@ class Ledger:
         self._loses = True
 
     def _enter(self) -> None:
-        self.lock.acquire()
-        if self._behind and not self._depth:
-            try:
-                self._catch_up()
-            except BaseException:
-                self.lock.release()
-                raise
+        self._backlogs.ease()
+        self._turns.take()
+        if not self._depth:
+            if self._behind:
+                try:
+                    self._catch_up()
+                except BaseException:
+                    self.lock.release()
+                    raise
+            self._turns.begin()
         self._depth += 1
 
     def _leave(self, failed: bool) -> None:
         notify = False
-        heavy = self._heavy
+        heavy, held_s = self._heavy, 0.0
         try:
             if self._depth == 1:
                 try:
@@ -222,7 +224,11 @@ class Ledger:
                     self._dirty = self._loses = False
         finally:
             self._depth -= 1
+            if not self._depth:
+                held_s = self._turns.end()
             self.lock.release()
+        self.spool.hurry()
+        self._turns.give_way(held_s)
         if self._heavy > heavy:
             self.log.hurry()
         if notify:
@@ -244,7 +250,7 @@ class Ledger:
             # A page costs more than a copy of the few bytes that were changed in it: those go the way of small writes.
             if blobs.weight - blobs.patched >= HEAVY:
                 self._journal.append(sequence, sequence, documents.notes)
-                if self._loss > self._safe:
+                if self._loss > self._safe or self.spool.unflushed:
                     self._flush_journal()
                 blobs.keep()
                 blobs.commit(sequence)
@@ -262,25 +268,16 @@ class Ledger:
         if self._since == 0.0:
             self._since = time.monotonic()
         if self._journal.size >= self._limit:
-            self._commit()
-        elif sequence % RELIEF == 0:
-            self._relieve()
-
-    def _relieve(self) -> None:
-        """Shorten backlogs that grow faster than `tick` empties them."""
-        for database in self._databases:
-            beyond = database.backlog.waiting - BACKLOG
-            if beyond > 0:
-                try:
-                    database.backlog.settle(beyond)
-                except NoSpace:
-                    self._behind = True
+            if self._journal.size < self._limit + OVERDUE:
+                self._committer.wake()
+            else:
+                self._commit()
+        elif not self._backlogs.relieve(sequence):
+            self._behind = True
 
     def _flush_journal(self) -> None:
-        try:
-            self._journal.flush()
-        except OSError as error:
-            raise refusal(self._journal.path, error) from error
+        self._flush(self.spool)
+        self._flush(self._journal)
         self._loss = 0
 
     def _undo(self) -> None:
@@ -310,6 +307,8 @@ class Ledger:
         if self._journal.records == 0:
             return
         try:
+            if self._behind or self.documents.failed or self.blobs.failed:
+                self._catch_up()  # else what a full disk took back would count as written
             self._flush_journal()
             self.blobs.commit(self._sequence)
             self._unflushed = True
@@ -321,7 +320,7 @@ class Ledger:
             old: Journal = self._journal
             self._journal = Journal(self._directory, self._key, old.number + 1)
             # Deleted only after the logs are on the disk: what a flush promised may be in here and nowhere else.
-            self._retired.append(old)
+            self._retired += [old, *self.staging.retire()]
             self._limit = BATCH_BYTES
         except NoSpace:
             self._limit = self._journal.size + BATCH_BYTES
@@ -329,20 +328,15 @@ class Ledger:
             if self.documents.failed or self.blobs.failed:
                 self._behind = True
 
-    def _flush(self, database: Database) -> None:
+    def _flush(self, files: Database | Journal | Spool) -> None:
         try:
-            database.flush()
+            files.flush()
         except OSError as error:
-            raise refusal(database.path, error) from error
+            raise refusal(files.path, error) from error
 
     def tick(self) -> None:
         """Empty the backlogs, commit an old batch, see to the log. For a worker, once a second. Raises NoSpace."""
-        for database in self._databases:
-            # What is added meanwhile is for the next time.
-            for _ in range(0, database.backlog.waiting, SLICE):
-                started = time.perf_counter()
-                self._query(database.backlog.settle, SLICE)
-                time.sleep(time.perf_counter() - started)  # the lock is anybody's for as long as it was held
+        self._backlogs.empty()
         with self.lock:
             due = self._since and time.monotonic() - self._since >= BATCH_AGE_S
             is_calm, self._ticked = self._sequence == self._ticked, self._sequence
@@ -386,18 +380,21 @@ class Ledger:
             for database in self._databases:
                 database.shrink()
 
-    def commit(self) -> None:
+    def commit(self) -> bool:
         """Commit the batch and bring it to the disk; superseded journals go. For a worker thread.
 
-        On a full disk the batch stays in the journal.
+        On a full disk the batch stays in the journal; the answer is False then.
 
         Raises:
             NoSpace: the disk does not take what was written.
         """
         self.flush()  # without the lock; what is left to flush with it is little
+        self._backlogs.ease()
         with self.lock:
             self._commit()
+            is_done = self._journal.records == 0
         self.flush()
+        return is_done
 
     def flush(self) -> None:
         """On return everything acknowledged before the call survives power loss. For a worker thread.
@@ -411,7 +408,9 @@ class Ledger:
             with self.lock:
                 journal, retired, logs, safe = self._journal, self._retired, self._unflushed, self._sequence
                 self._retired, self._unflushed = [], False
+                staged = self.spool.unflushed
             try:
+                self.spool.flush()
                 journal.flush()
                 if logs:
                     self.blobs.flush()
@@ -421,7 +420,7 @@ class Ledger:
                     self._retired, self._unflushed = retired + self._retired, True
                 raise refusal(journal.path, error) from error
             self._safe = safe
-            if not logs:
+            if not logs and not staged:
                 self._flush_s = time.perf_counter() - started
             for old in retired:
                 old.close()
@@ -430,6 +429,7 @@ class Ledger:
     def flushes_quickly(self) -> bool:
         """Whether `flush` has some records to bring to the disk and nothing else, and the disk is quick at that."""
         is_little = not self._unflushed and not self._retired and self._journal.unflushed <= QUICK_BYTES
+        is_little = is_little and not self.spool.unflushed
         return is_little and self._flush_s <= QUICK_S and not self._flushing.locked()
 
     def close(self) -> None:
@@ -439,16 +439,15 @@ class Ledger:
             NoSpace: the disk fails; the store is closed, and its journals hold what the databases lack.
         """
         complete = False
+        self._committer.close()
         try:
             with self.lock:
-                if self._behind:
-                    self._catch_up()
                 self._commit()
             self.flush()
             complete = self._journal.records == 0
         finally:
-            for journal in (*self._retired, self._journal):
-                journal.close()
+            for file in (*self._retired, self._journal):
+                file.close()
             self._close_databases()
             if complete:
                 self._journal.path.unlink(missing_ok=True)
@@ -461,6 +460,7 @@ class Ledger:
             database.bound_log(0)  # what room a full disk has left is for what was acknowledged
         done = self._replay()
         if old:
+            self._flush(self.spool)
             self.blobs.commit(self._sequence)
             self._flush(self.blobs)
             self.documents.commit(self._sequence)
@@ -468,7 +468,10 @@ class Ledger:
         self._journal = Journal(self._directory, self._key, number_of(old[-1]) + 1 if old else 1)
         # On the disk before anything else: a journal that is there tells that the last run did not end in order.
         self._flush_journal()
-        for path in old:
+        unused = self.staging.begin()
+        for segment in unused:
+            segment.close()
+        for path in (*old, *(segment.path for segment in unused)):
             path.unlink(missing_ok=True)
         self.documents.bound_log(SHORT_LOG)
         self.blobs.bound_log(self.log.bound())
@@ -476,7 +479,7 @@ class Ledger:
 
     def _replay(self) -> int:
         """Run again every record that a database lacks; how many there were."""
-        known, done = replay(self._directory, self._key, self._databases)
+        known, done = replay(self._directory, self._key, self._databases, self.staging)
         # Never back: a number that is used twice would be taken for one that is applied.
         self._sequence = max(self._sequence, known)
         return done

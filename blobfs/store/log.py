@@ -31,6 +31,15 @@ if _sync_file_range is not None:
     _sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
 
 
+def begin_writing(descriptor: int, offset: int = 0, length: int = 0) -> None:
+    """Have the system begin to write a range of a file to the disk, so that there is less to wait for at a flush.
+
+    A length of 0 is up to the end. Promises nothing.
+    """
+    if _sync_file_range is not None:
+        _sync_file_range(descriptor, offset, length, _BEGIN_WRITING)
+
+
 class Log:
     """The log of one database that another connection writes. For worker threads; needs no lock of the ledger's."""
 
@@ -49,12 +58,10 @@ class Log:
 
     def hurry(self) -> None:
         """Have the system begin to write what was committed, so that there is less to wait for at the next flush."""
-        if _sync_file_range is None:
-            return
         with suppress(OSError):
             descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             try:
-                _sync_file_range(descriptor, 0, 0, _BEGIN_WRITING)
+                begin_writing(descriptor)
             finally:
                 os.close(descriptor)
 

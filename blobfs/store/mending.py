@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from blobfs.store.content import ContentStore
 from blobfs.store.ledger import Ledger
+from blobfs.store.payloads import LAST, Payloads
 from blobfs.store.schema import ROW_BITS
 from blobfs.values.extents import EXTENT, ROW, ROWS_PER_EXTENT, extent_length
 from blobfs.values.nodes import ROOT_INODE
 
+_ROW_MASK: Final = (1 << ROW_BITS) - 1
 _ATTACHED = "SELECT content, inode, size, edit > synced, deleted, stored FROM documents WHERE content IS NOT NULL"
 
 
@@ -123,8 +125,9 @@ def _check_rows(ledger: Ledger) -> Iterator[str]:
     gone = {row[0] for row in ledger.all(ledger.blobs, "SELECT content FROM discarded")}
     present = {row[:2]: row[2] for row in ledger.all(ledger.blobs, "SELECT content, extent, present FROM extents")}
     stored: Counter[int] = Counter()
-    for position, length in ledger.all(ledger.blobs, "SELECT position, length(payload) FROM rows"):
-        content, row = position >> ROW_BITS, position & ((1 << ROW_BITS) - 1)
+    payloads = Payloads(ledger)
+    for position, length in payloads.lengths(0, LAST):
+        content, row = position >> ROW_BITS, position & _ROW_MASK
         extent, bit = divmod(row, ROWS_PER_EXTENT)
         stored[content] += length
         if content in gone:
@@ -137,3 +140,5 @@ def _check_rows(ledger: Ledger) -> Iterator[str]:
     for content, (inode, *_, size) in attached.items():
         if stored[content] != size:
             yield f"inode {inode} counts {size} bytes stored in place of {stored[content]}"
+    for position in payloads.unreadable():
+        yield f"row {position & _ROW_MASK} of content {position >> ROW_BITS} cannot be read from the spool"

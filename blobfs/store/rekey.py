@@ -16,19 +16,22 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import sqlcipher3
 
 from blobfs.errors import NoSpace, StoreDamaged, StoreInUse
 from blobfs.store import schema
-from blobfs.store.database import is_full, refusal
+from blobfs.store.database import is_full, refusal, unlock
 from blobfs.store.journal import journals
+from blobfs.store.spool import segments
 from blobfs.values.keys import Keys
 
 Watch = Callable[[Path, int, Callable[[], None]], None]
 """Runs what it is given to its end; it may show how far the work on a file of so many bytes is, meanwhile."""
 
 DATABASES: Final = (("documents.db", schema.DOCUMENTS_PAGE), ("blobs.db", schema.BLOBS_PAGE))
+_MARKS: Final = ("user_version", "application_id")
 _NO_SPACE: Final = "the disk that holds the store is full or failing, so its databases have their old keys still"
 _MARGIN: Final = 16 << 20
 """Bytes of disk that must stay free beside the journal."""
@@ -70,7 +73,8 @@ def finish(directory: Path, keys: Keys, watch: Watch = run_plainly) -> None:
 
 def require_room(directory: Path) -> None:
     """Raises NoSpace when there is no room for new keys."""
-    _require_room(directory, max((directory / name).stat().st_size for name, _ in DATABASES))
+    staged = sum(path.stat().st_size for path in segments(directory))  # goes into blobs.db first
+    _require_room(directory, staged + max((directory / name).stat().st_size for name, _ in DATABASES))
 
 
 def _require_room(directory: Path, size: int) -> None:
@@ -132,6 +136,23 @@ def connect(path: Path, page: int, keys: Keys) -> Any:
             raise NoSpace("the disk that holds the store is full or failing") from error
         raise StoreDamaged(f"{path.name} cannot be read with this store's key") from error
     return connection
+
+
+def look(path: Path, page: int, keys: Keys) -> tuple[int, int] | None:
+    """`user_version` and `application_id` of a database, as they were when its log was last moved into it.
+
+    Nothing is written, not even a log that waits is moved. None: it opens with the keys of no epoch.
+    """
+    for epoch in keys.epochs:
+        address = f"file:{quote(os.fspath(path))}?mode=ro&immutable=1"
+        with (
+            suppress(sqlcipher3.DatabaseError, MemoryError),
+            closing(sqlcipher3.connect(address, uri=True, isolation_level=None)) as connection,
+        ):
+            unlock(connection, _key(path, epoch), page)
+            version, mark = (connection.execute(f"PRAGMA {name}").fetchone() for name in _MARKS)
+            return int(version[0]), int(mark[0])
+    return None
 
 
 def _key(path: Path, keys: Keys) -> bytes:

@@ -44,3 +44,25 @@ def join(content: Content, offset: int, length: int, rows: Iterable[tuple[int, b
         piece = payload if len(payload) == wanted else payload[start : start + wanted]
         pieces.append(piece if len(piece) == wanted else piece.ljust(wanted, b"\0"))
     return b"".join(pieces)
+
+
+class Gaps:
+    """What of a range is not covered yet. True while something is not."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self._left = [(low, high)] if low < high else []
+
+    def cover(self, low: int, high: int) -> bool:
+        """Whether this range covered anything that nothing covered before."""
+        left, found = [], False
+        for begin, end in self._left:
+            if high <= begin or end <= low:
+                left.append((begin, end))
+                continue
+            found = True
+            left += [part for part in ((begin, low), (high, end)) if part[0] < part[1]]
+        self._left = left
+        return found
+
+    def __bool__(self) -> bool:
+        return bool(self._left)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 """`user_version` of both databases."""
+OLDEST_READER: Final = 1
+"""The lowest version that can read databases of this one: the two of them, closed in order, and nothing beside them."""
 
 DOCUMENTS_PAGE: Final = 4096
 BLOBS_PAGE: Final = 16384
@@ -85,7 +87,7 @@ CREATE TABLE heads (device TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROW
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
-BLOBS: Final = """
+_ROWS: Final = """
 CREATE TABLE applied (id INTEGER PRIMARY KEY CHECK (id = 1), sequence INTEGER NOT NULL, store BLOB NOT NULL);
 INSERT INTO applied VALUES (1, 0, x'');
 
@@ -116,5 +118,34 @@ CREATE TABLE unresolved (content INTEGER PRIMARY KEY, attachment TEXT NOT NULL);
 CREATE TABLE discarded (content INTEGER PRIMARY KEY);
 """
 
+STAGED: Final = """
+-- Pieces of rows that are in the spool; each lies over what `rows` has there, a later one over an earlier one.
+CREATE TABLE staged (
+    position INTEGER NOT NULL,       -- as in `rows`
+    segment INTEGER NOT NULL,        -- number of the file
+    at INTEGER NOT NULL,             -- where the sealed piece begins in it
+    start INTEGER NOT NULL,          -- where its bytes begin within the row
+    length INTEGER NOT NULL,         -- how many they are
+    nonce BLOB NOT NULL,             -- 11 bytes; `spool.py` says of what
+    PRIMARY KEY (position, segment, at)
+) WITHOUT ROWID;
+"""
+BLOBS: Final = _ROWS + STAGED
+
 ROW_BITS: Final = 27
 """Of a position: 2**27 rows of 128 KiB are 16 TiB, the largest file."""
+
+_MARK: Final = 0x6266 << 16
+
+
+def stamp() -> str:
+    """SQL that marks a database as one of this version, which whoever is not below `OLDEST_READER` can read.
+
+    In no table, so that versions which know none of the tables can tell: docs/FORMAT.md, "Databases".
+    """
+    return f"PRAGMA user_version = {VERSION}; PRAGMA application_id = {_MARK | OLDEST_READER};"
+
+
+def oldest_reader(application_id: int) -> int | None:
+    """The lowest version that can read a database with this mark; None: it has none, so only its own and later ones."""
+    return application_id & 0xFFFF if application_id >> 16 << 16 == _MARK and application_id & 0xFFFF else None

@@ -1,6 +1,6 @@
 """A store: one account on one device. Opens every room of this floor in order, and owns the directory's lock.
 
-STORE/documents.db  blobs.db  journal-NNNNNNNNNN  reserve  secrets.json  lock
+STORE/documents.db  blobs.db  journal-NNNNNNNNNN  spool-NNNNNNNNNN  reserve  secrets.json  lock
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -29,6 +29,7 @@ from blobfs.store.mending import check, mend
 from blobfs.store.pins import Pins
 from blobfs.store.queries import Queries
 from blobfs.store.settings import Settings
+from blobfs.store.settling import Settler
 from blobfs.store.survey import Survey
 from blobfs.store.tree import Tree
 from blobfs.values.documents import ROOT
@@ -50,8 +51,15 @@ _PIECE: Final = 2 << 20
 """Bytes of pages given back in one transaction, which holds up all others for some 10 ms."""
 _GIVING_S: Final = 0.2
 """Seconds of one tick for it."""
+_HELD: Final = 16 << 20
+"""Bytes of freed memory that the process keeps for what comes next, until nothing has been written for a while."""
+_BLOCK: Final = 8 << 20
+"""Bytes of one piece of memory from which it comes from the system and goes back there at once."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 """What glibc keeps of freed memory goes back only when it is asked; other C libraries do it by themselves."""
+_tune = getattr(ctypes.CDLL(None), "mallopt", None)
+"""glibc gives 128 KiB back at once, and to get them anew, page by page, costs more than to read and open a row."""
 
 
 class Store:
@@ -63,6 +71,9 @@ class Store:
         self.keys = keys
         self._seen, self._calm = 0, 0
         """The transaction that the last tick saw as the newest, and for how many ticks it has been."""
+        if _tune is not None:
+            _tune(_M_TRIM_THRESHOLD, _HELD)
+            _tune(_M_MMAP_THRESHOLD, _BLOCK)
         self._lock = _lock(path)
         try:
             self._ledger = Ledger(path, keys)
@@ -84,6 +95,7 @@ class Store:
                 self._ledger, self.tree, self.attachments, self.documents, self.hidden, keys.account
             )
             self._content = content
+            self._settler = Settler(self._ledger)
             self.device = DeviceId(self.settings.get("device", ""))
             self.transaction = self._ledger.transaction
             self.on_change = self._ledger.changed
@@ -134,6 +146,7 @@ class Store:
         """
         if not (path / "documents.db").exists():
             raise StoreMissing("there is no store in this directory")
+        upgrade.refuse_newer(path, keys)
         if keys.older:
             cls._renew(path, keys, watch)
         return cls._open(path, keys)
@@ -145,7 +158,8 @@ class Store:
             found = rekey.find(path, keys)
             if found[0] is not keys and found[0] is found[1]:
                 # In order, so that nothing waits in a journal, and whatever a crash left is mended.
-                cls._open(path, found[0]).close()
+                with closing(cls._open(path, found[0])) as store:
+                    store._settler.settle_all()
         with holding(path):
             rekey.finish(path, keys, watch)
 
@@ -229,6 +243,8 @@ class Store:
         self._ledger.tick()
         for _ in range(_SWEEPS):
             if not self._content.sweep():
+                # Not before: what is discarded needs no place in the database.
+                self._settler.work()
                 break
 
     def _rest(self) -> None:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from blobfs.store.hidden import NAME
 from blobfs.store.ledger import Ledger
 from blobfs.values.documents import DocId, Kind
-from blobfs.values.extents import ALL_ROWS, ROW, ROWS_PER_EXTENT, BlobId
+from blobfs.values.extents import ALL_ROWS, EXTENT, INLINE, ROW, ROWS_PER_EXTENT, BlobId
 from blobfs.values.nodes import ROOT_INODE, Content, Inode
 
 # UNION of whole rows, and paths only grow: a ring of directories, which has no name, is never entered from the root.
@@ -40,6 +40,18 @@ class Found(NamedTuple):
     """Edited since the server last confirmed it."""
     changed_ns: int
     """When the first edit that was not sent happened."""
+
+
+class Sent(NamedTuple):
+    """An extent that the server once confirmed, as it is here."""
+
+    blob_id: BlobId
+    content: Content
+    extent: int
+    length: int
+    """Bytes sealed in the blob, padding included."""
+    whole: bool
+    """Whether all of it is on this device."""
 
 
 class Survey:
@@ -77,10 +89,21 @@ class Survey:
         )
         return [DocId(row[0]) for row in self._ledger.all(self._ledger.documents, sql)]
 
-    def blob_ids(self) -> list[BlobId]:
-        """Every blob that this device takes the server to have."""
-        sql = "SELECT DISTINCT blob_id FROM extents WHERE blob_id IS NOT NULL AND NOT dirty"
-        return [BlobId(row[0].hex()) for row in self._ledger.all(self._ledger.blobs, sql)]
+    def sent(self) -> list[Sent]:
+        """Every extent that this device takes the server to have. For a worker thread."""
+        sql = (
+            "SELECT blob_id, content, extent, length, present FROM extents WHERE blob_id IS NOT NULL AND NOT dirty "
+            "AND content NOT IN (SELECT content FROM discarded)"
+        )
+        return [
+            Sent(BlobId(blob_id.hex()), Content(content), extent, length, not absent_bytes(length, present))
+            for blob_id, content, extent, length, present in self._ledger.all(self._ledger.blobs, sql)
+        ]
+
+    def long_contents(self) -> list[Content]:
+        """Contents whose list of blobs is too long to be in the document."""
+        sql = "SELECT content FROM documents WHERE content IS NOT NULL AND size > ?"
+        return [Content(row[0]) for row in self._ledger.all(self._ledger.documents, sql, INLINE * EXTENT)]
 
 
 def absent_bytes(length: int, present: int) -> int:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import sqlcipher3
 
@@ -23,13 +23,19 @@ from blobfs.store import schema
 from blobfs.store.database import FULL, TOO_NEW, is_full, refusal
 from blobfs.store.journal import journals
 from blobfs.store.ledger import Ledger
-from blobfs.store.rekey import DATABASES, connect
+from blobfs.store.rekey import DATABASES, connect, look
+from blobfs.store.settling import Settler
+from blobfs.store.spool import segments
 from blobfs.values.keys import Keys
 
-STEPS: Final[Mapping[int, Mapping[str, str]]] = {}
+STEPS: Final[Mapping[int, Mapping[str, str]]] = {1: {"blobs.db": schema.STAGED}}
 """From a version to the next: the SQL for each database, by its name. A database that is not named stays as it is."""
 KEPT_S: Final = 30 * 86400
 """Seconds after which the copies of an older version go."""
+READABLE: Final = (
+    "a newer blobfs wrote this store, and nothing in it was changed; update blobfs, or mount it with --read-only, "
+    "which this version can"
+)
 _MARGIN: Final = 64 << 20
 """Bytes of disk that must stay free beside the copies."""
 
@@ -51,8 +57,10 @@ def bring_up(directory: Path, keys: Keys) -> bool:
     # A database of version 0 is one that was never finished: whoever opens it makes it.
     if 0 in found or min(found) >= schema.VERSION:
         return False
-    if journals(directory):
-        Ledger(directory, keys).close()
+    if journals(directory) or segments(directory):
+        # A copy is of the databases alone.
+        with closing(Ledger(directory, keys)) as ledger:
+            Settler(ledger).settle_all()
     if len(set(found)) == 1:
         # Where they differ, one was brought up already, so both copies are there.
         _copy(directory, found[0])
@@ -60,6 +68,37 @@ def bring_up(directory: Path, keys: Keys) -> bool:
         _step(directory / name, page, keys, version)
     log.info("the store is of version %s now, and was of version %s", schema.VERSION, min(found))
     return True
+
+
+class Newer(NamedTuple):
+    """What the databases of a newer blobfs say of themselves."""
+
+    version: int
+    oldest_reader: int | None
+    """The lowest version that may read them; None: they do not say."""
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether this blobfs may read them."""
+        return self.oldest_reader is not None and self.oldest_reader <= schema.VERSION
+
+
+def newer(directory: Path, keys: Keys) -> Newer | None:
+    """What a newer blobfs left here; None: it is of this version, older, damaged or no store. Writes nothing."""
+    found = [look(directory / name, page, keys) for name, page in DATABASES if (directory / name).exists()]
+    known = [marks for marks in found if marks is not None]
+    version = max((version for version, _ in known), default=0)
+    if version <= schema.VERSION:
+        return None
+    readers = [schema.oldest_reader(mark) for _, mark in known]
+    return Newer(version, None if None in readers else max(reader for reader in readers if reader is not None))
+
+
+def refuse_newer(directory: Path, keys: Keys) -> None:
+    """Raises StoreTooNew, with what can be done, before anything is written."""
+    found = newer(directory, keys)
+    if found is not None:
+        raise StoreTooNew(READABLE if found.is_readable else TOO_NEW)
 
 
 def copies(directory: Path) -> list[Path]:
@@ -122,4 +161,4 @@ def _step(path: Path, page: int, keys: Keys, version: int) -> None:
 
 def _script(name: str, version: int) -> str:
     steps = [STEPS[number].get(name, "") for number in range(version, schema.VERSION)]
-    return "\n".join(("BEGIN IMMEDIATE;", *steps, f"PRAGMA user_version = {schema.VERSION};", "COMMIT;"))
+    return "\n".join(("BEGIN IMMEDIATE;", *steps, schema.stamp(), "COMMIT;"))

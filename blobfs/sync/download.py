@@ -1,6 +1,7 @@
 """Down: bytes of a file come when somebody reads them, by frame range, and a little ahead of who reads in sequence.
 
-Invariants: no byte is kept that was not authenticated; rows that are on their way are not asked for again; a request
+Bytes that were opened are at hand at once (`landing.py`); the store takes them in behind the reader. Invariants: no
+byte is kept or handed out that was not authenticated; rows that are on their way are not asked for again; a request
 goes on when the reader that caused it is gone, so a cancelled read costs no connection.
 """
 
@@ -8,20 +9,21 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import aclosing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 import trio
 
-from blobfs.errors import BlobfsError, CorruptBlob, DataMissing, RemoteError, RemoteUnavailable
+from blobfs.errors import BlobfsError, BytesAbsent, CorruptBlob, DataMissing, RemoteError, RemoteUnavailable
 from blobfs.remote.client import RemoteClient
 from blobfs.remote.retry import Backoff, is_passing
 from blobfs.remote.transport import Lane
 from blobfs.store.store import Store
+from blobfs.sync.landing import Landing, Piece
 from blobfs.sync.leaves import Leaves
+from blobfs.sync.opening import Opened, Opener
 from blobfs.sync.siblings import SMALL, Siblings
 from blobfs.values import crypto, framing
 from blobfs.values.extents import EXTENT, ROW, ROWS_PER_EXTENT, BlobId
@@ -29,18 +31,20 @@ from blobfs.values.nodes import Content
 
 _log: Final = logging.getLogger(__name__)
 
-READ_AHEAD: Final = 8 << 20
-"""Bytes asked for ahead of a sequential reader at most: two extents hide a round trip of 50 ms at 1 Gbit/s."""
+READ_AHEAD: Final = 16 << 20
+"""Bytes asked for ahead of a sequential reader at most: four extents hide a round trip of 50 ms at 2 Gbit/s."""
 _STEP: Final = 1 << 20
 """Bytes that a sequential reader waits for at once, at the most."""
 _AHEAD_JOBS: Final = 4
 """Requests of read-ahead under way, half of the readers' connections: a blocked reader always finds one."""
 _READERS: Final = 1000
 """Contents whose reading pattern is remembered."""
-_IN_THREAD: Final = 256 << 10
-"""Bytes from which opening goes to a worker thread: below, the hop costs more."""
 _TOGETHER: Final = 1 << 20
 """Bytes of small files that are opened and kept together."""
+_KEEPERS: Final = 2
+"""Threads that hand opened bytes to the store, which takes one transaction after the other."""
+_KEPT_AT_ONCE: Final = 1 << 20
+"""Bytes copied at a time for the store: small enough for the heap's used memory, and for others to have a turn."""
 
 
 @dataclass(eq=False, slots=True)
@@ -54,9 +58,27 @@ class _Job:
     """Bytes sealed in the blob."""
     first_row: int
     rows: int
+    version: int
+    """`Landing.version` from before the extent was looked up."""
     lane: Lane = Lane.READER
+    opened: trio.Event = field(default_factory=trio.Event)
+    """Its bytes can be read from `Landing`, or it is finished."""
     finished: trio.Event = field(default_factory=trio.Event)
+    """They are in the store, or there is an error."""
     error: BlobfsError | None = None
+    """Why they did not come."""
+    refusal: BlobfsError | None = None
+    """Why the store did not take them."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of plaintext that it brings."""
+        return min(self.rows * ROW, self.length - self.first_row * ROW)
+
+    def rows_of(self, offset: int, length: int) -> range:
+        """Those of its rows, counted from the content's first, that this range touches."""
+        first = self.index * ROWS_PER_EXTENT + self.first_row
+        return range(max(first, offset // ROW), min(first + self.rows, (offset + length - 1) // ROW + 1))
 
     @property
     def is_whole(self) -> bool:
@@ -90,11 +112,11 @@ class Download:
         self._deadline_s, self._note = deadline_s, note
         self._jobs: dict[tuple[Content, int], list[_Job]] = {}
         self._patterns: OrderedDict[Content, _Pattern] = OrderedDict()
-        self._aged: OrderedDict[Content, None] = OrderedDict()
-        """Contents whose blobs were of an older epoch when they were last asked for."""
         self._siblings = Siblings(store)
         self._resolving: dict[Content, trio.Lock] = {}
-        self._ahead = trio.CapacityLimiter(_AHEAD_JOBS)
+        self._ahead, self._keepers = trio.CapacityLimiter(_AHEAD_JOBS), trio.CapacityLimiter(_KEEPERS)
+        self.landing = Landing(store)
+        self._opener = Opener(client, store.keys, self.landing.buffers)
         self._nursery: trio.Nursery | None = None
         self.fetched = 0
         """Bytes that arrived and were kept."""
@@ -103,6 +125,7 @@ class Download:
         """Own the requests until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self.landing.run)
             try:
                 task_status.started()
                 await trio.sleep_forever()
@@ -113,21 +136,45 @@ class Download:
 
     async def fetch(self, content: Content, offset: int, length: int) -> None:
         """On return these bytes are in the store. See `SyncEngine.fetch`."""
-        with trio.move_on_after(self._deadline_s) as scope:
-            await self._resolve(content)
-            ahead = self._observe(content, offset, length)
-            size = length if not ahead else max(length, min(ahead, _STEP))
+        with self._deadline():
+            size = await self._begin(content, offset, length)
+            while jobs := self._jobs_for(content, offset, size):
+                await _until_kept(jobs)
+
+    async def read(self, content: Content, offset: int, length: int) -> bytes:
+        """These bytes as soon as they are here, in the store or not yet. See `SyncEngine.read`."""
+        with self._deadline():
+            await self._begin(content, offset, length)
             while True:
-                jobs = self._jobs_for(content, offset, size)
-                if not jobs:
-                    break
-                if ahead:
-                    self._look_ahead(content, offset + size, ahead)
-                    ahead = 0
+                jobs = self._jobs_for(content, offset, length)
                 for job in jobs:
-                    await job.finished.wait()
+                    await job.opened.wait()
                     if job.error is not None:
                         raise job.error
+                data = self.landing.read(content, offset, length)
+                if data is not None:
+                    return data
+                try:
+                    return self.landing.compose(content, offset, length)
+                except BytesAbsent:
+                    # Edited meanwhile, so that only the store can tell what is where; or just evicted.
+                    await _until_kept(jobs)
+                    await trio.lowlevel.checkpoint()
+        raise AssertionError("the deadline raises")
+
+    async def _begin(self, content: Content, offset: int, length: int) -> int:
+        """Have these bytes fetched, and some more for a reader in sequence; how many it shall wait for."""
+        await self._resolve(content)
+        ahead = self._observe(content, offset, length)
+        size = length if not ahead else max(length, min(ahead, _STEP))
+        if self._jobs_for(content, offset, size) and ahead:
+            self._look_ahead(content, offset + size, ahead)
+        return size
+
+    @contextmanager
+    def _deadline(self) -> Iterator[None]:
+        with trio.move_on_after(self._deadline_s) as scope:
+            yield
         if scope.cancelled_caught:
             raise RemoteUnavailable("the server did not send the file's bytes in time; try again when it is back")
 
@@ -148,10 +195,7 @@ class Download:
         for job in self._missing(content, index * EXTENT, EXTENT):
             job.lane = Lane.BULK
             self._start(self._nursery, job, None)
-        for job in list(self._jobs.get((content, index), ())):
-            await job.finished.wait()
-            if job.error is not None:
-                raise job.error
+        await _until_kept(list(self._jobs.get((content, index), ())))
 
     async def resolve(self, content: Content) -> None:
         """On return it is known of which extents the content consists. Raises as `fetch`."""
@@ -182,19 +226,21 @@ class Download:
         """Every request that the range waits for, begun where it was not. None when all is here."""
         if self._nursery is None:
             raise RemoteUnavailable("sync is not running, so bytes that are not on this device cannot be fetched")
-        for job in self._missing(content, offset, length):
-            self._start(self._nursery, job, None)
-        first, last = offset // ROW, (offset + length - 1) // ROW
-        return [
-            job
-            for index in range(first // ROWS_PER_EXTENT, last // ROWS_PER_EXTENT + 1)
-            for job in self._jobs.get((content, index), ())
-            if index * ROWS_PER_EXTENT + job.first_row <= last
-            and first < index * ROWS_PER_EXTENT + job.first_row + job.rows
-        ]
+        jobs = self._under_way(content, offset, length)
+        if sum(len(job.rows_of(offset, length)) for job in jobs) * ROW < length:
+            for job in self._missing(content, offset, length):
+                self._start(self._nursery, job, None)
+            jobs = self._under_way(content, offset, length)
+        return jobs
+
+    def _under_way(self, content: Content, offset: int, length: int) -> list[_Job]:
+        first, last = offset // EXTENT, (offset + length - 1) // EXTENT
+        jobs = (job for index in range(first, last + 1) for job in self._jobs.get((content, index), ()))
+        return [job for job in jobs if job.rows_of(offset, length)]
 
     def _missing(self, content: Content, offset: int, length: int) -> Iterator[_Job]:
         """Requests for rows of a range that are neither here nor on their way: one for each run within an extent."""
+        version = self.landing.version
         extents = self._store.attachments.extents(content)
         for index in range(offset // EXTENT, (offset + max(length, 1) - 1) // EXTENT + 1):
             extent = extents.get(index)
@@ -208,7 +254,7 @@ class Download:
             for job in self._jobs.get((content, index), ()):
                 here |= ((1 << job.rows) - 1) << job.first_row
             for first, count in _runs(here, low, high):
-                yield _Job(content, index, extent.blob_id, extent.length, first, count)
+                yield _Job(content, index, extent.blob_id, extent.length, first, count, version)
 
     def _start(self, nursery: trio.Nursery, job: _Job, limiter: trio.CapacityLimiter | None) -> None:
         self._jobs.setdefault((job.content, job.index), []).append(job)
@@ -221,8 +267,7 @@ class Download:
             if limiter is None:
                 await self._bring_with_siblings(job)
             else:
-                async with limiter:
-                    await self._bring(job)
+                await self._bring(job, limiter)
         except BlobfsError as error:
             job.error = error
             if not isinstance(error, RemoteUnavailable):
@@ -241,6 +286,7 @@ class Download:
         jobs.remove(job)
         if not jobs:
             del self._jobs[job.content, job.index]
+        job.opened.set()
         job.finished.set()
 
     # --- small files ----------------------------------------------------------------------------------------
@@ -250,11 +296,12 @@ class Download:
         walk = self._siblings.observe(job.content) if job.is_whole and job.length <= SMALL else None
         group = [job]
         if walk is not None:
+            version = self.landing.version
             chosen = await trio.to_thread.run_sync(self._siblings.choose, walk)
             self._siblings.follow(walk, chosen)
             for one in chosen:
                 if (one.content, 0) not in self._jobs:
-                    sibling = _Job(one.content, 0, one.blob_id, one.length, 0, -(-one.length // ROW))
+                    sibling = _Job(one.content, 0, one.blob_id, one.length, 0, -(-one.length // ROW), version)
                     self._jobs[one.content, 0] = [sibling]
                     group.append(sibling)
         if len(group) > 1:
@@ -276,47 +323,90 @@ class Download:
         for job in group:
             wanted.setdefault(job.blob_id, []).append(job)
         sizes = {blob_id: framing.sealed_size(jobs[0].length) for blob_id, jobs in wanted.items()}
-        held, size = list[tuple[_Job, bytes]](), 0
-        async with aclosing(self._client.get_many(sizes, lane=Lane.READER)) as blobs:
-            async for blob_id, sealed in blobs:
-                if sealed is not None:
-                    held += [(job, sealed) for job in wanted[blob_id]]
-                    size += len(sealed)
-                # The first one is what somebody waits for.
-                if blob_id == group[0].blob_id or size >= _TOGETHER:
-                    await self._keep_group(held)
-                    held, size = [], 0
-        await self._keep_group(held)
+        landed, size, left = list[tuple[_Job, Piece]](), 0, sum(job.size for job in group)
+        await self.landing.reserve(left, urgent=True)
+        try:
+            async with aclosing(self._client.get_many(sizes, lane=Lane.READER)) as blobs:
+                async for blob_id, sealed in blobs:
+                    for job, piece in self._open_small(wanted[blob_id], sealed):
+                        self._land(job, piece)
+                        landed.append((job, piece))
+                        size, left = size + piece.size, left - piece.size
+                    if size >= _TOGETHER:
+                        kept, landed, size = landed, [], 0
+                        await self._keep_group(kept)
+        finally:
+            self.landing.release(left)
+            await self._keep_group(landed)
 
-    async def _keep_group(self, held: list[tuple[_Job, bytes]]) -> None:
-        """Keep those that are what was sent; whoever reads one of the others asks for it alone and hears why."""
-        if not held:
-            return
-        kept = await trio.to_thread.run_sync(self._keep_authentic, held)
-        self.fetched += sum(job.length for job in kept)
-        for job in kept:
-            self._end(job)
+    def _open_small(self, jobs: Sequence[_Job], sealed: bytes | None) -> Iterator[tuple[_Job, Piece]]:
+        """What came, if it is what was sent; whoever reads something else asks for it alone and hears why."""
+        if sealed is not None:
+            with suppress(CorruptBlob):
+                plaintext = crypto.open_blob(self._store.keys, jobs[0].blob_id, jobs[0].length, sealed)
+                for job in jobs:
+                    yield job, self._piece(job, Opened(0, len(plaintext), plaintext))
 
-    def _keep_authentic(self, held: list[tuple[_Job, bytes]]) -> list[_Job]:
-        kept, attachments = list[_Job](), self._store.attachments
-        with self._store.transaction():
-            for job, sealed in held:
-                try:
-                    plaintext = crypto.open_blob(self._store.keys, job.blob_id, job.length, sealed)
-                except CorruptBlob:
-                    continue
-                attachments.keep(job.content, 0, job.blob_id, 0, plaintext)
-                kept.append(job)
-        return kept
+    async def _keep_group(self, landed: Sequence[tuple[_Job, Piece]]) -> None:
+        if landed:
+            await self._keep(landed)
+            for job, _ in landed:
+                self._end(job)
 
     # --- rows -----------------------------------------------------------------------------------------------
 
-    async def _bring(self, job: _Job) -> None:
+    async def _bring(self, job: _Job, limiter: trio.CapacityLimiter | None = None) -> None:
+        """Have the job's bytes at hand, then in the store. Raises what kept them from coming."""
+        room = max(job.size, self._opener.most(job.content, job.length))
+        await self.landing.reserve(room, urgent=limiter is None and job.lane is Lane.READER)
+        try:
+            async with limiter or nullcontext():
+                piece = self._piece(job, await self._receive(job))
+        except BaseException:
+            self.landing.release(room)
+            raise
+        self.landing.release(room - piece.size)
+        self._land(job, piece)
+        await self._keep([(job, piece)])
+
+    def _piece(self, job: _Job, opened: Opened) -> Piece:
+        # What nobody waits for here is not worth the memory once the store has it.
+        is_read = job.lane is Lane.BULK
+        return Piece(job.content, job.index, job.blob_id, *opened, job.version, is_read=is_read)
+
+    def _land(self, job: _Job, piece: Piece) -> None:
+        self.landing.add(piece)
+        job.opened.set()
+
+    async def _keep(self, landed: Sequence[tuple[_Job, Piece]]) -> None:
+        """Have the store take these in, as far as it has room."""
+        pieces = [piece for _, piece in landed]
+        try:
+            async with self._keepers:
+                await trio.to_thread.run_sync(self._store_all, pieces)
+            self.fetched += sum(piece.size for piece in pieces)
+        except BlobfsError as error:
+            # Whoever waits for the bytes alone has them.
+            _log.warning("fetched bytes are not kept: %s", error)
+            for job, _ in landed:
+                job.refusal = error
+        finally:
+            for piece in pieces:
+                self.landing.settle(piece)
+
+    def _store_all(self, pieces: Sequence[Piece]) -> None:
+        keep = self._store.attachments.keep
+        with self._store.transaction() if len(pieces) > 1 else nullcontext():
+            for piece in pieces:
+                for row, data in piece.slices(_KEPT_AT_ONCE):
+                    keep(piece.content, piece.index, piece.blob_id, row, data)
+
+    async def _receive(self, job: _Job) -> Opened:
         backoff, deadline, spoilt = Backoff(), trio.current_time() + self._deadline_s, False
         while True:
             try:
-                first_row, plaintext = await self._ask(job)
-                break
+                asked = (job.content, job.blob_id, job.length, job.first_row * ROW, job.size)
+                return await self._opener.bring(*asked, lane=job.lane)
             except CorruptBlob:
                 # Once more: what spoils bytes on the way is not there the second time.
                 if spoilt:
@@ -327,39 +417,6 @@ class Download:
                 if not is_passing(error) or trio.current_time() + wait > deadline:
                     raise
                 await trio.sleep(wait)
-        keep = partial(self._store.attachments.keep, job.content, job.index, job.blob_id, first_row, plaintext)
-        await trio.to_thread.run_sync(keep)
-        self.fetched += len(plaintext)
-
-    async def _ask(self, job: _Job) -> tuple[int, bytes]:
-        """The row with which the bytes begin that the server has for this job, and the bytes.
-
-        Of a blob of an older epoch all of them: only its name, which is over all of it, tells that nobody who has just
-        the older keys made it.
-        """
-        if job.content not in self._aged:
-            start = job.first_row * ROW
-            frames = framing.frames_for(job.length, start, min(job.rows * ROW, job.length - start))
-            sealed = await self._client.get(job.blob_id, frames.start, frames.size, lane=job.lane)
-            try:
-                return job.first_row, await self._open(
-                    lambda: b"".join(crypto.open_frames(self._store.keys, job.blob_id, job.length, frames, sealed)),
-                    len(sealed),
-                )
-            except CorruptBlob:
-                if not self._store.keys.older:
-                    raise
-        size = framing.sealed_size(job.length)
-        whole = await self._client.get(job.blob_id, 0, size, lane=job.lane)
-        plaintext = await self._open(lambda: crypto.open_blob(self._store.keys, job.blob_id, job.length, whole), size)
-        # The next extents of this file are most likely of the same time.
-        self._aged[job.content] = None
-        if len(self._aged) > _READERS:
-            self._aged.popitem(last=False)
-        return 0, plaintext
-
-    async def _open(self, unseal: Callable[[], bytes], size: int) -> bytes:
-        return unseal() if size < _IN_THREAD else await trio.to_thread.run_sync(unseal)
 
     async def _resolve(self, content: Content) -> None:
         """Bring the list of extents of a very large file."""
@@ -378,6 +435,15 @@ class Download:
         finally:
             if not lock.statistics().tasks_waiting:
                 self._resolving.pop(content, None)
+
+
+async def _until_kept(jobs: Sequence[_Job]) -> None:
+    """On return the store has what these jobs bring. Raises why not."""
+    for job in jobs:
+        await job.finished.wait()
+        reason = job.error or job.refusal
+        if reason is not None:
+            raise reason
 
 
 def _runs(present: int, low: int, high: int) -> Iterator[tuple[int, int]]:

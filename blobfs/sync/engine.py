@@ -31,6 +31,7 @@ from blobfs.remote.retry import Backoff
 from blobfs.store.documents import Applied
 from blobfs.store.store import Store
 from blobfs.sync.allowance import Allowance
+from blobfs.sync.candidates import Candidates, Timing
 from blobfs.sync.download import Download
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.evict import CacheLimits, evict
@@ -38,8 +39,9 @@ from blobfs.sync.feed import Feed
 from blobfs.sync.keyring import Keyring
 from blobfs.sync.leaves import Leaves
 from blobfs.sync.pinning import Keeper
-from blobfs.sync.status import STUCK, Health, Parked, SyncStatus, state_of
-from blobfs.sync.upload import Timing, Upload
+from blobfs.sync.restock import Restock
+from blobfs.sync.status import STUCK, Health, Parked, Reading, SyncStatus, state_of
+from blobfs.sync.upload import Upload
 from blobfs.values.documents import DocId, Json
 from blobfs.values.nodes import Content, Inode
 
@@ -50,14 +52,19 @@ DOWN: Final = "feed"
 _DAMAGES: Final = 100
 """Reads that failed, as status shows them."""
 _RESTART_S: Final = 5.0
+_LOOKING: Final = 4
+"""After a look at what waits, so many times as long passes before the next: in a flood of files, programs go on."""
+_LOOKING_S: Final = 2.0
+"""But no longer than that."""
+_PAUSED: Final = "sync is paused; resume it to read what is not on this device"
 
 
 @dataclass(frozen=True, slots=True)
 class SyncOptions:
     """Times in seconds."""
 
-    quiet_s: float = 1.0
-    """A file that nobody has written for so long is sent."""
+    quiet_s: float = 0.25
+    """A file that nobody has open, and nobody has written for so long, is sent."""
     max_wait_s: float = 15.0
     """A file that is written all the time is sent after so long."""
     debounce_s: float = 0.1
@@ -108,6 +115,7 @@ class SyncEngine:
         self._download = Download(
             store, client, leaves, deadline_s=self.options.fetch_deadline_s, note=self._note_damage
         )
+        self.landing = self._download.landing
         self.keeper = Keeper(store, self._download, self._unpaused)
         self._feed = Feed(
             store,
@@ -121,8 +129,9 @@ class SyncEngine:
             store,
             client,
             leaves,
-            timing=Timing(self.options.quiet_s, self.options.max_wait_s),
-            is_busy=lambda inode: self.is_busy(inode),
+            candidates=Candidates(
+                store, Timing(self.options.quiet_s, self.options.max_wait_s), lambda inode: self.is_busy(inode)
+            ),
             fetch=self._download.fetch,
             feed=self._feed,
             echoes=echoes,
@@ -141,6 +150,7 @@ class SyncEngine:
         token = trio.lowlevel.current_trio_token()
 
         def wake() -> None:
+            self.landing.outdate()
             token.run_sync_soon(self.wake, idempotent=True)
 
         self._store.on_change.append(wake)
@@ -184,8 +194,21 @@ class SyncEngine:
             CorruptBlob, DataMissing: what the server has is not what a device sent; nothing of it was kept.
         """
         if self.health.paused:
-            raise RemoteUnavailable("sync is paused; resume it to read what is not on this device")
+            raise RemoteUnavailable(_PAUSED)
         await self._download.fetch(content, offset, length)
+
+    async def read(self, content: Content, offset: int, length: int) -> bytes:
+        """These bytes, some of which are not in the store: as soon as they are here and authenticated.
+
+        The store gets them behind the reader, or not at all when it has no room. Raises as `fetch`, but for that.
+        """
+        if self.health.paused:
+            raise RemoteUnavailable(_PAUSED)
+        return await self._download.read(content, offset, length)
+
+    def peek(self, content: Content, offset: int, length: int) -> bytes | None:
+        """These bytes, if they came of late and are at hand without asking the store; as it would answer now."""
+        return self.landing.read(content, offset, length)
 
     def prefetch(self, content: Content, offset: int, length: int) -> None:
         """A hint that these bytes will be read soon. Returns at once."""
@@ -236,17 +259,26 @@ class SyncEngine:
         self._upload.recover()
         self.retry()
 
+    def restock(self) -> Restock:
+        """What finds the blobs that the server lost, and sends again what is here of them."""
+        return Restock(self._store, self._client, self._upload.sender)
+
     def limit(self, *, up: float | None, down: float | None, connections: int) -> None:
         """Bandwidth in bytes per second, None lifts a limit; and so many connections at a time. At once."""
         self._client.transport.share(connections)
         self._client.transport.up.bytes_per_s, self._client.transport.down.bytes_per_s = up, down
 
+    @property
+    def reading(self) -> Reading | None:
+        """How far the feed is; None: all that the server had was read."""
+        return self._feed.reading
+
     def status(self) -> SyncStatus:
         """How it stands now."""
         worst = self.health.worst
-        documents, size = self._store.documents.pending(self._upload.kept_here)
+        documents, size = self._store.documents.pending(self._upload.candidates.kept_here)
         doubt = () if self._feed.story.doubt is None else (self._feed.story.doubt,)
-        parked = (*doubt, *self._upload.parked.values(), *self._feed.parked.values(), *self._damage.values())
+        parked = (*doubt, *self._upload.candidates.parked.values(), *self._feed.parked.values(), *self._damage.values())
         return SyncStatus(
             state=self.health.state,
             reason="sync is paused; resume it to go on" if self.health.paused else str(worst) if worst else "",
@@ -256,11 +288,13 @@ class SyncEngine:
             parked=parked,
             transfers=tuple(self._upload.sender.transfers.values()),
             held=tuple(self._feed.waiting),
+            since_s=self.health.since_s,
+            reading=self._feed.reading,
         )
 
     def failure(self, doc_id: DocId) -> str | None:
         """Why sync goes on without this document; None when it does not."""
-        entry = self._upload.parked.get(doc_id) or self._feed.parked.get(doc_id)
+        entry = self._upload.candidates.parked.get(doc_id) or self._feed.parked.get(doc_id)
         return None if entry is None else entry.reason
 
     def refusal(self) -> str | None:
@@ -320,12 +354,12 @@ class SyncEngine:
 
     async def _send(self) -> None:
         """Uploads, for ever."""
-        backoff, next_s = Backoff(), 0.0
+        backoff, next_s, pause_s = Backoff(), 0.0, 0.0
         while True:
             with trio.move_on_after(next_s):
                 await self._wake.wait()
             self._wake = trio.Event()
-            await trio.sleep(0 if self._hurried else self.options.debounce_s)
+            await trio.sleep(0 if self._hurried else max(self.options.debounce_s, pause_s))
             await self._unpaused()
             # The feed is the one that asks: nothing is sent to a server that is away or is not the right one.
             while DOWN in self.health.errors or not self._bound:
@@ -337,6 +371,7 @@ class SyncEngine:
                 next_s = 0.0
                 continue
             self.rounds += 1
+            pause_s = min(_LOOKING * done.looked_s, _LOOKING_S)
             if done.sent or done.error is not None:
                 self.allowance.outdate()
             if done.error is not None:
@@ -377,6 +412,8 @@ class SyncEngine:
     async def _evict(self) -> None:
         while True:
             await trio.sleep(self.options.evict_every_s)
+            if self.health.is_doubtful:
+                continue
             limits = self.options.cache
             await trio.to_thread.run_sync(partial(evict, self._store, limits, lambda content: self.is_pinned(content)))
 
@@ -405,12 +442,12 @@ class SyncEngine:
 
     def _is_clean(self) -> bool:
         """Whether nothing waits. Raises IntegrityError when something waits that cannot be sent."""
-        limit = 1 + len(self._upload.kept_here) + len(self._upload.parked)
-        kept_here, changed = self._upload.kept_here, self._store.documents.changed(limit)
+        limit = 1 + len(self._upload.candidates.kept_here) + len(self._upload.candidates.parked)
+        kept_here, changed = self._upload.candidates.kept_here, self._store.documents.changed(limit)
         # By the edit: a lock file that became another one by a rename waits for the next round.
         waiting = {entry.doc_id for entry in changed if kept_here.get(entry.doc_id) != entry.edit}
-        if waiting and waiting <= self._upload.parked.keys():
-            reason = self._upload.parked[next(iter(waiting))].reason
+        if waiting and waiting <= self._upload.candidates.parked.keys():
+            reason = self._upload.candidates.parked[next(iter(waiting))].reason
             raise IntegrityError(f"{len(waiting)} documents cannot be sent: {reason}")
         return not waiting
 

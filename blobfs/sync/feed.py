@@ -26,7 +26,7 @@ from blobfs.sync.echoes import Echoes
 from blobfs.sync.merge import State
 from blobfs.sync.plan import Remote, plan
 from blobfs.sync.recovery import Recovery
-from blobfs.sync.status import Parked
+from blobfs.sync.status import Parked, Reading
 from blobfs.sync.story import Story
 from blobfs.sync.view import Executor, StoreView
 from blobfs.values import crypto
@@ -82,6 +82,8 @@ class Feed:
         server knows of a name must not change while the planner decides who keeps it."""
         self.applied = 0
         """Grows when something arrives, in `turn`."""
+        self.reading: Reading | None = None
+        """While `catch_up` reads."""
         self.recovery, self.story = Recovery(store), Story(store)
         before, *anchors = store.settings.get(_MARKS) or [None]
         self._before: str | None = before
@@ -115,11 +117,17 @@ class Feed:
         if self._is_suspect and not self.recovery.active:
             await self._probe()
         self._is_suspect = False
-        while True:
-            asked = self._ask()
-            page = await self._client.feed(asked.cursor)
-            if await self._take(asked, page) and not page.more:
-                return
+        reading = self.reading = self.reading or Reading()
+        try:
+            while True:
+                asked = self._ask()
+                page = await self._client.feed(asked.cursor, count=reading.total is None)
+                if reading.total is None and page.left is not None:
+                    reading.total = reading.done + len(page.documents) + page.left
+                if await self._take(asked, page) and not page.more:
+                    return
+        finally:
+            self.reading = None
 
     async def follow(self) -> None:
         """Wait for news, and apply them. Raises as `catch_up`."""
@@ -169,10 +177,14 @@ class Feed:
             if asked.cursor != self._cursor:
                 return False
             self.recovery.see(sealed.doc_id for sealed in page.documents)
+            before = 0 if self.reading is None else self.reading.done
             came = await self._apply_all(
                 [sealed for sealed in page.documents if not self._is_overtaken(sealed, asked.mark)]
             )
             self._cursor = page.cursor
+            if self.reading is not None:
+                # What came back to whoever sent it was not applied, and counts, too.
+                self.reading.done = before + len(page.documents)
             finished = self.recovery.reading and not page.more
             if finished:
                 await trio.to_thread.run_sync(self.recovery.finish_reading)
@@ -305,6 +317,8 @@ class Feed:
         if len(ready) > _CHUNK and await trio.to_thread.run_sync(self._are_plain, ready):
             for at in range(0, len(ready), _CHUNK):
                 await self._apply_some(ready[at : at + _CHUNK], same)
+                if self.reading is not None:
+                    self.reading.done += _CHUNK
         elif ready:
             await self._apply_some(ready, same)
 

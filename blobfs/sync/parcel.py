@@ -57,6 +57,12 @@ class Outgoing:
         """Whether its bytes differ from the base's, so that its attachment has to be made anew."""
         return self.local.content_changed and not self.deleted and self.local.node.kind is Kind.FILE
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether it is a new or an emptied file, which whoever has it open is about to fill."""
+        is_new = self.base is None and not self.deleted and self.local.node.kind is Kind.FILE
+        return self.local.node.size == 0 and (is_new or self.carries_content)
+
 
 def look(store: Store, changed: Changed) -> Outgoing | None:
     """A changed document as it is now; None when there is nothing to send any more."""
@@ -95,6 +101,11 @@ def dirty_extents(store: Store, outgoing: Outgoing) -> list[tuple[int, int]]:
     size = outgoing.local.node.size
     extents = store.attachments.extents(outgoing.content)
     return [(index, extent_length(size, index)) for index, extent in extents.items() if extent.dirty]
+
+
+def dirty_sizes(store: Store, outgoings: Sequence[Outgoing]) -> list[int]:
+    """Of each, how many bytes have to be sealed."""
+    return [sum(length for _, length in dirty_extents(store, outgoing)) for outgoing in outgoings]
 
 
 def read_plain(

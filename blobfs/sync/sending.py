@@ -5,6 +5,7 @@ Knows plaintext and ids, not the store. Invariant: on return of `send` or `strea
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
@@ -15,6 +16,7 @@ import trio
 from blobfs import protocol
 from blobfs.errors import InvalidDocument
 from blobfs.remote.client import BYTES_PER_ID, Change, RemoteClient
+from blobfs.sync.buffers import Buffers
 from blobfs.sync.parcel import Outgoing
 from blobfs.sync.status import Transfer
 from blobfs.sync.tasks import run_all
@@ -22,6 +24,7 @@ from blobfs.values import crypto
 from blobfs.values.crypto import Plain
 from blobfs.values.documents import DocId
 from blobfs.values.extents import BlobId
+from blobfs.values.framing import sealed_size
 from blobfs.values.keys import Keys
 from blobfs.values.revisions import DeviceId, Revision
 
@@ -45,6 +48,7 @@ class Sender:
         self._client, self._keys = client, keys
         self._known: OrderedDict[BlobId, None] = OrderedDict()
         self._windows = trio.CapacityLimiter(_WINDOWS)
+        self._buffers = Buffers(_WINDOW * _WINDOWS)
         self.transfers: dict[DocId, Transfer] = {}
 
     # --- blobs --------------------------------------------------------------------------------------------
@@ -65,7 +69,18 @@ class Sender:
         self._remember(unique)
 
     async def _put(self, plain: Plain) -> None:
-        await self._client.put(plain.blob_id, await trio.to_thread.run_sync(_seal, plain))
+        size = sealed_size(len(plain.data))
+        buffer = self._buffers.take(size)
+        sealed = memoryview(buffer)[:size]
+
+        def seal() -> bytes:
+            plain.seal_into(sealed)
+            return hashlib.sha256(sealed).digest()
+
+        try:
+            await self._client.put(plain.blob_id, sealed, await trio.to_thread.run_sync(seal))
+        finally:
+            self._buffers.give(buffer)
 
     async def _put_group(self, group: Sequence[Plain]) -> None:
         def seal() -> list[tuple[BlobId, bytes]]:
@@ -109,6 +124,8 @@ class Sender:
             await run_all([send_windows] * _WINDOWS)
         finally:
             del self.transfers[doc_id]
+            while not self.transfers and self._buffers.release():
+                pass
 
     # --- documents ------------------------------------------------------------------------------------------
 

@@ -16,9 +16,11 @@ from blobfs.values.nodes import Content, Inode
 
 SMALL: Final = 256 << 10
 """Bytes up to which a file is fetched whole, and together with others."""
-_FIRST: Final = 16
+_FIRST: Final = 64
 _MOST: Final = 256
-"""Files of one request."""
+"""Files of one request, of the first of a walk and of any."""
+_FIRST_BYTES: Final = 512 << 10
+"""Of the first: on a line of 100 Mbit/s about what a round trip costs."""
 _MOST_BYTES: Final = 4 << 20
 _NEAR: Final = 8
 """Names that a reader may leave out and still be one that reads through a directory."""
@@ -66,7 +68,7 @@ class Siblings:
             (order for order in orders if 0 < self._attachments.steps(walk.last, place, reach, by_name=order) <= reach),
             None,
         )
-        walk.window = 0 if order is None else min(_MOST, max(_FIRST, 2 * walk.window))
+        walk.window = 0 if order is None else min(_MOST, max(_FIRST, 4 * walk.window))
         walk.by_name = walk.by_name if order is None else order
         walk.last = place
 
@@ -88,10 +90,10 @@ class Siblings:
     def choose(self, walk: Walk) -> list[Absent]:
         """What to fetch along with the last one that was missed. Reads the store; for a worker thread."""
         found = self._attachments.absent_after(walk.last, walk.window, SMALL, by_name=walk.by_name)
-        size = 0
+        size, most = 0, _FIRST_BYTES if walk.window <= _FIRST else _MOST_BYTES
         for number, absent in enumerate(found):
             size += absent.length
-            if size > _MOST_BYTES:
+            if size > most:
                 return found[:number]
         return found
 

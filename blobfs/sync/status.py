@@ -68,6 +68,9 @@ STUCK: Final = frozenset(
 )
 """States that a person has to mend."""
 
+DOUBTFUL: Final = frozenset((SyncState.WRONG_ACCOUNT, SyncState.WRONG_SERVER, SyncState.ROLLED_BACK))
+"""States in which what the server once confirmed may be nowhere but here."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parked:
@@ -92,6 +95,16 @@ class Transfer:
     done: int
 
 
+@dataclass(slots=True)
+class Reading:
+    """How far the feed is, while it is read to its end."""
+
+    done: int = 0
+    """Documents that came and were applied or put aside."""
+    total: int | None = None
+    """Of so many; None: not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class SyncStatus:
     """A moment of sync."""
@@ -107,6 +120,10 @@ class SyncStatus:
     transfers: tuple[Transfer, ...]
     held: tuple[DocId, ...] = ()
     """Files that are open here, of which another device has a newer version: it shows when they are closed."""
+    since_s: float | None = None
+    """When the state became what it is, in seconds since the epoch."""
+    reading: Reading | None = None
+    """What the server has and this device has not seen; None: all was seen."""
 
     def to_json(self) -> dict[str, Any]:
         """As `status --json` shows it."""
@@ -115,6 +132,7 @@ class SyncStatus:
             "reason": self.reason,
             "pending": {"documents": self.pending_documents, "bytes": self.pending_bytes},
             "last_contact": self.last_contact_s,
+            "since": self.since_s,
             "parked": [
                 {"doc_id": entry.doc_id, "reason": entry.reason, "since": entry.since_s} for entry in self.parked
             ],
@@ -123,6 +141,7 @@ class SyncStatus:
                 for entry in self.transfers
             ],
             "held": list(self.held),
+            "reading": None if self.reading is None else {"done": self.reading.done, "total": self.reading.total},
         }
 
 
@@ -136,6 +155,7 @@ class Health:
     paused: bool = False
     last_contact_s: float | None = None
     changed: trio.Event = field(default_factory=trio.Event)
+    _since: tuple[SyncState, float] | None = None
 
     def succeed(self, who: str) -> None:
         """The server answered `who` as it should."""
@@ -150,8 +170,20 @@ class Health:
 
     def tell(self) -> None:
         """Wake whoever waits for another state."""
+        if self._since is None or self._since[0] is not self.state:
+            self._since = (self.state, self.clock())
         self.changed.set()
         self.changed = trio.Event()
+
+    @property
+    def since_s(self) -> float | None:
+        """When the state became what it is, in seconds since the epoch; None: nothing was tried yet."""
+        return None if self._since is None else self._since[1]
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether what is here must stay, whatever the server confirmed before."""
+        return any(state_of(error) in DOUBTFUL for error in self.errors.values())
 
     @property
     def worst(self) -> BlobfsError | None:

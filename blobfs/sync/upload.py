@@ -7,9 +7,7 @@ synced only when the server has confirmed it, and it is sent only when the serve
 from __future__ import annotations
 
 import logging
-import secrets
-import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -30,42 +28,32 @@ from blobfs.errors import (
     Rollback,
 )
 from blobfs.remote.client import Change, RemoteClient, Result
-from blobfs.store.documents import Changed
 from blobfs.store.store import Store
 from blobfs.sync import choice, parcel
+from blobfs.sync.candidates import Candidates
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.feed import Feed
 from blobfs.sync.leaves import Leaves
 from blobfs.sync.parcel import Outgoing
 from blobfs.sync.resend import resend
 from blobfs.sync.sending import Sender, require_room
-from blobfs.sync.status import Parked
 from blobfs.sync.story import told
 from blobfs.values.crypto import Plain
 from blobfs.values.documents import DocId, Kind
 from blobfs.values.extents import BlobId
-from blobfs.values.nodes import Content, Inode
+from blobfs.values.nodes import Content
 
 _log: Final = logging.getLogger(__name__)
 
-_LOOK: Final = 4000
-"""Documents looked at in one round: some seconds of sending, a few MiB of memory."""
 _GROUP: Final = 400
 """Small files in one group, so that hashing one, sending another and pushing a third overlap."""
+_RECORDED: Final = 32
+"""Documents recorded as sent in one transaction: a few milliseconds, in which every file operation waits."""
 _GROUPS_AT_ONCE: Final = 3
 _FILES_AT_ONCE: Final = 2
-_PARK_S: Final = 300.0
-"""After which a parked document is tried again, though nothing changed."""
 _AGAIN_S: Final = 0.5
+_INVALID: Final = "the server refuses the document as invalid; it stays here"
 _LOST: Final = "the server has lost the document, which it had confirmed before; it stays here, tell the operator"
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """When a file with new bytes is sent, in seconds."""
-
-    quiet_s: float
-    max_wait_s: float
 
 
 @dataclass(slots=True)
@@ -77,6 +65,7 @@ class Round:
     """When the first document that was not ready will be; None when none is waiting for its time."""
     error: RemoteError | None = None
     more: bool = False
+    looked_s: float = 0.0
 
 
 class Upload:
@@ -88,20 +77,17 @@ class Upload:
         client: RemoteClient,
         leaves: Leaves,
         *,
-        timing: Timing,
-        is_busy: Callable[[Inode], bool],
+        candidates: Candidates,
         fetch: Callable[[Content, int, int], Awaitable[None]],
         feed: Feed,
         echoes: Echoes,
     ) -> None:
         self._store, self._client, self._leaves = store, client, leaves
-        self._timing, self._is_busy, self._fetch, self._feed = timing, is_busy, fetch, feed
+        self._fetch, self._feed = fetch, feed
         self._recovery = feed.recovery
         self._echoes = echoes
         self.sender = Sender(client, store.keys)
-        self.parked: dict[DocId, Parked] = {}
-        self.kept_here: dict[DocId, int] = {}
-        """Lock and swap files, and what programs keep on this device, by their edit: they wait for nobody."""
+        self.candidates = candidates
         self._again_s: float | None = None
         """When a document is worth another try that the server turned down for now."""
 
@@ -110,16 +96,10 @@ class Upload:
     async def round(self, *, hurry: bool) -> Round:
         """Send everything that is ready; with `hurry`, files that are not quiet yet too."""
         result = Round()
-        limit = _LOOK + len(self.parked) + len(self.kept_here)
         priorities = await trio.to_thread.run_sync(self._store.blobs.priorities)
-        changed = await trio.to_thread.run_sync(self._store.documents.changed, limit)
-        result.more = len(changed) == limit
-        if result.more and priorities:
-            seen = {entry.doc_id for entry in changed}
-            asked = await trio.to_thread.run_sync(self._store.documents.changed_of, priorities)
-            changed += [entry for entry in asked if entry.doc_id not in seen]
-        ready = await trio.to_thread.run_sync(partial(self._choose, changed, result, hurry))
-        directories, files, gone = parcel.in_order(ready)
+        look = await trio.to_thread.run_sync(partial(self.candidates.look, priorities, hurry=hurry))
+        result.next_s, result.more, result.looked_s = look.next_s, look.more, look.took_s
+        directories, files, gone = parcel.in_order(look.ready)
         if result.more:
             # A directory's tombstone must not overtake those of what was in it.
             gone = [outgoing for outgoing in gone if outgoing.local.node.kind is not Kind.DIRECTORY]
@@ -131,74 +111,6 @@ class Upload:
             result.next_s, self._again_s = min(self._again_s, result.next_s or self._again_s), None
         return result
 
-    def _choose(self, changed: Sequence[Changed], result: Round, hurry: bool) -> list[Outgoing]:
-        """Those of the changed documents whose time has come. In a worker thread."""
-        waiting = {entry.doc_id for entry in changed}
-        self.kept_here = {doc_id: edit for doc_id, edit in self.kept_here.items() if doc_id in waiting}
-        ready, now_ns = [], time.time_ns()
-        staying = self._store.hidden.staying()
-        for entry in changed:
-            if not self._may_try(entry):
-                continue
-            outgoing = parcel.look(self._store, entry)
-            if outgoing is not None and outgoing.deleted and outgoing.local.node.kind is Kind.FILE:
-                outgoing = parcel.look(self._store, self._take_over(entry))
-            if outgoing is None or self._stays_here(outgoing, staying):
-                continue
-            wait_s = 0.0 if hurry else self._wait(outgoing, now_ns)
-            if wait_s > 0:
-                result.next_s = wait_s if result.next_s is None else min(result.next_s, wait_s)
-            else:
-                ready.append(outgoing)
-        return ready
-
-    def _may_try(self, entry: Changed) -> bool:
-        parked = self.parked.get(entry.doc_id)
-        if parked is None:
-            return True
-        if parked.edit == entry.edit and time.time() < parked.retry_at_s:
-            return False
-        del self.parked[entry.doc_id]
-        return True
-
-    def _stays_here(self, outgoing: Outgoing, staying: Collection[DocId]) -> bool:
-        local = choice.stays_here(outgoing, staying)
-        if local:
-            self.kept_here[outgoing.doc_id] = outgoing.changed.edit
-        else:
-            self.kept_here.pop(outgoing.doc_id, None)
-        return local
-
-    def _wait(self, outgoing: Outgoing, now_ns: int) -> float:
-        """Seconds until a document may go."""
-        if not outgoing.local.content_dirty:
-            return 0.0
-        entry, timing = outgoing.changed, self._timing
-        longest = timing.max_wait_s - (now_ns - entry.since_ns) / 1e9
-        quiet = timing.quiet_s - (now_ns - entry.touched_ns) / 1e9
-        if self._is_busy(entry.inode):
-            quiet = max(quiet, timing.quiet_s)
-        return min(longest, quiet)
-
-    def _take_over(self, entry: Changed) -> Changed:
-        """A new file in the place of a deleted one is its next version: what editors do when they save."""
-        documents = self._store.documents
-        with self._store.transaction():
-            local, base = documents.local(entry.doc_id), documents.base(entry.doc_id)
-            if local is None or not local.node.deleted or local.node.kind is not Kind.FILE:
-                return entry
-            if base is None or base.deleted:
-                return entry
-            for name in base.document.names:
-                heir = documents.at(name.parent, name.name)
-                new = None if heir is None else documents.local(heir)
-                if heir and new and new.node.kind is Kind.FILE and documents.base(heir) is None:
-                    now_ns = time.time_ns()
-                    documents.reidentify(entry.doc_id, DocId(secrets.token_hex(16)), now_ns)
-                    documents.reidentify(heir, entry.doc_id, now_ns)
-                    return entry._replace(inode=new.node.inode, touched_ns=now_ns)
-        return entry
-
     # --- sending ----------------------------------------------------------------------------------------
 
     async def _send_small(self, ready: Sequence[Outgoing], result: Round) -> None:
@@ -207,10 +119,7 @@ class Upload:
             await self._send_group(ready[at : at + _GROUP], result)
 
     async def _send_files(self, ready: Sequence[Outgoing], result: Round) -> None:
-        sizes = [
-            sum(length for _, length in parcel.dirty_extents(self._store, outgoing)) if outgoing.carries_content else 0
-            for outgoing in ready
-        ]
+        sizes = await trio.to_thread.run_sync(parcel.dirty_sizes, self._store, ready)
         large = [outgoing for outgoing, size in zip(ready, sizes, strict=True) if size > parcel.SMALL]
         small = [outgoing for outgoing, size in zip(ready, sizes, strict=True) if size <= parcel.SMALL]
         counts = [size for size in sizes if size <= parcel.SMALL]
@@ -243,7 +152,7 @@ class Upload:
                 _log.exception("an upload failed in a way that blobfs did not foresee")
             if isinstance(error, ProtocolError):
                 result.error = error
-            self._park(group[0], error)
+            self.candidates.park(group[0], error)
 
     async def _send_halves(self, group: Sequence[Outgoing], result: Round) -> None:
         middle = len(group) // 2
@@ -252,14 +161,8 @@ class Upload:
 
     def recover(self) -> None:
         """The server is another one than it was: nothing that it had is taken for granted."""
-        self.parked.clear()
+        self.candidates.parked.clear()
         self.sender.forget_all()
-
-    def _park(self, outgoing: Outgoing, error: Exception) -> None:
-        reason = str(error) if isinstance(error, BlobfsError) else "an error of blobfs itself; the log has the details"
-        _log.warning("document %s stays here for now: %s", outgoing.doc_id, reason)
-        now_s = time.time()
-        self.parked[outgoing.doc_id] = Parked(outgoing.doc_id, reason, now_s, outgoing.changed.edit, now_s + _PARK_S)
 
     async def _send(self, group: Sequence[Outgoing]) -> int:
         """Send a group: bytes, then documents. How many documents the server took."""
@@ -446,7 +349,7 @@ class Upload:
             elif result.status is protocol.ChangeStatus.OVER_QUOTA:
                 refused = QuotaExceeded("the account on the server is full; delete something or ask for more room")
             elif result.status is protocol.ChangeStatus.INVALID:
-                self._park(outgoing, IntegrityError("the server refuses the document as invalid; it stays here"))
+                self.candidates.park(outgoing, IntegrityError(_INVALID))
         if refused is not None:
             raise refused
         return len(done)
@@ -454,27 +357,31 @@ class Upload:
     async def _doubt(self, outgoing: Outgoing, result: Result, refusal: str | None) -> None:
         """Park what the server turns down for a revision that no device takes, or has lost: trying again is no use."""
         if refusal is not None:
-            self._park(outgoing, Rollback(refusal))
+            self.candidates.park(outgoing, Rollback(refusal))
             return
         # An answer without the document may only have had no room for it; so ask.
         gone = result.current is None and outgoing.base is not None
         if gone and not await self._client.revisions(outgoing.doc_id, limit=1):
-            self._park(outgoing, Rollback(_LOST))
+            self.candidates.park(outgoing, Rollback(_LOST))
 
     def _record_synced(self, done: Sequence[tuple[Outgoing, Change]]) -> None:
-        documents, attachments = self._store.documents, self._store.attachments
-        with self._store.transaction():
-            for outgoing, change in done:
-                edit, document = outgoing.changed.edit, outgoing.document
-                assert document is not None
-                if outgoing.sealed:
-                    node = outgoing.local.node
-                    attachments.settle(node.inode, edit, outgoing.sealed, frozen_size=node.size)
-                revision = self.sender.revision(outgoing, self._store.device)
-                documents.record_synced(outgoing.doc_id, edit, revision, document, change.deleted)
-            if done:
-                self._feed.remember_sent(done[-1][1])
-            self._recovery.settle(outgoing.doc_id for outgoing, _ in done)
+        # A few at a time: between two transactions the store is anybody's.
+        for at in range(0, len(done), _RECORDED):
+            some = done[at : at + _RECORDED]
+            with self._store.transaction():
+                for outgoing, change in some:
+                    self._settle(outgoing, change)
+                self._feed.remember_sent(some[-1][1])
+                self._recovery.settle(outgoing.doc_id for outgoing, _ in some)
+
+    def _settle(self, outgoing: Outgoing, change: Change) -> None:
+        edit, document = outgoing.changed.edit, outgoing.document
+        assert document is not None
+        if outgoing.sealed:
+            node = outgoing.local.node
+            self._store.attachments.settle(node.inode, edit, outgoing.sealed, frozen_size=node.size)
+        revision = self.sender.revision(outgoing, self._store.device)
+        self._store.documents.record_synced(outgoing.doc_id, edit, revision, document, change.deleted)
 
     async def _restore(self, outgoing: Outgoing, result: Result) -> None:
         """The server lacks blobs that were there before: send them again if their bytes are here, else say so."""
@@ -482,4 +389,4 @@ class Upload:
         try:
             await resend(self._store, self.sender, outgoing, result.missing)
         except DataMissing as error:
-            self._park(outgoing, error)
+            self.candidates.park(outgoing, error)

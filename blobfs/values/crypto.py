@@ -77,6 +77,17 @@ class Plain:
             piece = view[index * FRAME : (index + 1) * FRAME]
             yield cipher.encrypt(_FRAME_NONCE.pack(index, index == last), piece, head)
 
+    def seal_into(self, target: memoryview) -> None:
+        """As `seal`, into `target`, which has room for exactly the blob."""
+        head = framing.preamble(len(self.data))
+        cipher, view = _blob_cipher(self._keys, self.blob_id), memoryview(self.data)
+        last = framing.frame_count(len(self.data)) - 1
+        target[: framing.PREAMBLE] = head
+        for index in range(last + 1):
+            piece, at = view[index * FRAME : (index + 1) * FRAME], framing.PREAMBLE + index * framing.SEALED_FRAME
+            room = target[at : at + len(piece) + framing.TAG]
+            cipher.encrypt_into(_FRAME_NONCE.pack(index, index == last), piece, head, room)
+
 
 def open_frames(
     keys: Keys, name: BlobId, length: int, frames: framing.Frames, sealed: bytes | memoryview
@@ -97,6 +108,28 @@ def open_frames(
         try:
             yield cipher.decrypt(_FRAME_NONCE.pack(index, index == last), view[at : at + framing.SEALED_FRAME], head)
         except InvalidTag:
+            raise CorruptBlob(f"frame {index} of blob {name} failed authentication") from None
+
+
+def open_into(
+    keys: Keys, name: BlobId, length: int, frames: framing.Frames, sealed: memoryview, target: memoryview
+) -> None:
+    """As `open_frames`, into `target`, which has room for exactly that plaintext; what was there before is gone.
+
+    Megabytes of fresh memory cost several times what deciphering them does; a target can be used again.
+    """
+    if len(sealed) != frames.size:
+        raise CorruptBlob(f"blob {name} came with {len(sealed)} bytes in place of {frames.size}")
+    head, cipher = framing.preamble(length), _blob_cipher(keys, name)
+    last = framing.frame_count(length) - 1
+    for index in range(frames.first, frames.first + frames.count):
+        number = index - frames.first
+        piece = sealed[number * framing.SEALED_FRAME : (number + 1) * framing.SEALED_FRAME]
+        room = target[number * FRAME : (number + 1) * FRAME]
+        try:
+            cipher.decrypt_into(_FRAME_NONCE.pack(index, index == last), piece, head, room)
+        except InvalidTag:
+            room[:] = bytes(len(room))
             raise CorruptBlob(f"frame {index} of blob {name} failed authentication") from None
 
 

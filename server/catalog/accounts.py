@@ -96,7 +96,11 @@ def lock_account(connection: Connection, user_id: int) -> Account:
 
 def lock_accounts(connection: Connection, user_ids: Iterable[int]) -> dict[int, Account]:
     """As `lock_account` for several, in one order for all; those removed are not among them, but locked too."""
-    rows = connection.execute(_ALL_LOCKED, {"ids": sorted(set(user_ids))})
+    ids = sorted(set(user_ids))
+    if len(ids) == 1:  # an IN is written out anew each time
+        rows = connection.execute(_LOCKED, {"user_id": ids[0]})
+    else:
+        rows = connection.execute(_ALL_LOCKED, {"ids": ids})
     return {row.id: Account(*row) for row in rows if not row.removed}
 
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, TypeVar, cast
 
 import anyio
+from sqlalchemy import Connection
 from starlette.requests import Request
 
 from blobfs.protocol import DEFAULT_NAMESPACE, is_id
@@ -49,10 +50,22 @@ async def authorise(request: Request, action: Action) -> Principal:
         TooManyRequests: the account sends more than it may.
         BadRequest: the path names no possible user, or the query is too long.
     """
-    principal = await _authorise(request, request.path_params["user"], action)
+    principal, _ = await authorise_and_look(request, action, lambda _connection, _principal: None)
+    return principal
+
+
+async def authorise_and_look(
+    request: Request, action: Action, look: Callable[[Connection, Principal], R]
+) -> tuple[Principal, R]:
+    """As `authorise`; and what `look` finds in the same view of the catalog, which saves a turn in a worker thread.
+
+    Args:
+        look: asked for nobody but whoever may do `action`, and before the rest of the request is checked.
+    """
+    principal, found = await _authorise(request, request.path_params["user"], action, look)
     if len(request.url.query) > MAX_QUERY:
         raise BadRequest("The query is too long.")
-    return principal
+    return principal, found
 
 
 async def authorise_operator(request: Request) -> Principal:
@@ -61,18 +74,27 @@ async def authorise_operator(request: Request) -> Principal:
     Raises:
         Unauthorized, Forbidden, TooManyRequests: as `authorise` does.
     """
-    return await _authorise(request, None, Action.OPERATE)
+    principal, _ = await _authorise(request, None, Action.OPERATE, lambda _connection, _principal: None)
+    return principal
 
 
-async def _authorise(request: Request, user: str | None, action: Action) -> Principal:
+async def _authorise(
+    request: Request, user: str | None, action: Action, look: Callable[[Connection, Principal], R]
+) -> tuple[Principal, R]:
+    header = request.headers.get("authorization")
+
+    def ask(connection: Connection) -> tuple[Principal, R | None]:
+        principal = auth.authenticate(connection, header, user)
+        return principal, look(connection, principal) if action in principal.actions else None
+
     service = service_of(request)
-    principal = await service.read(auth.authenticate, request.headers.get("authorization"), user)
+    principal, found = await service.read(ask)
     service.sightings.note(principal.token_id)
     # A sender can do nothing else, so whatever it asks for counts as a drop.
     rates = service.drops if principal.actions == auth.ALLOWED[auth.Scope.INCOMING] else service.rates
     rates.take(principal.user_id)
     principal.require(action)
-    return principal
+    return principal, cast(R, found)  # `look` was asked, since `require` let it pass
 
 
 def id_of(request: Request, name: str) -> str:

@@ -13,16 +13,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from blobfs import protocol
-from blobfs.protocol import DEFAULT_NAMESPACE, DIGEST, MAX_LIST, digest_header, parse_digest_header
+from blobfs.protocol import DEFAULT_NAMESPACE, DIGEST, MAX_LIST, digest_header, is_id, parse_digest_header
 from server import collect
-from server.auth import Action
+from server.auth import Action, Principal
 from server.catalog import blobs
 from server.catalog.accounts import lock_account
-from server.catalog.blobs import Selection
+from server.catalog.blobs import Blob, Selection
 from server.errors import BadRequest, InvalidFlags, NotFound, Unavailable
 from server.quota import Place
 from server.routes.asking import (
     authorise,
+    authorise_and_look,
     checked_id,
     chunks_of,
     count_of,
@@ -36,7 +37,7 @@ from server.routes.asking import (
     seconds_of,
     service_of,
 )
-from server.routes.ranges import BlobResponse, etag_of, is_match, parse_range
+from server.routes.ranges import BlobResponse, begin, etag_of, is_match, parse_range
 
 MAX_IDS_BODY: Final = 2 << 20
 """Bytes of a JSON body of ids: `MAX_IDS` of the longest, and some white space."""
@@ -48,11 +49,15 @@ MAX_OLDER_S: Final = 86400.0
 
 async def show_blob(request: Request) -> Response:
     """GET and HEAD of one blob, or of its flags."""
-    principal = await authorise(request, Action.READ)
+    named = request.query_params.get("namespace", DEFAULT_NAMESPACE), request.path_params["blob_id"]
+
+    def look(connection: Connection, principal: Principal) -> Blob | None:
+        return blobs.find(connection, principal.user_id, *named) if all(map(is_id, named)) else None
+
+    principal, blob = await authorise_and_look(request, Action.READ, look)
     place, blob_id = place_of(request, principal), id_of(request, "blob_id")
     only_flags = flag_of(request, "only_flags")
     service = service_of(request)
-    blob = await service.read(blobs.find, place.user_id, place.namespace, blob_id)
     if blob is None:
         raise NotFound("There is no such blob.")
     if only_flags:
@@ -66,19 +71,18 @@ async def show_blob(request: Request) -> Response:
         headers |= {"Content-Length": str(blob.size), DIGEST: digest_header(blob.sha256)}
         return Response(headers=headers)
     wanted = parse_range(request.headers.get("range"), request.headers.get("if-range"), etag, blob.size)
-    reader = await service.on_disk(service.backend.open, place.key(blob_id))
-    if reader is None or reader.size != blob.size:
-        if reader is not None:
-            reader.close()
+    first, last = wanted or (0, blob.size - 1)
+    length = last - first + 1
+    begun = await service.on_disk(begin, service.backend, place.key(blob_id), blob.size, first, length)
+    if begun is None:
         if await service.read(blobs.find, place.user_id, place.namespace, blob_id) is None:
             raise NotFound("There is no such blob.")
         raise Unavailable("The server cannot read this blob; its operator finds more with `check`.")
     if wanted is None:
         headers[DIGEST] = digest_header(blob.sha256)
-        return BlobResponse(service, reader, 0, blob.size, headers, 200)
-    first, last = wanted
+        return BlobResponse(service, begun, first, length, headers, 200)
     headers |= {"Content-Range": f"bytes {first}-{last}/{blob.size}", "Repr-Digest": digest_header(blob.sha256)}
-    return BlobResponse(service, reader, first, last - first + 1, headers, 206)
+    return BlobResponse(service, begun, first, length, headers, 206)
 
 
 async def create_blob(request: Request) -> Response:

@@ -60,7 +60,7 @@ SCHEMAS: Final[Json] = {
         missing=_list_of(ID), current=_or_null(_ref("Document")),
     ),
     "List": {"anyOf": [_object(blobs=_IDS, cursor=_or_null(_TEXT)), _object(count=_COUNT)]},
-    "Feed": _object(documents=_list_of(_ref("Document")), cursor=_TEXT, more=_TRUTH),
+    "Feed": _object("left", documents=_list_of(_ref("Document")), cursor=_TEXT, more=_TRUTH, left=_COUNT),
     "Revisions": _object(revisions=_list_of(_ref("Document")), cursor=_or_null(_TEXT)),
     "Uploaded": _object(
         results=_list_of(_object(blob_id=_TEXT, status={"enum": list(protocol.UploadStatus)})),
@@ -205,7 +205,7 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
     protocol.DOCUMENTS: {
         "get": _operation(
             "What changed", {200: _ref("Feed")},
-            parameters=(_SINCE, _LIMIT, _query("wait", {"type": "number", "minimum": 0})),
+            parameters=(_SINCE, _LIMIT, _query("wait", {"type": "number", "minimum": 0}), _query("count", _TRUTH)),
         ),
         "post": _operation(
             "Change documents", {200: _object(results=_list_of(_ref("Result")))}, 413, 507,

@@ -34,7 +34,7 @@ from server.auth import Action, Principal
 from server.catalog import documents
 from server.catalog.documents import Accepted, Change, Conflict, Document, Missing, Outcome
 from server.errors import BadRequest, Forbidden, NotFound, ServerError, TooLarge
-from server.routes.asking import authorise, count_of, id_of, json_of, seconds_of, seq_of, service_of
+from server.routes.asking import authorise, count_of, flag_of, id_of, json_of, seconds_of, seq_of, service_of
 from server.service import Service
 
 MAX_REVISION: Final = 16 << 10
@@ -55,8 +55,8 @@ async def show_feed(request: Request) -> Response:
     principal = await authorise(request, Action.READ)
     since = seq_of(request.query_params.get("since"))
     limit, wait_s = count_of(request, "limit", MAX_CHANGES), seconds_of(request, "wait", MAX_WAIT_S)
-    service = service_of(request)
-    page = await service.read(_load_page, principal.user_id, since, limit)
+    service, counts = service_of(request), flag_of(request, "count")
+    page = await service.read(_load_page, principal.user_id, since, limit, counts)
     if page is None and wait_s and request.method == "GET":
         service.news.require_room(principal.user_id)
         page = await _wait_for_page(request, principal, since, limit, wait_s)
@@ -93,8 +93,8 @@ async def _wait_for_page(request: Request, principal: Principal, since: int, lim
     return page
 
 
-def _load_page(connection: Connection, user_id: int, since: int, limit: int) -> bytes | None:
-    """The packed page after `since`; None when it is empty."""
+def _load_page(connection: Connection, user_id: int, since: int, limit: int, counts: bool = False) -> bytes | None:
+    """The packed page after `since`, with `counts` also how many come after it; None when it is empty."""
     if since > documents.last_seq(connection, user_id):
         since = 0  # a cursor from before this catalog was restored: the client has to see everything again
     page: list[DocumentJson] = []
@@ -105,11 +105,17 @@ def _load_page(connection: Connection, user_id: int, since: int, limit: int) -> 
             break
         size += len(document.payload) * 4 // 3 + len(document.revision) + 256
         page.append(_document_json(document))
-    return _pack_feed(page, page[-1]["seq"], more) if page else None
+    if not page:
+        return None
+    last = page[-1]["seq"]
+    left = (documents.count_after(connection, user_id, last) if more else 0) if counts else None
+    return _pack_feed(page, last, more, left)
 
 
-def _pack_feed(page: list[DocumentJson], last: int, more: bool) -> bytes:
+def _pack_feed(page: list[DocumentJson], last: int, more: bool, left: int | None = None) -> bytes:
     feed = FeedJson(documents=page, cursor=str(last), more=more)
+    if left is not None:
+        feed["left"] = left
     return json.dumps(feed, separators=(",", ":")).encode("ascii")
 
 

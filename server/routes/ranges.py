@@ -12,7 +12,7 @@ import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.backends.interface import BlobReader
+from server.backends.interface import BlobKey, BlobReader, BlobsBackend
 from server.errors import BadRange
 from server.service import Service
 
@@ -63,38 +63,70 @@ def parse_range(header: str | None, if_range: str | None, etag: str, size: int) 
     return first, last
 
 
+def begin(backend: BlobsBackend, key: BlobKey, size: int, offset: int, length: int) -> tuple[BlobReader, bytes] | None:
+    """The open blob and the first piece of a range of it, for one turn in a worker thread; closed when that is all.
+
+    Args:
+        size: bytes that the whole blob has.
+    Answers:
+        None: there is no such blob, or not with this size.
+    """
+    reader = backend.open(key)
+    if reader is None:
+        return None
+    try:
+        if reader.size == size:
+            return reader, _read(reader, offset, length)
+    except FileNotFoundError:
+        pass
+    except BaseException:
+        reader.close()
+        raise
+    reader.close()
+    return None
+
+
+def _read(reader: BlobReader, offset: int, left: int) -> bytes:
+    """The next piece; when nothing is left after it, the blob is closed."""
+    piece = reader.read(offset, min(left, PIECE)) if left else b""
+    if left and not piece:
+        # The length may be announced already, so breaking off is the only honest answer.
+        raise OSError("a blob is shorter than it was when it was opened")
+    if len(piece) == left:
+        reader.close()
+    return piece
+
+
 class BlobResponse(Response):
     """Sends a range of an open blob piece by piece, each as the connection takes it, and closes the blob."""
 
     def __init__(
-        self, service: Service, reader: BlobReader, offset: int, length: int, headers: dict[str, str], status: int
+        self,
+        service: Service,
+        begun: tuple[BlobReader, bytes],
+        offset: int,
+        length: int,
+        headers: dict[str, str],
+        status: int,
     ) -> None:
         super().__init__(status_code=status, headers=headers | {"Content-Length": str(length)})
         self._service = service
-        self._reader = reader
+        self._reader, self._piece = begun
         self._offset = offset
         self._length = length
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        offset, left, piece = self._offset, self._length, self._piece
+        self._piece = b""  # not held longer than it takes to send it
         try:
-            start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-            offset, left = self._offset, self._length
-            piece = await self._read(offset, left)
-            await send(start)
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             while left > len(piece):
                 offset, left = offset + len(piece), left - len(piece)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
-                piece = await self._read(offset, left)
+                piece = await self._service.on_disk(_read, self._reader, offset, left)
+            left = 0
             await send({"type": "http.response.body", "body": piece})
         finally:
-            with anyio.CancelScope(shield=True):
-                await self._service.on_disk(self._reader.close)
-
-    async def _read(self, offset: int, left: int) -> bytes:
-        if not left:
-            return b""
-        piece = await self._service.on_disk(self._reader.read, offset, min(left, PIECE))
-        if not piece:
-            # The length is announced already, so breaking off is the only honest answer.
-            raise OSError("a blob is shorter than it was when it was opened")
-        return piece
+            if left:
+                with anyio.CancelScope(shield=True):
+                    await self._service.on_disk(self._reader.close)

@@ -48,7 +48,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     local.add_argument("--limit", type=int, default=120, help="seconds for one workload (120)")
     local.add_argument("--disk", type=Path, default=Path(tempfile.gettempdir()), help="where the disk images are made")
     rooms.add_parser("many", parents=[common], help="a hundred thousand small files, up and down")
-    rooms.add_parser("server", parents=[common], help="requests and bytes a second of a server process")
+    server = rooms.add_parser("server", parents=[common], help="requests and bytes a second of server processes")
+    server.add_argument("--serve", type=names, default=[], help="these ways to serve, separated by commas")
     sync = rooms.add_parser(
         "sync", parents=[common], help="two devices and a server, at full speed and over a slow link"
     )
@@ -78,8 +79,11 @@ def run_local(options: argparse.Namespace) -> tuple[str, object, bool]:
 def run_server(options: argparse.Namespace) -> tuple[str, object, bool]:
     """Text, raw figures, and whether some are missing."""
     from tests.benchmarks import server
+    from tests.benchmarks.serving import WAYS
 
-    return server.run(options.runs, options.scale)
+    if unknown := set(options.serve) - set(WAYS):
+        sys.exit(f"not known: {', '.join(sorted(unknown))}; there are {', '.join(WAYS)}")
+    return server.run(options.runs, options.scale, options.serve)
 
 
 def run_sync(options: argparse.Namespace) -> tuple[str, object, bool]:

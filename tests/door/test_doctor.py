@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,40 @@ def test_what_is_safe_is_repaired_when_it_is_asked_for(desk: Desk, server: Accou
     assert findings(desk)[1]["keys at the server"]["ok"] is False
     assert findings(desk, "--repair")[1]["keys at the server"]["text"].startswith("repaired")
     assert findings(desk)[1]["keys at the server"]["ok"] is True
+
+
+def test_blobs_that_the_server_lost_are_named_and_sent_again(desk: Desk, server: AccountServer) -> None:
+    desk.up("--connect", server.command("user", "add", "alice")["invite"])
+    whole, gone = os.urandom(5 << 20), os.urandom(100_000)
+    (desk.mount / "folder").mkdir()
+    (desk.mount / "folder" / "whole").write_bytes(whole)
+    (desk.mount / "gone").write_bytes(gone)
+    assert desk.run("sync", desk.mount, "--wait", "--timeout", "60").returncode == 0
+    assert desk.run("evict", desk.mount / "gone").returncode == 0
+    lost = [path for path in (server.data / "blobs" / "alice").rglob("*") if path.is_file()]
+    assert len(lost) == 3
+    for path in lost:
+        path.unlink()
+    with pytest.raises(subprocess.CalledProcessError, match="exit status 6"):  # it found something
+        server.command("check", "--repair")
+
+    code, found = findings(desk)
+    blobs = found["blobs at the server"]
+    assert (code, blobs["ok"], blobs["paths"]) == (23, False, ["folder/whole", "gone"])
+    assert blobs["text"] == "the server lacks 3 of 3 blobs that it confirmed before; 2 of them are whole on this device"
+    assert "--repair" in blobs["advice"]
+    code, found = findings(desk, "--repair")
+    blobs = found["blobs at the server"]
+    assert (code, blobs["ok"], blobs["paths"]) == (23, False, ["gone"])
+    assert "2 were sent again, 1 cannot be made" in blobs["text"]
+    bundle = desk.home / "bundle.tgz"
+    done = desk.run("doctor", desk.mount, "--bundle", bundle)
+    assert "            gone\n" in done.stdout
+    with tarfile.open(bundle) as archive:
+        text = archive.extractfile("blobfs-doctor/findings.json").read().decode()  # type: ignore[union-attr]
+    assert '"gone"' not in text
+
+    assert desk.run("evict", desk.mount / "folder").returncode == 0
+    assert (desk.mount / "folder" / "whole").read_bytes() == whole
+    (desk.mount / "gone").unlink()
+    assert findings(desk)[0] == 0

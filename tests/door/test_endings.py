@@ -47,6 +47,20 @@ def test_umount_of_the_system_ends_it_in_order(desk: Desk) -> None:
     assert "Unmounted" in output
 
 
+def test_umount_ends_it_though_another_mount_namespace_has_a_copy(desk: Desk) -> None:
+    desk.up()
+    (desk.mount / "note").write_text("kept")
+    command = ["unshare", "--map-root-user", "--mount", "--propagation", "private", "sh", "-c", "echo here; read line"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        read_until(holder, "here")
+        done = desk.run("umount", desk.mount)
+        holder.communicate("\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "another mount namespace" in (desk.store / "log").read_text()
+    desk.up()
+    assert (desk.mount / "note").read_text() == "kept"
+
+
 def test_umount_waits_for_the_process_and_its_server(desk: Desk) -> None:
     desk.up()
     daemon = desk.status()["pid"]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import closing
 
 import pytest
 
+from blobfs.store import schema
+from blobfs.store.rekey import DATABASES, connect
+from blobfs.unlock import Source, unlock
 from tests.door.conftest import AccountServer, Desk, wait_until
 
 
@@ -149,3 +153,24 @@ def test_a_revoked_token_lets_the_mount_go_on_and_is_named(desk: Desk, server: A
     refuses(desk.run("sync", desk.mount, "--wait", "--timeout", "30"), 14)
     assert desk.status()["state"] == "refused"
     assert (desk.mount / "note").read_text() == "alone"
+
+
+def test_a_store_of_a_newer_blobfs_is_refused_and_shown_read_only_where_it_says_so(desk: Desk) -> None:
+    desk.up()
+    (desk.mount / "note").write_text("kept")
+    desk.run("umount", desk.mount)
+    keys = unlock(desk.store, Source(file=desk.passphrase), Source()).keys()
+    for name, page in DATABASES:
+        with closing(connect(desk.store / name, page, keys)) as connection:
+            connection.execute("PRAGMA user_version = 99")
+            connection.execute(f"PRAGMA application_id = {0x62660000 | schema.VERSION}")
+    before = {name: (desk.store / name).read_bytes() for name, _ in DATABASES}
+    refuses(desk.run(*desk.mount_arguments()), 8, "a newer blobfs", "mount it with --read-only")
+    desk.up("--read-only")
+    assert (desk.mount / "note").read_text() == "kept"
+    status = desk.status()
+    assert (status["state"], status["reason"].split(":")[0]) == ("paused", "a newer blobfs wrote this store")
+    refuses(desk.run("config", desk.mount, "paused", "off"), 22, "a newer blobfs")
+    assert desk.run("umount", desk.mount).returncode == 0
+    assert {name: (desk.store / name).read_bytes() for name, _ in DATABASES} == before
+    assert not [path for path in desk.home.iterdir() if "-read-" in path.name]

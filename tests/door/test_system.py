@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import shlex
 import shutil
@@ -9,11 +11,14 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from blobfs.commands.system import _quote, from_mount
 from blobfs.errors import UsageError
+from blobfs.fs.mountpoint import is_automount
 from tests.door.conftest import PATIENCE_S, ROOT, Desk, end, read_until
 
 
@@ -93,14 +98,19 @@ def test_a_killed_mount_is_back_by_itself_under_a_service_manager(made: Desk) ->
             manager.kill()
 
 
-def test_mount_calls_it_as_its_helper(made: Desk) -> None:
-    desk = made
+def _helper(desk: Desk) -> Path:
     helper = desk.home / "mount.blobfs"
     helper.write_text(
         f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
         "from blobfs.cli import main\nsys.exit(main())\n"
     )
     helper.chmod(0o755)
+    return helper
+
+
+def test_mount_calls_it_as_its_helper(made: Desk) -> None:
+    desk = made
+    helper = _helper(desk)
     options = f"rw,noauto,x-systemd.automount,passphrase_file={desk.passphrase}"
     argv = [str(helper), str(desk.store), str(desk.mount), "-o", options]
     done = subprocess.run(argv, env=desk.environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
@@ -109,6 +119,44 @@ def test_mount_calls_it_as_its_helper(made: Desk) -> None:
     subprocess.run(["umount", str(desk.mount)], check=True)
     refused = subprocess.run([*argv[:-1], "bind"], env=desk.environment, capture_output=True, text=True, check=False)
     assert (refused.returncode, "no mount option bind" in refused.stderr) == (2, True)
+
+
+if os.geteuid() == 0 and "autofs" in Path("/proc/filesystems").read_text().split():  # Only root can make an automount.
+
+    def test_an_automount_of_systemd_lets_the_helper_through(made: Desk) -> None:
+        desk = made
+        with _waiting(desk.mount):
+            argv = [str(_helper(desk)), str(desk.store), str(desk.mount), "-o", f"passphrase_file={desk.passphrase}"]
+            done = subprocess.run(
+                argv, env=desk.environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+            )
+            assert done.returncode == 0, done.stderr
+            (desk.mount / "file").write_text("through")
+            pid = desk.status()["pid"]
+            assert os.getsid(pid) == pid, "what ends the process group that mounts would end the folder"
+            assert desk.run("umount", desk.mount).returncode == 0
+            assert is_automount(desk.mount)
+
+    @contextlib.contextmanager
+    def _waiting(point: Path) -> Iterator[None]:
+        """`point` as systemd's automount has it, waiting for this process group; nobody else may enter meanwhile."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        reading, writing = os.pipe()
+        try:
+            options = f"fd={writing},pgrp={os.getpgrp()},minproto=5,maxproto=5,direct".encode()
+            point.mkdir(exist_ok=True)
+            assert libc.mount(b"automount", os.fsencode(point), b"autofs", 0, options) == 0, os.strerror(
+                ctypes.get_errno()
+            )
+            try:
+                assert is_automount(point)
+                yield
+            finally:
+                while os.path.ismount(point):
+                    assert libc.umount2(os.fsencode(point), 2) == 0  # MNT_DETACH
+        finally:
+            os.close(reading)
+            os.close(writing)
 
 
 def test_options_of_mount_become_those_of_blobfs(made: Desk) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import subprocess
+import time
 from pathlib import Path
 
 from blobfs.commands.screen import Bar, format_time
@@ -67,6 +68,21 @@ def test_a_tree_is_not_copied_into_itself(account: Desk, folder: Path) -> None:
     assert account.run("import", account.home / "nothing", folder / "in").returncode == 22
 
 
+def test_an_export_gives_no_program_rights_unless_it_is_asked_to(account: Desk, folder: Path) -> None:
+    program = folder / "program"
+    program.write_bytes(b"#!/bin/sh\n")
+    program.chmod(0o6755)
+    (folder / "inner").mkdir()
+    (folder / "inner").chmod(0o3755)
+    plain, kept = account.home / "harmless", account.home / "kept"
+    tell(account, "export", folder, plain)
+    assert (plain / "program").stat().st_mode & 0o7777 == 0o755
+    assert (plain / "inner").stat().st_mode & 0o7777 == 0o1755
+    assert "were there already" in tell(account, "export", folder, plain, "--again")
+    tell(account, "export", folder, kept, "--keep-setuid")
+    assert (kept / "program").stat().st_mode & 0o7777 == 0o6755
+
+
 def test_nothing_is_exported_from_what_is_not_mounted(account: Desk, tmp_path: Path) -> None:
     assert account.run("export", tmp_path, tmp_path / "out").returncode == 17
 
@@ -88,7 +104,7 @@ def test_a_bar_tells_share_rate_and_time_left() -> None:
     bar = Bar("copying", 4 << 20, io.StringIO())
     bar.skip(1 << 20)
     bar.advance(1 << 20)
-    line = bar.line(2.0)
+    line = bar.line(time.monotonic() + 2)
     assert "50 %" in line
     assert "512.0 KiB/s" in line
     assert "4 s left" in line

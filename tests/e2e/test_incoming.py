@@ -41,6 +41,7 @@ def test_a_file_that_a_sender_leaves_is_in_the_mount_soon(device: Device, tmp_pa
     address = blobfs("drop-address", str(device.mount), "--days", "1")
     assert address.returncode == 0, address.stderr
     assert address.stdout.startswith("blobfsdrop1:")
+    assert ": a drop address, never used" in blobfs("device", str(device.mount)).stdout
     (tmp_path / "address").write_text(address.stdout)
     data = os.urandom(300_000)
     (tmp_path / "report.pdf").write_bytes(data)

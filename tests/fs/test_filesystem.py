@@ -17,7 +17,7 @@ from blobfs.fs.stale import Stale
 from blobfs.fs.views import ViewedFileSystem
 from blobfs.fs.writeback import MAX_HELD, SPILL
 from blobfs.store.store import Store
-from blobfs.values.documents import Kind
+from blobfs.values.documents import DocId, Kind
 from blobfs.values.extents import EXTENT, MAX_SIZE, ROW
 from blobfs.values.nodes import ROOT_INODE, Inode
 from tests.fs.conftest import Remote, reopened
@@ -410,6 +410,48 @@ def test_the_space_shown_is_the_disks_until_the_server_has_told_the_quota(fs: Fi
 )
 def test_free_space_is_what_both_the_quota_and_the_disk_leave(allowance: Allowance | None, shown: Space) -> None:
     assert within(Space(1000, 400), allowance) == shown
+
+
+def test_what_is_written_into_a_file_deleted_elsewhere_is_kept(fs: FileSystem, remote: Remote, store: Store) -> None:
+    async def run() -> None:
+        fs.notify(remote.put(b"a.txt", b"x" * (EXTENT + 10)))
+        inode = fs.lookup(ROOT_INODE, b"a.txt").inode
+        await fs.open(inode)
+        await fs.write(inode, 5, b"kept")
+        fs.notify(remote.put(b"a.txt", b"", deleted=True))
+        assert fs.getattr(inode).nlink == 0
+        fs.notify(remote.put(b"a.txt", b"somebody else's", doc_id="other"))
+        await fs.flush(inode)
+        (copy,) = [entry for entry in fs.entries(ROOT_INODE, 0, 10) if entry.node.inode == inode]
+        assert copy.name.startswith(b"a (conflict ")
+        assert (copy.node.nlink, copy.node.size) == (1, EXTENT + 10)
+        assert await fs.read(inode, 0, 20) == b"x" * 5 + b"kept" + b"x" * 11
+        await fs.release(inode)
+        fs.forget(inode, 1)
+        await fs.flush_all()
+        assert store.tree.lookup(ROOT_INODE, copy.name).stored > 0
+        local = store.documents.local(DocId("remote"))
+        assert local is not None
+        assert local.edit > local.synced
+
+    trio.run(run)
+
+
+def test_a_file_deleted_elsewhere_that_nobody_writes_stays_deleted(
+    fs: FileSystem, remote: Remote, store: Store
+) -> None:
+    async def run() -> None:
+        fs.notify(remote.put(b"a", b"x" * 100))
+        inode = fs.lookup(ROOT_INODE, b"a").inode
+        await fs.open(inode)
+        fs.notify(remote.put(b"a", b"", deleted=True))
+        await fs.flush(inode)
+        await fs.release(inode)
+        fs.forget(inode, 1)
+        await fs.flush_all()
+        assert fs.entries(ROOT_INODE, 0, 10) == []
+
+    trio.run(run)
 
 
 def test_what_blobfs_keeps_hidden_is_in_no_listing(store: Store, remote: Remote) -> None:

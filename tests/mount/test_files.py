@@ -260,6 +260,13 @@ def test_times_are_in_nanoseconds_and_ctime_follows_every_change(folder: Path) -
     assert path.stat().st_mtime_ns == -2_222_222_222_987_654_321
 
 
+def test_a_time_out_of_range_becomes_the_nearest(folder: Path) -> None:
+    path = folder / "a"
+    path.touch()
+    os.utime(path, ns=(1 << 70, -(1 << 70)))
+    assert (path.stat().st_atime_ns, path.stat().st_mtime_ns) == ((1 << 63) - 1, 1 - (1 << 63))
+
+
 def test_times_set_on_an_open_file_survive_its_close(folder: Path) -> None:
     with open(folder / "a", "wb", buffering=0) as file:
         file.write(b"x" * 10)
@@ -305,6 +312,11 @@ def test_extended_attributes_follow_their_rules(folder: Path) -> None:
     assert seen == ["EEXIST", "ENODATA", "ENODATA", "ENODATA", "ENODATA", acl, acl, "E2BIG", "ENOTSUP"]
     os.removexattr(path, "user.small")
     assert os.listxattr(path) == ["user.large"]
+
+
+def test_an_extended_attribute_has_a_name(folder: Path) -> None:
+    (folder / "a").touch()
+    assert failure(lambda: os.setxattr(folder / "a", "user.", b"x")) == "EINVAL"
 
 
 def test_a_setgid_directory_hands_down_its_group(folder: Path) -> None:
@@ -364,6 +376,18 @@ def test_writing_and_chown_by_another_user_clear_setuid(open_folder: Path) -> No
     path.chmod(0o6755)
     os.chown(path, 12345, 12345)
     assert stat.S_IMODE(path.stat().st_mode) & 0o4000 == 0
+
+
+def test_emptying_a_file_as_it_is_opened_clears_setuid_but_not_for_root(open_folder: Path) -> None:
+    path = open_folder / "program"
+    path.touch()
+    path.chmod(0o6777)
+    os.close(os.open(path, os.O_WRONLY | os.O_TRUNC))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o6777
+    assert as_user(12345, lambda: os.close(os.open(path, os.O_WRONLY))) == ""
+    assert stat.S_IMODE(path.stat().st_mode) == 0o6777
+    assert as_user(12345, lambda: os.close(os.open(path, os.O_WRONLY | os.O_TRUNC))) == ""
+    assert stat.S_IMODE(path.stat().st_mode) == 0o777
 
 
 def test_modes_and_the_sticky_bit_are_enforced(open_folder: Path) -> None:

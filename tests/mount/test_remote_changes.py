@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,23 @@ def test_a_file_deleted_elsewhere_disappears(mount: Mounted) -> None:
         assert os.pread(file.fileno(), 10, 4995) == b"x" * 5
     path.write_bytes(b"new")
     assert path.read_bytes() == b"new"
+
+
+def test_a_file_deleted_elsewhere_comes_back_when_it_is_written_here(mount: Mounted) -> None:
+    path = mount.path / "a"
+    mount.change_elsewhere("a", b"x" * 5000)
+    assert soon(path.exists)
+    with open(path, "r+b", buffering=0) as before, open(path, "ab", buffering=0) as after:
+        before.write(b"1")
+        mount.change_elsewhere("a", b"")
+        after.write(b"2")
+        os.fsync(after.fileno())
+        assert soon(path.exists)
+        assert path.samefile(f"/proc/self/fd/{before.fileno()}")
+        assert os.fstat(before.fileno()).st_nlink == 1
+    mount.stop(signal.SIGKILL)
+    mount.start("--allow-other")
+    assert path.read_bytes() == b"1" + b"x" * 4999 + b"2"
 
 
 def test_du_counts_bytes_once_they_were_fetched(mount: Mounted) -> None:

@@ -136,6 +136,8 @@ async def test_cookies_are_neither_kept_nor_sent_and_no_proxy_is_used() -> None:
         b'{"documents":[{"doc_id":"../x","seq":1,"revision":"a","deleted":false,"payload":""}],"cursor":"1","more":false}',
         b'{"documents":[{"doc_id":"x","seq":true,"revision":"a","deleted":false,"payload":""}],"cursor":"1","more":false}',
         b'{"documents":[{"doc_id":"x","seq":1,"revision":"a","deleted":false,"payload":"*"}],"cursor":"1","more":false}',
+        b'{"documents":[],"cursor":"1","more":false,"left":-1}',
+        b'{"documents":[],"cursor":"1","more":false,"left":"1"}',
         b"[" * 100_000,
         b"\xff\xfe",
     ],
@@ -289,3 +291,29 @@ async def test_a_refused_connection_is_a_sentence() -> None:
     async with RemoteClient(f"http://127.0.0.1:{port}", "user", "token") as client:
         with pytest.raises(RemoteUnavailable, match="cannot be reached"):
             await client.feed(None)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "answer", "said"),
+    [
+        ("https", b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", "speaks no TLS; check whether https"),
+        ("http", b"\x15\x03\x03\x00\x02\x02\x46", "breaks off in place of an answer; check whether its address"),
+    ],
+)
+def test_a_port_that_speaks_another_protocol_is_told_as_that(scheme: str, answer: bytes, said: str) -> None:
+    async def reply(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some(1000)
+            await stream.send_all(answer)
+
+    @trio_test
+    async def ask() -> None:
+        async with trio.open_nursery() as nursery:
+            (listener,) = await nursery.start(partial(trio.serve_tcp, reply, 0, host="127.0.0.1"))
+            port = listener.socket.getsockname()[1]
+            async with RemoteClient(f"{scheme}://127.0.0.1:{port}", "user", "token") as client:
+                with pytest.raises(RemoteUnavailable, match=said):
+                    await client.feed(None)
+            nursery.cancel_scope.cancel()
+
+    ask()

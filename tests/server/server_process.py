@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -34,11 +34,13 @@ def command(*arguments: object) -> list[str]:
 class RunningServer:
     """`python -m server` until `stop` or `kill`."""
 
-    def __init__(self, data: Path, *arguments: object, catalog_url: str | None = None) -> None:
-        """With a `catalog_url`, DATA/server.toml says the same."""
+    def __init__(
+        self, data: Path, *arguments: object, catalog_url: str | None = None, log: IO[str] | None = None
+    ) -> None:
+        """With a `catalog_url`, DATA/server.toml says the same; `log`: where standard error goes."""
         self.data = data
         self.process = subprocess.Popen(
-            command("--data", data, "--port", 0, *arguments), stdout=subprocess.PIPE, cwd=ROOT, text=True
+            command("--data", data, "--port", 0, *arguments), stdout=subprocess.PIPE, stderr=log, cwd=ROOT, text=True
         )
         assert self.process.stdout is not None
         readable, _, _ = select.select([self.process.stdout], [], [], 30)

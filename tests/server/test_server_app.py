@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from blobfs.protocol import authorization_header
 from server import auth
 from server.app import create_app
-from server.backends.interface import BlobKey, Staged
+from server.backends.interface import BlobKey, BlobReader, Staged
 from server.backends.memory import MemoryBlobsBackend
 from server.catalog import accounts
 from server.errors import DiskFull, Unavailable
@@ -103,6 +103,58 @@ def test_a_failing_disk_is_503_and_leaves_neither_bytes_nor_reserved_room(data: 
 
     run(app, check)
     assert list(backend.list()) == []
+
+
+class WatchedBackend(MemoryBlobsBackend):
+    """A memory backend that knows which of its blobs are open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[BlobReader] = []
+        self.closed: list[BlobReader] = []
+        self.cut = 0
+
+    def open(self, key: BlobKey) -> BlobReader | None:
+        reader = super().open(key)
+        if reader is None:
+            return None
+        content = reader.read(0, reader.size - self.cut)
+        watched = WatchedReader(content, self.closed)
+        self.opened.append(watched)
+        return watched
+
+
+class WatchedReader:
+    """Tells when it is closed."""
+
+    def __init__(self, content: bytes, closed: list[BlobReader]) -> None:
+        self._content, self._closed, self.size = content, closed, len(content)
+
+    def read(self, offset: int, length: int) -> bytes:
+        assert self not in self._closed
+        return self._content[offset : offset + length]
+
+    def close(self) -> None:
+        self._closed.append(self)
+
+
+def test_whatever_is_asked_of_a_blob_it_is_closed_again(data: Path) -> None:
+    prepare_data(data)
+    backend = WatchedBackend()
+
+    async def check(client: httpx.AsyncClient) -> None:
+        for name, content in (("small", b"x" * 100), ("empty", b""), ("pieces", bytes(range(256)) * 3000)):
+            assert (await client.put(f"/blobs/me/{name}", content=content)).status_code == 201
+            assert (await client.get(f"/blobs/me/{name}")).content == content
+        part = await client.get("/blobs/me/pieces", headers={"Range": "bytes=10-600000"})
+        assert part.content == (bytes(range(256)) * 3000)[10:600001]
+        assert (await client.head("/blobs/me/pieces")).status_code == 200
+        backend.cut = 1
+        assert (await client.get("/blobs/me/small")).status_code == 503
+
+    run(create_app(Settings(data), backend), check)
+    assert len(backend.opened) == 5  # once for each that was sent, or was to be
+    assert set(map(id, backend.opened)) == set(map(id, backend.closed))
 
 
 def test_a_disk_error_becomes_what_it_means_to_whoever_asked(data: Path) -> None:

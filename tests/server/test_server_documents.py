@@ -130,6 +130,14 @@ def test_the_feed_comes_in_pages_bounded_by_number_and_by_bytes(account: Account
     assert ([doc["seq"] for doc in page["documents"]], page["more"]) == ([4, 5], True)
 
 
+def test_a_page_tells_how_many_documents_come_after_it_to_whoever_asks(account: Account) -> None:
+    for number in range(5):
+        account.push(change(f"d{number}", None, "r1"))
+    assert [account.feed(limit=limit, count=True)["left"] for limit in (1, 4, 5)] == [4, 1, 0]
+    assert "left" not in account.feed(limit=1)
+    assert "left" not in account.feed(since="5", count=True)
+
+
 def test_a_cursor_from_the_future_starts_over_and_a_malformed_one_is_400(account: Account) -> None:
     account.push(change("a", None, "r1"))
     assert len(account.feed(since="77")["documents"]) == 1

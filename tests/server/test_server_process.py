@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -40,6 +41,21 @@ def test_a_user_added_while_the_server_runs_can_use_it_at_once(own: RunningServe
     tokens = json.loads(own.run("token", "list", "alice", "--json").stdout)
     assert answer["token"] not in json.dumps(tokens)
     assert not any(answer["token"].encode() in path.read_bytes() for path in files_below(own.data))
+
+
+def test_a_service_manager_is_told_when_connections_are_accepted(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        running = RunningServer(data)
+        try:
+            assert manager.recv(100) == b"READY=1"
+            assert httpx.get(f"{running.url}/healthz", trust_env=False).status_code == 200
+        finally:
+            assert running.stop() == 0
 
 
 def test_a_user_added_before_any_server_ran_gets_the_default_address(data: Path) -> None:
@@ -122,6 +138,27 @@ def test_sigterm_ends_long_polls_and_event_streams_at_once(own: RunningServer) -
     assert own.close() == 0
     assert time.monotonic() - started < 5
     assert [answer.status_code for answer in answers] == [200]
+
+
+def test_whoever_is_cut_off_at_the_end_leaves_no_traceback_in_the_log(data: Path) -> None:
+    with (data.parent / "log").open("w+") as log:
+        own = RunningServer(data, log=log)
+        account = own.account("waiting")
+        # An upload that never ends, which the first signal waits for and the second does not.
+        head = f"PUT /blobs/waiting/half HTTP/1.1\r\nHost: x\r\nAuthorization: {account.http.headers['Authorization']}"
+        address = (account.http.base_url.host, account.http.base_url.port or 0)
+        with account.http.stream("GET", "/events/waiting") as events, socket.create_connection(address) as upload:
+            lines = events.iter_lines()
+            assert next(lines) == ": connected"
+            upload.sendall(head.encode() + b"\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n")
+            assert upload.recv(100).startswith(b"HTTP/1.1 100")
+            own.process.send_signal(signal.SIGTERM)
+            list(lines)
+            own.process.send_signal(signal.SIGTERM)
+            assert own.process.wait(20) == 0
+        own.close()
+        log.seek(0)
+        assert "Traceback" not in log.read()
 
 
 STARTER = """

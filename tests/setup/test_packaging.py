@@ -36,6 +36,23 @@ def test_the_server_of_the_container_starts_with_options_that_it_has() -> None:
     assert [option for option in options if option not in helped] == []
 
 
+def test_the_server_of_the_package_finds_its_configuration(tmp_path: Path) -> None:
+    unit = (PACKAGING / "blobfs-server.service").read_text()
+    path = re.search(r"^ExecStart=.* --config (\S+)$", unit, re.MULTILINE)
+    assert path is not None
+    assert f'server.toml "$stage{path[1]}"' in (PACKAGING / "build-deb").read_text()
+    mine = tmp_path / "server.toml"
+    mine.write_text((PACKAGING / "server.toml").read_text().replace("/var/lib/blobfs", str(tmp_path / "data")))
+    done = subprocess.run(
+        [sys.executable, "-m", "server", "user", "add", "bob", "--config", mine],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
 )

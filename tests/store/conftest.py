@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from blobfs.store import staging
 from blobfs.store.store import Store
 from blobfs.values.documents import Kind
 from blobfs.values.keys import AccountId, Keys, derive_keys
@@ -70,6 +71,12 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def store(bench: Bench) -> Store:
     """An empty store."""
     return bench.create()
+
+
+@pytest.fixture
+def unstaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing goes to the spool, as when it is full: writers tell blobs.db themselves."""
+    monkeypatch.setattr(staging, "LEAST", 1 << 60)
 
 
 def make(store: Store, name: bytes, kind: Kind = Kind.FILE, parent: Inode = ROOT_INODE, data: bytes = b"") -> Node:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from blobfs.errors import NoSpace
+from blobfs.store import staging
 from blobfs.store.reserve import NAME, SIZE
+from blobfs.store.spool import segments
 from blobfs.store.store import Store
 from blobfs.values.extents import ROW
 from blobfs.values.nodes import ROOT_INODE
@@ -208,6 +210,35 @@ def run_deleting_with_the_reserve(place: Path) -> None:
     store.close()
 
 
+def run_settling_with_the_reserve(place: Path) -> None:
+    """The disk gets full while much is in the spool: it can be read, deleted, and settled as room comes back."""
+    staging.USEFUL = 0  # type: ignore[misc]
+    trial = Trial(place)
+    trial.store.tick()
+    for number in range(6):
+        assert trial.attempt(b"f%d" % number, 0, os.urandom(20 * ROW))
+    assert len(segments(place / "store")) == 1
+    fill(place)
+    assert not trial.attempt(b"f0", 0, os.urandom(20 * ROW))
+    for _ in range(4):
+        try:
+            trial.store.tick()
+        except NoSpace:
+            trial.refused += 1
+        trial.compare()
+    delete(trial.store, b"f5")
+    del trial.wanted[b"f5"]
+    trial.compare()
+    trial.store.close()
+    trial.store = Store.open(place / "store", KEYS)
+    trial.compare()
+    (place / "ballast").unlink()
+    trial.recover()
+    trial.store._settler.settle_all()
+    assert segments(place / "store") == []
+    trial.compare()
+
+
 def delete(store: Store, name: bytes) -> None:
     """A file and its bytes."""
 
@@ -235,6 +266,7 @@ RUNS: dict[str, tuple[Callable[[Path], None], str]] = {
     "spilled-batch": (run_spilled_batch, "64m"),
     "full-at-recovery": (run_full_at_recovery, "8m"),
     "deleting-with-the-reserve": (run_deleting_with_the_reserve, "128m"),
+    "settling-with-the-reserve": (run_settling_with_the_reserve, "128m"),
     "full-from-the-start": (run_full_from_the_start, "1m"),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from blobfs.errors import NotEmpty
-from blobfs.store import ledger
+from blobfs.store import backlogs
 from blobfs.store.store import Store
 from blobfs.values.documents import Kind
 from blobfs.values.extents import ROW
@@ -31,10 +31,10 @@ def test_a_file_that_is_soon_gone_never_reaches_the_databases(bench: Bench, stor
 
 
 def test_a_backlog_is_bounded(bench: Bench, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "BACKLOG", 50)
+    monkeypatch.setattr(backlogs, "BACKLOG", 50)
     nodes = [make(store, b"%d" % number, data=bytes([number]) * 5000) for number in range(200)]
-    assert store._ledger.documents.backlog.waiting <= 50 + 3 * ledger.RELIEF
-    assert store._ledger.blobs.backlog.waiting <= 50 + 3 * ledger.RELIEF
+    assert store._ledger.documents.backlog.waiting <= 50 + 3 * backlogs.RELIEF
+    assert store._ledger.blobs.backlog.waiting <= 50 + 3 * backlogs.RELIEF
     wanted = [bytes([number]) * 5000 for number in range(200)]
     assert [content(store, node.inode) for node in nodes] == wanted
     store = bench.crash(store)

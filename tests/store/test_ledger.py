@@ -47,6 +47,7 @@ def test_what_a_write_acknowledged_survives_a_crash(bench: Bench, store: Store, 
     assert store.check() == []
 
 
+@pytest.mark.usefixtures("unstaged")
 @pytest.mark.parametrize("steps", range(8))
 def test_a_heavy_write_is_there_whole_or_not_at_all(
     bench: Bench, store: Store, monkeypatch: pytest.MonkeyPatch, steps: int
@@ -71,6 +72,7 @@ def test_a_heavy_write_is_there_whole_or_not_at_all(
     assert image.check() == []
 
 
+@pytest.mark.usefixtures("unstaged")
 def test_a_heavy_write_that_was_cut_short_leaves_no_stale_bytes(
     bench: Bench, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +88,7 @@ def test_a_heavy_write_that_was_cut_short_leaves_no_stale_bytes(
     assert content(image, node.inode)[5 * HEAVY :] == bytes(2 * HEAVY)
 
 
+@pytest.mark.usefixtures("unstaged")
 def test_replacing_content_in_one_heavy_transaction_never_loses_the_old_one(
     bench: Bench, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +103,7 @@ def test_replacing_content_in_one_heavy_transaction_never_loses_the_old_one(
     assert content(image, node.inode) == b"o" * HEAVY
 
 
+@pytest.mark.usefixtures("unstaged")
 def test_recovery_can_be_interrupted_at_every_step(bench: Bench, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     node = make(store, b"f", data=b"a" * 1000)
     write(store, node.inode, 0, b"b" * HEAVY)
@@ -124,6 +128,7 @@ def test_recovery_can_be_interrupted_at_every_step(bench: Bench, store: Store, m
         assert again.check() == []
 
 
+@pytest.mark.usefixtures("unstaged")
 def test_a_record_that_did_not_fit_leaves_no_gap(bench: Bench, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Recovery took the missing number for a loss, and dropped all that was acknowledged after it."""
     make(store, b"before")
@@ -145,6 +150,7 @@ def test_a_record_that_did_not_fit_leaves_no_gap(bench: Bench, store: Store, mon
     assert store.check() == []
 
 
+@pytest.mark.usefixtures("unstaged")
 def test_a_commit_that_fails_loses_nothing(bench: Bench, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     node = make(store, b"f", data=b"a" * 1000)
 
@@ -188,6 +194,7 @@ def test_a_journal_that_cannot_be_followed_by_another_goes_on(
     assert names(bench.crash(store)) == [b"a", b"b", b"c"]
 
 
+@pytest.mark.usefixtures("unstaged")
 def test_batches_follow_one_another_without_a_tick(bench: Bench, store: Store) -> None:
     node = make(store, b"f")
     piece = os.urandom(HEAVY // 2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from blobfs.store.database import SHORT_LOG
 from blobfs.store.store import Store
 from blobfs.values.documents import Kind
@@ -29,6 +31,7 @@ def read(store: Store, inode: Inode) -> bytes:
     return store.attachments.read(node.content, 0, node.size)
 
 
+@pytest.mark.usefixtures("unstaged")
 def test_a_long_log_is_moved_when_nobody_writes(bench: Bench) -> None:
     store = bench.create()
     path = store.path
@@ -47,6 +50,7 @@ def test_a_long_log_is_moved_when_nobody_writes(bench: Bench) -> None:
     assert read(bench.open(path), inode) == data
 
 
+@pytest.mark.usefixtures("unstaged")
 def test_an_open_batch_does_not_keep_a_log_from_being_moved(bench: Bench) -> None:
     store = bench.create()
     inode, data = fill(store, b"large", SHORT_LOG + (8 << 20))

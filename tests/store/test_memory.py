@@ -22,6 +22,7 @@ opened = store.Store.create(Path(sys.argv[1]), KEYS, device_name="x")
 node = make(opened, b"a")
 for number in range(16):
     write(opened, node.inode, number << 22, os.urandom(4 << 20))
+opened._settler.settle_all()
 content(opened, node.inode)
 busy = resident()
 for _ in range(store._CALM + 2):

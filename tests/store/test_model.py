@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from blobfs.errors import BytesAbsent, FileError
+from blobfs.store import spool, staging
 from blobfs.store.store import Store
 from blobfs.values.documents import Kind
 from blobfs.values.extents import EXTENT, ROW, ROWS_PER_EXTENT, BlobId, extent_length
@@ -45,10 +46,18 @@ class Failed(Exception):
 class StoreMachine(RuleBasedStateMachine):
     """The store answers as the model does, before and after every crash."""
 
-    @initialize(pace=st.sampled_from([0, 1, 2]))
-    def begin(self, pace: int) -> None:
+    @initialize(
+        pace=st.sampled_from([0, 1, 2]),
+        least=st.sampled_from([1, 4096, ROW, 1 << 60]),
+        most=st.sampled_from([4 * ROW, 512 << 20]),
+    )
+    def begin(self, pace: int, least: int, most: int) -> None:
         """A new store."""
         self.pace = pace
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(staging, "LEAST", least)
+        self.patch.setattr(staging, "MOST", most)
+        self.patch.setattr(spool, "SEGMENT", 2 * ROW)
         self.directory = Path(tempfile.mkdtemp())
         self.bench = Bench(self.directory)
         self.store: Store = self.bench.create()
@@ -59,6 +68,7 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Nothing is left."""
         if hasattr(self, "bench"):
+            self.patch.undo()
             self.bench.end()
             shutil.rmtree(self.directory)
 
@@ -296,6 +306,13 @@ class StoreMachine(RuleBasedStateMachine):
             self.store._ledger.blobs.backlog.settle(self.pace)
             if self.pace == 1:
                 self.look()
+
+    @rule(count=st.sampled_from([1, 3, 1000]))
+    def settle_rows(self, count: int) -> None:
+        """Some rows take in what lies over them in the spool."""
+        ends = iter([False] * count)
+        self.store._settler._settle_until(lambda: next(ends, True), is_gentle=False)
+        self.look()
 
     @rule()
     def shed(self) -> None:

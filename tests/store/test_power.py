@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from blobfs.store import spool, staging
 from blobfs.store.store import Store
 from blobfs.values.extents import ROW
 from blobfs.values.nodes import ROOT_INODE
@@ -49,7 +50,7 @@ class Disk:
         """A copy of the directory as it might be found."""
         image.mkdir()
         for path in self.directory.iterdir():
-            if not path.name.startswith("journal-") and not path.name.endswith("-wal"):
+            if not path.name.startswith(("journal-", "spool-")) and not path.name.endswith("-wal"):
                 shutil.copy(path, image / path.name)
             elif path.name in self.names or source.random() < 0.5:
                 data = self._pages(self.durable.get(path.name, b""), path.read_bytes(), source)
@@ -91,15 +92,19 @@ def agrees(found: State, states: list[State], index: int) -> bool:
     return True
 
 
-SEEDS = [pytest.param(seed, marks=[pytest.mark.long] if seed > 2 else []) for seed in range(60)]
+SEEDS = [pytest.param(seed, marks=[pytest.mark.long] if seed > 1 else []) for seed in range(60)]
 
 
-@pytest.mark.parametrize("heavy", [False, True])
+@pytest.mark.parametrize("way", ["small", "heavy", "staged", "mixed"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_was_flushed_survives_power_loss_and_the_rest_goes_in_order(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, seed: int, heavy: bool
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, seed: int, way: str
 ) -> None:
-    source = random.Random(f"power-{seed}-{heavy}")
+    """Heavy writes tell blobs.db at once, all others the journal; or all go through the spool; or what it takes."""
+    monkeypatch.setattr(staging, "LEAST", 1 if way in ("staged", "mixed") else 1 << 60)
+    monkeypatch.setattr(staging, "MOST", 6 * ROW if way == "mixed" else 512 << 20)
+    monkeypatch.setattr(spool, "SEGMENT", 3 * ROW)
+    source = random.Random(f"power-{seed}-{way}")
     store = bench.create()
     bench.close(store)
     disk = Disk(monkeypatch, store.path)
@@ -109,7 +114,7 @@ def test_what_was_flushed_survives_power_loss_and_the_rest_goes_in_order(
     flushed = 0
     for number, step in enumerate(writer.steps(seed, 1)[:150]):
         kind = step[0]
-        if kind == "heavy" and not heavy:
+        if kind == "heavy" and way == "small":
             continue
         if kind == "flush" and source.random() < 0.5:
             continue
@@ -122,7 +127,7 @@ def test_what_was_flushed_survives_power_loss_and_the_rest_goes_in_order(
             image = bench.directory / f"lost-{number}"
             disk.lose_power(image, source)
             found = check_image(bench, image)
-            if heavy:
+            if way in ("heavy", "mixed"):
                 assert any(agrees(found, states, index) for index in range(flushed, len(states)))
             else:
                 assert found in states[flushed:]

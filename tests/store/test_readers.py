@@ -27,7 +27,7 @@ def test_a_large_read_ends_while_a_transaction_is_open(bench: Bench) -> None:
     store = bench.create()
     inode = make(store, b"f").inode
     write(store, inode, 0, BYTES)
-    store.tick()
+    store._ledger.commit()
     content, found = content_of(store, inode), list[bytes]()
 
     def read() -> None:

@@ -77,6 +77,14 @@ def test_a_change_of_keys_that_is_killed_anywhere_goes_on_at_the_next_start(path
 
 
 def test_without_room_nothing_is_lost_and_it_goes_on_when_there_is_some(path: Path) -> None:
+    with closing(Store.open(path, OLD)) as store:
+        store._settler.settle_all()
+    assert renew(path, "blobs.db", "full") == 9
+    check(path)
+
+
+def test_without_room_to_settle_nothing_is_lost_and_it_goes_on_when_there_is_some(path: Path) -> None:
+    assert list(path.glob("spool-*"))
     assert renew(path, "blobs.db", "full") == 9
     check(path)
 

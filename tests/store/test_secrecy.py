@@ -52,7 +52,7 @@ def test_no_file_shows_what_is_in_the_store(
     plant(store)
     image = bench.image(store)
     names = {path.name.split("-0")[0] for path in image.iterdir()}
-    assert {"documents.db", "blobs.db", "documents.db-wal", "blobs.db-wal", "blobs.db-shm", "journal"} <= names
+    assert {"documents.db", "blobs.db", "documents.db-wal", "blobs.db-wal", "blobs.db-shm", "journal", "spool"} <= names
     store._ledger.commit()
     bench.image(store)
     bench.close(store)
@@ -206,6 +206,7 @@ def test_only_the_owner_may_read(bench: Bench, tmp_path: Path) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in store.path.iterdir()} == {0o600}
 
 
+@pytest.mark.usefixtures("unstaged")
 def test_a_damaged_page_is_named_and_never_read_as_data(bench: Bench, store: Store) -> None:
     node = make(store, b"f", data=os.urandom(2 * HEAVY))
     bench.close(store)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from blobfs.store import store as module
 from blobfs.store.store import Store
 from blobfs.values.nodes import ROOT_INODE
@@ -20,6 +22,7 @@ def fill(store: Store, name: bytes, mib: int) -> bytes:
     return body
 
 
+@pytest.mark.usefixtures("unstaged")
 def test_the_database_gets_smaller_when_nothing_is_written_for_some_seconds(bench: Bench, store: Store) -> None:
     path = store.path / "blobs.db"
     fill(store, b"first", 120)

@@ -18,6 +18,7 @@ from blobfs.values.nodes import ROOT_INODE
 from tests.store.conftest import content, make
 from tests.store.renewer import OLD
 
+NOW = schema.VERSION
 FILES = {b"small": b"bytes", b"large": bytes(range(256)) * (5 << 12)}
 NEXT = {
     "documents.db": "ALTER TABLE pins ADD COLUMN since_ns INTEGER NOT NULL DEFAULT 7;",
@@ -38,11 +39,11 @@ def path(tmp_path: Path) -> Path:
 def newer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on there is a version more, and a step to it."""
     step(monkeypatch, NEXT)
-    monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
+    monkeypatch.setattr(schema, "VERSION", NOW + 1)
 
 
 def step(monkeypatch: pytest.MonkeyPatch, sql: dict[str, str]) -> None:
-    monkeypatch.setattr(upgrade, "STEPS", {1: sql})
+    monkeypatch.setattr(upgrade, "STEPS", {**upgrade.STEPS, NOW: sql})
 
 
 def check(path: Path) -> None:
@@ -63,16 +64,16 @@ def versions(path: Path) -> list[int]:
 @pytest.mark.usefixtures("newer")
 def test_an_older_store_is_copied_and_brought_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(path)
-    assert versions(path) == [2, 2]
+    assert versions(path) == [NOW + 1, NOW + 1]
     saved = upgrade.copies(path)
-    assert [entry.name.partition(".v1-")[0] for entry in saved] == ["blobs.db", "documents.db"]
+    assert [entry.name.partition(f".v{NOW}-")[0] for entry in saved] == ["blobs.db", "documents.db"]
     assert {entry.stat().st_mode & 0o777 for entry in saved} == {0o600}
     check(path)
     assert upgrade.copies(path) == saved
     # The copies are the store as it was, for the version that it was of.
     for entry in saved:
-        shutil.move(entry, path / entry.name.partition(".v1-")[0])
-    monkeypatch.setattr(schema, "VERSION", 1)
+        shutil.move(entry, path / entry.name.partition(f".v{NOW}-")[0])
+    monkeypatch.setattr(schema, "VERSION", NOW)
     check(path)
 
 
@@ -83,11 +84,11 @@ def test_a_step_that_fails_changes_nothing_of_its_database_and_goes_on_the_next_
     step(monkeypatch, NEXT | {"blobs.db": "CREATE TABLE half (id INTEGER); SELECT nothing FROM nowhere;"})
     with pytest.raises(StoreDamaged):
         Store.open(path, OLD)
-    assert versions(path) == [2, 1]
+    assert versions(path) == [NOW + 1, NOW]
     saved = upgrade.copies(path)
     step(monkeypatch, NEXT)
     check(path)
-    assert (versions(path), upgrade.copies(path)) == ([2, 2], saved)
+    assert (versions(path), upgrade.copies(path)) == ([NOW + 1, NOW + 1], saved)
 
 
 def test_what_waits_in_a_journal_is_run_before_the_step(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,11 +98,11 @@ def test_what_waits_in_a_journal_is_run_before_the_step(path: Path, monkeypatch:
     shutil.copytree(path, crashed)
     store.close()
     step(monkeypatch, NEXT)
-    monkeypatch.setattr(schema, "VERSION", 2)
+    monkeypatch.setattr(schema, "VERSION", NOW + 1)
     with closing(Store.open(crashed, OLD)) as opened:
         assert content(opened, opened.tree.lookup(ROOT_INODE, b"last").inode) == b"acknowledged"
         assert opened.check() == []
-    assert versions(crashed) == [2, 2]
+    assert versions(crashed) == [NOW + 1, NOW + 1]
 
 
 @pytest.mark.usefixtures("newer")

@@ -58,6 +58,8 @@ def run(store: Store, kind: str, name: str, number: int) -> None:
     elif kind == "commit":
         store._ledger.commit()
         store.tick()
+        if number % 2:
+            store._settler.settle_all()
     elif kind == "flush":
         store.sync()
     elif node is None:

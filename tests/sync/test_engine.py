@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 
 import trio
 
 from blobfs.values.documents import Kind
 from blobfs.values.extents import EXTENT
-from tests.sync.kit import TIMEOUT_S, Account, converge, trio_test, until
+from tests.sync.kit import FAST, TIMEOUT_S, Account, converge, trio_test, until
 
 
 @trio_test
@@ -131,6 +132,28 @@ async def test_a_file_open_for_reading_keeps_its_version(account: Account) -> No
 
 
 @trio_test
+async def test_an_open_file_without_bytes_yet_is_no_version(account: Account) -> None:
+    patient = replace(FAST, max_wait_s=TIMEOUT_S)
+    async with account.device("one", options=patient) as one, account.device("two") as two:
+        one.write("emptied", b"first")
+        await converge(one, two)
+        for name in ("emptied", "new"):
+            node = one.make(name, Kind.FILE) if name == "new" else one.node(name)
+            one.open.add(node.inode)
+            one.store.attachments.resize(node.inode, 0, time.time_ns())
+        one.write("later", b"closed")
+        await until(lambda: two.exists("later"))
+        assert not two.exists("new")
+        assert two.node("emptied").size == 5
+        one.write("emptied", b"second")
+        one.open.clear()
+        await converge(one, two)
+        assert two.node("new").size == 0
+        revisions = await one.client.revisions(one.node("emptied").doc_id, 10)
+        assert len(revisions) == 2
+
+
+@trio_test
 async def test_what_was_not_sent_before_the_end_is_sent_after_the_next_start(account: Account) -> None:
     async with account.device("one") as one:
         await one.settle()
@@ -214,3 +237,18 @@ async def test_two_devices_that_make_the_hidden_directory_end_with_one(account: 
                 ".blobfs/devices",
                 *(f".blobfs/devices/{n}" for n in ("first", "second")),
             }
+
+
+@trio_test
+async def test_a_device_that_joins_knows_how_much_is_to_come(account: Account) -> None:
+    async with account.device("one") as one:
+        for number in range(1200):
+            one.make(f"f{number}", Kind.FILE)
+        await one.settle()
+    seen = []
+    async with account.device("two") as two:
+        two.engine.on_applied = lambda applied: seen.append(two.engine.status().to_json()["reading"])
+        await two.settle()
+        assert two.engine.status().reading is None
+    assert {reading["total"] for reading in seen} == {1200}
+    assert sorted({reading["done"] for reading in seen}) == [reading * 100 for reading in range(12)]

@@ -1,0 +1,97 @@
+"""Elsewhere: files that another device deleted while they are open here, and how one that is then written comes back.
+
+Knows the store; no buffers, nothing of the kernel. Invariant: an edit beats a deletion, whichever came first: bytes
+that a program writes into such a file end up in a file that has a name, on every device.
+"""
+
+from __future__ import annotations
+
+import time
+
+from blobfs.store.documents import Applied
+from blobfs.store.store import Store
+from blobfs.sync.copies import conflict_name
+from blobfs.values.documents import ROOT, DocId, Name
+from blobfs.values.nodes import Inode, Node
+
+
+class Elsewhere:
+    """What was deleted by others and has a handle here; entries last as long as the handles."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._gone: dict[Inode, tuple[Applied, Node, int]] = {}
+        """How it was, and the number of the edit after which there is something to be kept."""
+
+    def __contains__(self, inode: Inode) -> bool:
+        return inode in self._gone
+
+    def note(self, applied: Applied) -> None:
+        """Another device deleted this file, which is open here."""
+        if applied.before is None or not applied.names_before:
+            return
+        documents, doc_id = self._store.documents, applied.before.doc_id
+        local, base = documents.local(doc_id), documents.base(doc_id)
+        if local is not None:
+            # A flush may have come between the deletion and the news of it: then it is an edit already.
+            mark = local.synced if base is not None and base.deleted else local.edit
+            self._gone[applied.inode] = (applied, applied.before, mark)
+
+    def forget(self, inode: Inode) -> None:
+        """Its last handle is closed."""
+        self._gone.pop(inode, None)
+
+    def is_edited(self, inode: Inode) -> bool:
+        """Whether the store got bytes of it since it was deleted."""
+        _, before, mark = self._gone[inode]
+        local = self._store.documents.local(before.doc_id)
+        return local is not None and local.edit > mark
+
+    def revive(self, inode: Inode) -> list[Applied]:
+        """Give the file its name back, or one of a conflict copy where that is taken; what the kernel must forget.
+
+        Folders that are gone come back with it. Raises NoSpace; NotFound: the store has forgotten the file.
+        """
+        applied, before, _ = self._gone[inode]
+        documents, changed = self._store.documents, list[Applied]()
+        with self._store.transaction():
+            old_parent, old_name = applied.names_before[0]
+            parent = self._folder(self._store.tree.get(old_parent).doc_id, changed)
+            name = self._free(parent, old_name, before.mtime_ns)
+            attributes = {"mode": before.mode, "uid": before.uid, "gid": before.gid, "mtime_ns": before.mtime_ns}
+            documents.edit(before.doc_id, time.time_ns(), names=(Name(parent, name),), **attributes)
+            changed.append(self._change(inode, before))
+        del self._gone[inode]
+        return changed
+
+    def _folder(self, doc_id: DocId, changed: list[Applied]) -> DocId:
+        """A live directory: this one, with those above it brought back if they are gone, or the root."""
+        documents, chain = self._store.documents, list[tuple[DocId, bytes]]()
+        while doc_id != ROOT and doc_id not in {below for below, _ in chain}:
+            local, base = documents.local(doc_id), documents.base(doc_id)
+            if local is not None and not local.node.deleted:
+                break
+            if local is None or base is None or not base.document.names:
+                doc_id = ROOT
+                break
+            chain.append((doc_id, base.document.names[0].name))
+            doc_id = base.document.names[0].parent
+        else:
+            doc_id = ROOT
+        for gone, name in reversed(chain):
+            local = documents.local(gone)
+            assert local is not None
+            documents.edit(gone, time.time_ns(), names=(Name(doc_id, self._free(doc_id, name, 0)),))
+            changed.append(self._change(local.node.inode, local.node))
+            doc_id = gone
+        return doc_id
+
+    def _free(self, parent: DocId, name: bytes, mtime_ns: int) -> bytes:
+        documents, settings = self._store.documents, self._store.settings
+        if documents.at(parent, name) is None:
+            return name
+        label = str(settings.get("device_name") or self._store.device[:6])
+        return conflict_name(name, label, mtime_ns, lambda other: documents.at(parent, other) is not None)
+
+    def _change(self, inode: Inode, before: Node) -> Applied:
+        return Applied(inode, before, (), tuple(self._store.tree.names(inode)), False)
