@@ -1,7 +1,7 @@
 """One HTTP connection: uvicorn's protocol with bounds on the head of a request, which uvicorn leaves without any.
 
 Must not know routes. Invariant: a request's head is at most `MAX_HEAD` bytes in `MAX_HEADERS` headers, and complete
-`HEAD_S` after its first byte was due.
+`HEAD_S` after its first byte was due; what stands behind its body is no part of it, and not longer either.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ HEAD_S: Final = 30
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """Counts and times the head; the body is the application's to bound."""
+    """Counts and times the head, and what is neither head nor body; the body is the application's to bound."""
 
     _size = 0
     _number = 0
+    _brought_body = False
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -41,19 +42,33 @@ class BoundedConnection(HttpToolsProtocol):
             self._timer = None
 
     def data_received(self, data: bytes) -> None:
+        self._brought_body = False
         super().data_received(data)
         if self._timer is not None:  # the head is not complete yet
             self._size += len(data)
             if self._size > MAX_HEAD and not self.transport.is_closing():
                 self.send_400_response("The head of the request is too long.")
+        elif self._brought_body:
+            self._size = 0
+        else:
+            # Extensions of a chunk, or trailers, of which the parser holds each as long as it goes on.
+            self._size += len(data)
+            if self._size > MAX_HEAD:
+                self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._number = 0
         self._arm()
 
+    def on_body(self, body: bytes) -> None:
+        self._brought_body = True
+        super().on_body(body)
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
+        if self._timer is not None:
+            # A trailer is none of the headers: whoever stands before this server has not seen it as one.
+            super().on_header(name, value)
         self._number += 1
         if self._number > MAX_HEADERS or len(name) + len(value) > MAX_HEAD:
             raise ValueError("too many headers")  # the parser stops, and uvicorn answers 400

@@ -15,6 +15,7 @@ from blobfs.errors import RemoteUnavailable, UsageError
 from blobfs.remote.box import Box
 from blobfs.remote.retry import Backoff
 from blobfs.remote.transport import Limits, Transport
+from blobfs.status import printable
 from blobfs.values import drops
 from blobfs.values.drops import Address
 
@@ -70,7 +71,7 @@ async def _send(to: Address, paths: list[Path]) -> None:
             item_id = drops.new_item_id()
             item = await trio.to_thread.run_sync(_seal, to, item_id, path)
             await _leave(box, item_id, item)
-            print(f"left {path.name}")
+            print(f"left {printable(path.name)}")
 
 
 def _seal(to: Address, item_id: str, path: Path) -> bytes:

@@ -20,7 +20,7 @@ from blobfs.store.ledger import Ledger
 from blobfs.store.settings import Settings
 from blobfs.store.tree import EDITED, Tree
 from blobfs.values import crypto
-from blobfs.values.documents import ROOT, DocId, Document, Json, Kind, Name, decode, encode
+from blobfs.values.documents import MAX_COUNT, ROOT, DocId, Document, Json, Kind, Name, decode, encode
 from blobfs.values.extents import EMPTY, Attachment, build, extent_length
 from blobfs.values.keys import Keys
 from blobfs.values.nodes import ROOT_INODE, Content, Inode, Node
@@ -241,9 +241,10 @@ class DocumentStore:
         return Base(Revision.parse(row[0]), bool(row[1]), decode(doc_id, row[2]))
 
     def heads(self) -> dict[DeviceId, int]:
-        """How many edits of each device this one has seen, in all documents together."""
+        """How many edits of each device this one has seen, in all documents together; at most `MAX_COUNT`."""
         rows = self._ledger.all(self._db, "SELECT device, count FROM heads WHERE count > 0 ORDER BY device")
-        return {DeviceId(device): count for device, count in rows}
+        # A device can count to the end for another one in several documents: SQLite makes floats of such sums.
+        return {DeviceId(device): int(min(count, MAX_COUNT)) for device, count in rows}
 
     @property
     def cursor(self) -> str | None:

@@ -14,7 +14,7 @@ from typing import Final
 from blobfs.errors import NotADirectory, NotFound
 from blobfs.store.ledger import Ledger
 from blobfs.store.tree import Tree
-from blobfs.values.documents import DocId, Kind
+from blobfs.values.documents import ROOT, DocId, Document, Kind
 from blobfs.values.nodes import ROOT_INODE, Inode, Node
 
 NAME: Final = b".blobfs"
@@ -74,6 +74,16 @@ class Hidden:
             return set()
         sql = "SELECT doc_id FROM names JOIN documents USING (inode) WHERE parent = ? AND kind = 'directory'"
         return {top.doc_id, *(DocId(row[0]) for row in self._ledger.all(self._ledger.documents, sql, top.inode))}
+
+    def is_usurped_by(self, document: Document) -> bool:
+        """Whether a document that came would take the place of this directory, or of one in it: no device does that."""
+        if document.kind is Kind.DIRECTORY:
+            return False
+        top = self.find()
+        return any(
+            (name.parent == ROOT and name.name == NAME) or (top is not None and name.parent == top.doc_id)
+            for name in document.names
+        )
 
     def contains(self, inode: Inode) -> bool:
         """Whether a live node is the hidden directory or has a name somewhere in it."""

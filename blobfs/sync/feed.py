@@ -145,6 +145,7 @@ class Feed:
     def recover(self) -> None:
         """Take the server as it is; what it lost is sent again."""
         self.recovery.begin()
+        self.story.forget()
         self.parked.clear()
         self._cursor = None
 
@@ -287,6 +288,8 @@ class Feed:
                     self._store.keys, sealed.doc_id, revision, sealed.deleted, sealed.payload
                 )
                 self._check_epoch(document, revision)
+                if self._store.hidden.is_usurped_by(document) and not sealed.deleted:
+                    raise CorruptDocument(f"refused: document {sealed.doc_id} has a name that blobfs keeps for itself")
                 opened.append(Remote(sealed.doc_id, revision, State(document, sealed.deleted)))
             except ValueError:
                 refused.append((sealed.doc_id, CorruptDocument("a document came with a malformed revision")))

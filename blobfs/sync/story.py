@@ -16,7 +16,7 @@ from blobfs.protocol import MAX_CHANGES
 from blobfs.store.settings import Settings
 from blobfs.store.store import Store
 from blobfs.sync.status import Parked
-from blobfs.values.documents import DocId, Document
+from blobfs.values.documents import MAX_COUNT, DocId, Document
 from blobfs.values.revisions import MAX_DEVICES, DeviceId
 
 _log: Final = logging.getLogger(__name__)
@@ -51,6 +51,13 @@ class Story:
         _join(self._claims, heard)
         return heard
 
+    def forget(self) -> None:
+        """The feed is read from its beginning: what still stands in it is heard again, the rest is owed no more."""
+        self._claims.clear()
+        self._last.clear()
+        self._store.settings.set(_SETTING, None)
+        self.doubt = None
+
     def _count(self, document: Document, sealer: DeviceId) -> int:
         """Edits of the sealer that there are: what it had counted, and each document that it sealed at that count."""
         counted = document.heads.get(sealer, 0)
@@ -59,7 +66,7 @@ class Story:
             last, beside = self._last[sealer] = (counted, set())
         if counted == last and len(beside) < MAX_CHANGES:
             beside.add(document.doc_id)
-        return last + len(beside)
+        return min(last + len(beside), MAX_COUNT)
 
     def claims(self) -> Mapping[DeviceId, int]:
         """What is known now; the feed has to bring it if it is asked after this."""
@@ -91,6 +98,17 @@ class Story:
 def expect_seen(settings: Settings, seen: Mapping[str, int]) -> None:
     """The server owes a new store what the invite tells that another device has seen."""
     settings.set(_SETTING, dict(seen) or None)
+
+
+def told(seen: Mapping[DeviceId, int], device: DeviceId) -> Mapping[DeviceId, int]:
+    """What a document that `device` seals may say of all that it has seen: itself, and those with the most edits.
+
+    There is no end to the devices that one with the account's keys can count for; of more than fit, some are left out.
+    """
+    if len(seen) <= MAX_DEVICES:
+        return seen
+    first = sorted(seen, key=lambda one: (one != device, -seen[one], one))[:MAX_DEVICES]
+    return {one: seen[one] for one in first}
 
 
 def _join(claims: dict[DeviceId, int], more: Mapping[DeviceId, int]) -> None:

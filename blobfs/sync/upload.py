@@ -37,6 +37,7 @@ from blobfs.sync.leaves import Leaves
 from blobfs.sync.parcel import Outgoing
 from blobfs.sync.resend import resend
 from blobfs.sync.sending import Sender, require_room
+from blobfs.sync.story import told
 from blobfs.values.crypto import Plain
 from blobfs.values.documents import DocId, Kind
 from blobfs.values.extents import BlobId
@@ -278,7 +279,7 @@ class Upload:
     ) -> list[Change]:
         device, padded, epoch = self._store.device, self._is_padded, self._store.keys.epoch
         # While a recovery lasts this device knows of edits that the server lacks, which is nobody else's fault.
-        heads = {} if self._recovery.active else self._store.documents.heads()
+        heads = {} if self._recovery.active else told(self._store.documents.heads(), device)
         for outgoing in group:
             if outgoing.document is not None:
                 outgoing.document = replace(outgoing.document, heads=heads, sealer=device, epoch=epoch)

@@ -22,7 +22,7 @@ from blobfs.values import framing
 from blobfs.values.documents import DocId, Document, decode, encode
 from blobfs.values.extents import FRAME, BlobId, padme
 from blobfs.values.keys import Keys, derive
-from blobfs.values.revisions import Revision
+from blobfs.values.revisions import MAX_DEVICES, Revision
 
 DOCUMENT_MAGIC: Final = b"BLFD\x01"
 _NONCE: Final = 12
@@ -175,6 +175,11 @@ def seal_document(
     Raises:
         InvalidDocument: it breaks a limit, or is too large to be sent.
     """
+    if not revision.has_text:
+        raise InvalidDocument(
+            f"the document was edited on more than {MAX_DEVICES} devices, or a device of the account spoiled its count "
+            "of edits, so that no edit of it can be sent any more; copy it, and edit the copy"
+        )
     document = replace(document, epoch=keys.epoch)
     plaintext = encode(document)
     room = MAX_DOCUMENT - len(DOCUMENT_MAGIC) - _NONCE - framing.TAG

@@ -52,6 +52,11 @@ class Revision:
         """The revision with these counters; a counter of 0 says nothing and is left out."""
         return cls(tuple(sorted((device, counter) for device, counter in counters.items() if counter)))
 
+    @property
+    def has_text(self) -> bool:
+        """Whether others can read it: another device's edit, or a counter of 18 digits, may be one more than fits."""
+        return len(self.entries) <= MAX_DEVICES and all(counter < 10**18 for _, counter in self.entries)
+
     def contains(self, other: Revision) -> bool:
         """Whether every edit in `other` is in this one; true for equal ones."""
         mine = dict(self.entries)

@@ -45,8 +45,10 @@ def test_a_file_that_a_sender_leaves_is_in_the_mount_soon(device: Device, tmp_pa
     (tmp_path / "address").write_text(address.stdout)
     data = os.urandom(300_000)
     (tmp_path / "report.pdf").write_bytes(data)
-    sent = send(tmp_path, str(tmp_path / "report.pdf"), "--to", f"@{tmp_path / 'address'}")
-    assert (sent.returncode, sent.stdout) == (0, "left report.pdf\n"), sent.stderr
+    hostile = tmp_path / "a\x1b[2J\u202e\n.txt"
+    hostile.write_bytes(b"its name is what a terminal would obey")
+    sent = send(tmp_path, str(tmp_path / "report.pdf"), str(hostile), "--to", f"@{tmp_path / 'address'}")
+    assert (sent.returncode, sent.stdout) == (0, "left report.pdf\nleft a\ufffd[2J\ufffd\ufffd.txt\n"), sent.stderr
     assert blobfs("sync", str(device.mount)).returncode == 0
     wait_for("the file", lambda: (device.mount / "Incoming" / "report.pdf").exists())
     assert (device.mount / "Incoming" / "report.pdf").read_bytes() == data

@@ -214,9 +214,10 @@ def open_document(account: Account, doc_id: str, revision: str, deleted: bool, s
     for epoch, document_key in account.keys("document"):
         key = derive(document_key, "document", doc_id.encode("ascii"))
         try:
-            body: dict[str, Any] = json.loads(unseal(key, sealed[5:17], sealed[17:], data).decode("utf-8"))
+            plaintext = unseal(key, sealed[5:17], sealed[17:], data)
         except Refused:
             continue
+        body: dict[str, Any] = json.loads(plaintext.decode("utf-8"), object_pairs_hook=members)
         need(body["format"] == 1 and body.get("epoch", 0) == epoch, f"format of document {doc_id}")
         return body
     raise Refused(f"authentication of document {doc_id}")
@@ -286,11 +287,13 @@ def _hpke_open(private: bytes, sealed: bytes, info: bytes) -> bytes:
     return AESGCM(key).decrypt(nonce, sealed[32:], b"")
 
 
-def read_tree(account: Account, blobs_root: Path, documents: list[dict[str, Any]]) -> dict[bytes, Entry]:
-    """Path (parts joined by `/`) to entry, given each document's newest revision.
+def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    need(len(dict(pairs)) == len(pairs), "a member twice")
+    return dict(pairs)
 
-    Documents with no way up to the root are left out.
-    """
+
+def read_tree(account: Account, blobs_root: Path, documents: list[dict[str, Any]]) -> dict[bytes, Entry]:
+    """Path (parts joined by `/`) to entry, given each document's newest revision; see "The tree"."""
     blobs = Blobs(account, blobs_root)
     children: dict[str, list[tuple[bytes, str]]] = {}
     bodies: dict[str, dict[str, Any]] = {}
@@ -305,14 +308,31 @@ def read_tree(account: Account, blobs_root: Path, documents: list[dict[str, Any]
             need(name not in (b"", b".", b"..") and not {0, 0x2F} & set(name), "name")
             children.setdefault(parent, []).append((name, item["doc_id"]))
     tree: dict[bytes, Entry] = {}
-    waiting: list[tuple[bytes, str]] = [(b"", "root")]
-    while waiting:
-        above, doc_id = waiting.pop()
-        for name, child in children.pop(doc_id, []):
-            path = above + b"/" + name if above else name
-            tree[path] = Entry(bodies[child], path, blobs)
-            if bodies[child]["kind"] == "directory":
-                waiting.append((path, child))
+    placed: set[str] = set()
+
+    def place_below(above: bytes, entries: list[tuple[bytes, str]]) -> None:
+        waiting = [(above, entries)]
+        while waiting:
+            above, entries = waiting.pop()
+            for name, doc_id in sorted(entries):
+                body = bodies[doc_id]
+                is_directory = body["kind"] == "directory"
+                if is_directory and doc_id in placed:
+                    continue
+                path = above + b"/" + name if above else name
+                if path in tree:
+                    path += b" (" + doc_id.encode() + b")"
+                placed.add(doc_id)
+                tree[path] = Entry(body, path, blobs)
+                if is_directory:
+                    waiting.append((path, children.get(doc_id, [])))
+
+    place_below(b"", children.get("root", []))
+    while lost := sorted(bodies.keys() - placed):
+        above = [doc_id for doc_id in lost if bodies[doc_id]["kind"] == "directory"]
+        held = {doc_id for parent in above for _, doc_id in children.get(parent, [])}
+        first = next((doc_id for doc_id in lost if doc_id not in held), lost[0])
+        place_below(b"", [(b"lost (" + first.encode() + b")", first)])
     return tree
 
 

@@ -123,6 +123,32 @@ def test_the_reader_lays_a_tree_down_as_a_program_of_its_own(account: Account) -
     assert sorted(os.listdir(os.fsencode(target / "folder"))) == [b"deeper \xff\xfe", b"padded"]
 
 
+def test_what_fits_nowhere_is_shown_and_nothing_leads_out(account: Account, tmp_path: Path) -> None:
+    def add(doc_id: str, kind: Kind, parent: str, name: bytes, **more: Any) -> None:
+        account.add(Document(DocId(doc_id), kind=kind, names=(Name(DocId(parent), name),), **more))
+
+    outside, target = tmp_path / "outside", tmp_path / "target"
+    outside.mkdir()
+    target.mkdir()
+    add("a-link", Kind.SYMLINK, ROOT, b"twin", target=os.fsencode(outside))
+    add("b-dir", Kind.DIRECTORY, ROOT, b"twin")
+    add("file", Kind.FILE, "b-dir", b"planted", attachment=account.attach(3, {0: b"yes"}))
+    add("one", Kind.DIRECTORY, "two", b"one")
+    add("two", Kind.DIRECTORY, "one", b"two")
+    add("orphan", Kind.DIRECTORY, "gone", b"o")
+    add("below", Kind.FILE, "orphan", b"below")
+    add("under", Kind.FILE, "below", b"u")
+    opened = reader.unlock(account.secrets.read_bytes(), passphrase=PASSPHRASE)
+    tree = reader.read_tree(opened, account.blobs, account.documents)
+    assert sorted(path for path in tree if path.startswith((b"lost", b"twin"))) == [
+        b"lost (one)", b"lost (one)/two", b"lost (orphan)", b"lost (orphan)/below", b"lost (under)",
+        b"twin", b"twin (b-dir)", b"twin (b-dir)/planted",
+    ]  # fmt: skip
+    reader.extract(tree, target)
+    assert list(outside.iterdir()) == []
+    assert (target / "twin (b-dir)" / "planted").read_bytes() == b"yes"
+
+
 def test_the_reader_refuses_a_changed_blob(account: Account) -> None:
     place = next(path for path in account.blobs.rglob("*") if path.is_file() and path.stat().st_size == 32 + len(SMALL))
     stored = bytearray(place.read_bytes())
