@@ -7,11 +7,14 @@ that a program writes into such a file end up in a file that has a name, on ever
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from dataclasses import replace
 
+from blobfs.errors import NotFound
 from blobfs.store.documents import Applied
 from blobfs.store.store import Store
 from blobfs.sync.copies import conflict_name
-from blobfs.values.documents import ROOT, DocId, Name
+from blobfs.values.documents import ROOT, DocId, Kind, Name
 from blobfs.values.nodes import Inode, Node
 
 
@@ -50,19 +53,25 @@ class Elsewhere:
     def revive(self, inode: Inode) -> list[Applied]:
         """Give the file its name back, or one of a conflict copy where that is taken; what the kernel must forget.
 
-        Folders that are gone come back with it. Raises NoSpace; NotFound: the store has forgotten the file.
+        Folders that are gone come back with it. Raises NoSpace.
         """
         applied, before, _ = self._gone[inode]
         documents, changed = self._store.documents, list[Applied]()
         with self._store.transaction():
-            old_parent, old_name = applied.names_before[0]
-            parent = self._folder(self._store.tree.get(old_parent).doc_id, changed)
-            name = self._free(parent, old_name, before.mtime_ns)
+            parent = self._folder(self._former_folder(applied, before), changed)
+            name = self._free(parent, applied.names_before[0][1], before.mtime_ns)
             attributes = {"mode": before.mode, "uid": before.uid, "gid": before.gid, "mtime_ns": before.mtime_ns}
             documents.edit(before.doc_id, time.time_ns(), names=(Name(parent, name),), **attributes)
             changed.append(self._change(inode, before))
         del self._gone[inode]
         return changed
+
+    def _former_folder(self, applied: Applied, before: Node) -> DocId:
+        with suppress(NotFound):
+            return self._store.tree.get(applied.names_before[0][0]).doc_id
+        # The store has forgotten the folder; what the deletion says of the file names it.
+        base = self._store.documents.base(before.doc_id)
+        return ROOT if base is None or not base.document.names else base.document.names[0].parent
 
     def _folder(self, doc_id: DocId, changed: list[Applied]) -> DocId:
         """A live directory: this one, with those above it brought back if they are gone, or the root."""
@@ -71,7 +80,7 @@ class Elsewhere:
             local, base = documents.local(doc_id), documents.base(doc_id)
             if local is not None and not local.node.deleted:
                 break
-            if local is None or base is None or not base.document.names:
+            if base is None or not base.document.names or base.document.kind is not Kind.DIRECTORY:
                 doc_id = ROOT
                 break
             chain.append((doc_id, base.document.names[0].name))
@@ -79,10 +88,16 @@ class Elsewhere:
         else:
             doc_id = ROOT
         for gone, name in reversed(chain):
-            local = documents.local(gone)
-            assert local is not None
-            documents.edit(gone, time.time_ns(), names=(Name(doc_id, self._free(doc_id, name, 0)),))
-            changed.append(self._change(local.node.inode, local.node))
+            taken = documents.at(doc_id, name)
+            other = None if taken is None else documents.local(taken)
+            if taken is not None and other is not None and other.node.kind is Kind.DIRECTORY:
+                doc_id = taken
+                continue
+            base, now_ns = documents.base(gone), time.time_ns()
+            assert base is not None
+            document = replace(base.document, names=(Name(doc_id, self._free(doc_id, name, 0)),))
+            done = documents.apply(base.document, base.revision, base.deleted, now_ns, local=document)
+            changed.append(replace(done, names_before=()))
             doc_id = gone
         return doc_id
 

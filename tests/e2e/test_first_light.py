@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sysconfig
@@ -27,6 +28,28 @@ def test_a_file_arrives_on_the_second_device_and_its_edit_comes_back(server: Ser
     with open(right.mount / "hello.txt", "a") as file:
         file.write("and from the right\n")
     wait_for("the edit came back", lambda: "right" in (left.mount / "hello.txt").read_text())
+
+
+def test_what_is_written_into_a_file_while_the_other_device_deletes_it_is_on_both(
+    server: Server, device: MakeDevice
+) -> None:
+    invite = server.add_user("alice")["invite"]
+    left, right = device("left", invite), device("right", invite)
+    left.up()
+    body = bytearray(os.urandom(9 << 20))
+    (left.mount / "outer" / "inner").mkdir(parents=True)
+    (left.mount / "outer" / "inner" / "large").write_bytes(body)
+    left.sync()
+    right.up()
+    wait_for("the file is visible", (right.mount / "outer" / "inner" / "large").exists)
+    with open(right.mount / "outer" / "inner" / "large", "r+b", buffering=0) as file:
+        shutil.rmtree(left.mount / "outer")
+        wait_for("the folder is gone", lambda: not (right.mount / "outer").exists())
+        os.pwrite(file.fileno(), b"written later", 5 << 20)
+    body[5 << 20 : (5 << 20) + 13] = b"written later"
+    assert (right.mount / "outer" / "inner" / "large").read_bytes() == body
+    wait_for("it is back", (left.mount / "outer" / "inner" / "large").exists)
+    assert (left.mount / "outer" / "inner" / "large").read_bytes() == body
 
 
 def test_reading_a_little_of_a_large_file_moves_little(server: Server, device: MakeDevice) -> None:

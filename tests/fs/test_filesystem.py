@@ -16,11 +16,13 @@ from blobfs.fs.space import Allowance, Space, disk_of, within
 from blobfs.fs.stale import Stale
 from blobfs.fs.views import ViewedFileSystem
 from blobfs.fs.writeback import MAX_HELD, SPILL
+from blobfs.store.documents import Applied
 from blobfs.store.store import Store
-from blobfs.values.documents import DocId, Kind
+from blobfs.values.documents import ROOT, DocId, Document, Kind, Name
 from blobfs.values.extents import EXTENT, MAX_SIZE, ROW
 from blobfs.values.nodes import ROOT_INODE, Inode
-from tests.fs.conftest import Remote, reopened
+from blobfs.values.revisions import Revision
+from tests.fs.conftest import OTHER, Remote, reopened
 
 
 def do(action: Callable[[], Awaitable[object]]) -> None:
@@ -433,6 +435,39 @@ def test_what_is_written_into_a_file_deleted_elsewhere_is_kept(fs: FileSystem, r
         local = store.documents.local(DocId("remote"))
         assert local is not None
         assert local.edit > local.synced
+
+    trio.run(run)
+
+
+def test_what_is_written_into_a_file_deleted_elsewhere_brings_its_folders_back(fs: FileSystem, store: Store) -> None:
+    def put(doc_id: str, kind: Kind, name: Name, number: int, *, deleted: bool = False) -> Applied:
+        document = Document(doc_id=DocId(doc_id), kind=kind, names=(name,), mtime_ns=number)
+        applied = store.documents.apply(document, Revision.of({OTHER: number}), deleted, number)
+        if deleted and kind is Kind.DIRECTORY:
+            store.tree.purge(applied.inode)
+        return applied
+
+    outer = ("outer", Kind.DIRECTORY, Name(ROOT, b"outer"))
+    inner = ("inner", Kind.DIRECTORY, Name(DocId("outer"), b"inner"))
+    leaf = ("leaf", Kind.FILE, Name(DocId("inner"), b"leaf"))
+
+    def find() -> Inode:
+        folder = fs.lookup(fs.lookup(ROOT_INODE, b"outer").inode, b"inner").inode
+        return fs.lookup(folder, b"leaf").inode
+
+    async def run() -> None:
+        for number, document in enumerate((outer, inner, leaf)):
+            fs.notify(put(*document, number + 1))
+        inode = find()
+        await fs.open(inode)
+        gone = [put(*document, number + 4, deleted=True) for number, document in enumerate((leaf, inner, outer))]
+        for applied in gone:
+            fs.notify(applied)
+        await fs.write(inode, 0, b"kept")
+        await fs.flush(inode)
+        assert find() == inode
+        assert await fs.read(inode, 0, 10) == b"kept"
+        assert store.documents.pending()[0] == 3
 
     trio.run(run)
 
