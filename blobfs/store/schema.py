@@ -9,7 +9,7 @@ from typing import Final
 
 VERSION: Final = 2
 """`user_version` of both databases."""
-OLDEST_READER: Final = 1
+OLDEST_READER: Final = 2
 """The lowest version that can read databases of this one: the two of them, closed in order, and nothing beside them."""
 
 DOCUMENTS_PAGE: Final = 4096
