@@ -20,6 +20,7 @@ from blobfs.store import rekey, schema, upgrade
 from blobfs.store.database import TOO_NEW, refusal
 from blobfs.store.journal import journals
 from blobfs.store.rekey import DATABASES
+from blobfs.store.spool import segments
 from blobfs.store.store import Store, holding
 from blobfs.values.keys import Keys
 
@@ -45,7 +46,7 @@ def reading(path: Path, keys: Keys) -> Iterator[Store]:
         _require_readable(path, upgrade.newer(path, keys))
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-read-", dir=path.parent) as directory:
             copy = Path(directory)
-            for name, _ in DATABASES:
+            for name in (*(name for name, _ in DATABASES), *(segment.name for segment in segments(path))):
                 _copy(path / name, copy / name)
             for (name, page), epoch in zip(DATABASES, rekey.find(copy, keys), strict=True):
                 with closing(rekey.connect(copy / name, page, epoch)) as connection:

@@ -10,7 +10,7 @@ from typing import Final
 VERSION: Final = 2
 """`user_version` of both databases."""
 OLDEST_READER: Final = 2
-"""The lowest version that can read databases of this one: the two of them, closed in order, and nothing beside them."""
+"""The lowest version that can read a store of this one, closed in order: both databases and the spool, nothing else."""
 
 DOCUMENTS_PAGE: Final = 4096
 BLOBS_PAGE: Final = 16384
