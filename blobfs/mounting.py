@@ -32,11 +32,11 @@ from blobfs.keyring import KeyringEntry
 from blobfs.process import (
     answer_promptly,
     harden,
-    hold_little_memory,
     let_go_of_terminal,
     log_to,
     module_command,
     module_environment,
+    settle_memory,
     spoken_command,
     tell_manager,
 )
@@ -186,7 +186,7 @@ def _print_made(config: Config, made: Made) -> None:
 def _run(config: Config, unlocked: Unlocked, announce: Announce, live: LiveLine | None) -> int:
     from blobfs import daemon
 
-    hold_little_memory()
+    settle_memory()
     answer_promptly()
 
     try:

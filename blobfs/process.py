@@ -22,10 +22,11 @@ from blobfs.errors import BlobfsError
 
 _PR_SET_DUMPABLE: Final = 4
 _M_MMAP_THRESHOLD: Final = -3
-_LARGE: Final = 2 << 20
+_LARGE: Final = 8 << 20
+"""Bytes: above an extent, whose buffer comes too often to be mapped anew each time."""
 _M_TRIM_THRESHOLD: Final = -1
-_SLACK: Final = 8 << 20
-"""Bytes: above a request of the kernel's, which comes too often to be mapped, and below an extent."""
+_SLACK: Final = 16 << 20
+"""Bytes of freed memory that stay for what comes next; the store gives them back when nobody writes."""
 _LOG_BYTES: Final = 1 << 20
 _LOG_FILES: Final = 3
 
@@ -39,16 +40,15 @@ def harden() -> None:
     logging.lastResort = None
 
 
-def hold_little_memory() -> None:
-    """From here on blocks as large as an extent go back to the system when they are freed.
+def settle_memory() -> None:
+    """From here on freed memory is kept to a fixed extent, for the next request.
 
-    glibc would get used to them and carve them out of its heap, which then never shrinks: some 60 MiB in a daemon that
-    writes and sends one large file. Other C libraries do not know the question.
+    glibc by itself learns: first it gives 128 KiB back at once, and pages made anew cost more than to read and open a
+    row; later it keeps whatever was large once. Other C libraries do not know the question.
     """
     tune = getattr(ctypes.CDLL(None), "mallopt", None)
     if tune is not None:
         tune(_M_MMAP_THRESHOLD, _LARGE)
-        # Else it is 128 KiB from now on, and whoever frees a buffer at the heap's end has new pages made for the next.
         tune(_M_TRIM_THRESHOLD, _SLACK)
 
 

@@ -51,15 +51,8 @@ _PIECE: Final = 2 << 20
 """Bytes of pages given back in one transaction, which holds up all others for some 10 ms."""
 _GIVING_S: Final = 0.2
 """Seconds of one tick for it."""
-_HELD: Final = 16 << 20
-"""Bytes of freed memory that the process keeps for what comes next, until nothing has been written for a while."""
-_BLOCK: Final = 8 << 20
-"""Bytes of one piece of memory from which it comes from the system and goes back there at once."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 """What glibc keeps of freed memory goes back only when it is asked; other C libraries do it by themselves."""
-_tune = getattr(ctypes.CDLL(None), "mallopt", None)
-"""glibc gives 128 KiB back at once, and to get them anew, page by page, costs more than to read and open a row."""
 
 
 class Store:
@@ -71,9 +64,6 @@ class Store:
         self.keys = keys
         self._seen, self._calm = 0, 0
         """The transaction that the last tick saw as the newest, and for how many ticks it has been."""
-        if _tune is not None:
-            _tune(_M_TRIM_THRESHOLD, _HELD)
-            _tune(_M_MMAP_THRESHOLD, _BLOCK)
         self._lock = _lock(path)
         try:
             self._ledger = Ledger(path, keys)

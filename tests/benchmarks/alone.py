@@ -18,6 +18,7 @@ from blobfs.errors import RemoteUnavailable
 from blobfs.fs.filesystem import FileSystem, Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
+from blobfs.process import answer_promptly, settle_memory
 from blobfs.store.store import Store
 from blobfs.values.keys import AccountId, derive_keys
 from blobfs.values.nodes import Content
@@ -53,6 +54,8 @@ def main() -> int:
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("mountpoint", type=Path)
     options = parser.parse_args()
+    settle_memory()
+    answer_promptly()
     keys = derive_keys(AccountId(os.urandom(16).hex()), os.urandom(32))
     with contextlib.closing(Store.create(options.store, keys, device_name="benchmark")) as store:
         trio.run(run, store, options.mountpoint)
