@@ -353,10 +353,10 @@ def test_what_a_settled_conflict_gives_up_can_come_back(
     page = visitor.shown("conflict", path)
     assert "The file" in page
     assert "The copy" in page
-    assert copy.name in visitor.shown("conflicts")
+    assert f"{folder.name}/{copy.name}" in visitor.shown("conflicts")
     assert visitor.act("resolve", path=path, keep=keep) == "The conflict is resolved."
     assert {found.name: found.read_text() for found in folder.iterdir()} == left
-    assert copy.name not in visitor.shown("conflicts")
+    assert f"{folder.name}/{copy.name}" not in visitor.shown("conflicts")
     sync(account)
     if keep != "both":
         gone = [entry["path"] for entry in told(account, "trash", account.mount)]

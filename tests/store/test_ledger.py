@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from blobfs.errors import Exists, NoSpace, StoreDamaged, StoreInUse, StoreMissing, UsageError
 from blobfs.store.database import Database
 from blobfs.store.journal import Journal
-from blobfs.store.ledger import BATCH_BYTES, HEAVY
+from blobfs.store.ledger import BATCH_BYTES, HEAVY, OVERDUE
 from blobfs.store.store import Store
 from blobfs.values.extents import EXTENT
 from blobfs.values.nodes import ROOT_INODE
@@ -195,12 +196,30 @@ def test_a_journal_that_cannot_be_followed_by_another_goes_on(
 
 
 @pytest.mark.usefixtures("unstaged")
+def test_who_outruns_the_committer_commits_the_batch_himself(bench: Bench, store: Store) -> None:
+    store._ledger._committer.close()
+    number = store._ledger._journal.number
+    node = make(store, b"f")
+    piece = os.urandom(HEAVY // 2)
+    for index in range((BATCH_BYTES + OVERDUE) // len(piece) + 10):
+        write(store, node.inode, index % 7 * len(piece), piece)
+    assert store._ledger._journal.number == number + 1
+    store = bench.crash(store)
+    assert content(store, node.inode) == piece * 7
+
+
+@pytest.mark.usefixtures("unstaged")
 def test_batches_follow_one_another_without_a_tick(bench: Bench, store: Store) -> None:
     node = make(store, b"f")
     piece = os.urandom(HEAVY // 2)
-    for index in range(2 * BATCH_BYTES // len(piece) + 10):
-        write(store, node.inode, index % 7 * len(piece), piece)
-    assert store._ledger._journal.number > 2
+    committed, number = threading.Semaphore(0), store._ledger._journal.number
+    commit = store._ledger._committer._commit
+    store._ledger._committer._commit = lambda: (commit(), committed.release())
+    for _ in range(2):
+        for index in range(BATCH_BYTES // len(piece) + 10):
+            write(store, node.inode, index % 7 * len(piece), piece)
+        assert committed.acquire(timeout=60)
+    assert store._ledger._journal.number >= number + 2
     store = bench.crash(store)
     assert content(store, node.inode) == piece * 7
     assert store.check() == []

@@ -59,12 +59,12 @@ def test_the_survey_finds_every_name_below(store: Store) -> None:
 def test_the_survey_tells_what_is_not_here(store: Store) -> None:
     node = make(store, b"f", data=b"x" * (ROW + 5))
     assert store.survey.absent() == {}
-    assert store.survey.blob_ids() == []
+    assert store.survey.sent() == []
     send(store, node.doc_id)
     assert node.content is not None
     store.attachments.evict(node.content, [0])
     assert store.survey.absent() == {node.content: ROW + 5}
-    assert len(store.survey.blob_ids()) == 1
+    assert [found.whole for found in store.survey.sent()] == [False]
 
 
 @pytest.mark.parametrize(

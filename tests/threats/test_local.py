@@ -118,7 +118,8 @@ if os.geteuid() == 0:  # Only root can become somebody else.
         # Somebody else reads neither this repository nor the virtual environment, perhaps.
         (code / "blobfs").mkdir(parents=True)
         (code / "blobfs" / "__init__.py").touch()
-        (code / "blobfs" / "process.py").write_bytes((ROOT / "blobfs" / "process.py").read_bytes())
+        for name in ("process.py", "errors.py"):
+            (code / "blobfs" / name).write_bytes((ROOT / "blobfs" / name).read_bytes())
         for path in (code, *code.rglob("*")):
             os.chmod(path, 0o755)
         done = subprocess.run(
