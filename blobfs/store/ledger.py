@@ -43,9 +43,9 @@ from blobfs.values.keys import Keys, derive
 
 HEAVY: Final = 256 << 10
 """Bytes of payload from which a transaction commits blobs.db in place of copying them into the journal."""
-BATCH_BYTES: Final = 8 << 20
+BATCH_BYTES: Final = 16 << 20
 """Of journal, after which a batch is committed, by a thread of its own."""
-OVERDUE: Final = 24 << 20
+OVERDUE: Final = 32 << 20
 """Bytes beyond that, at which whoever adds to it commits the batch himself."""
 QUICK_S: Final = 300e-6
 """A flush that takes no longer costs less than to have a thread do it."""
