@@ -33,10 +33,10 @@ class Backlogs:
     def ease(self) -> None:
         """A worker is about to ask the databases, which are told of what waits before: nearly all of it now.
 
-        Does nothing for the main thread, nor within a transaction. Raises NoSpace.
+        Does nothing for the main thread, nor for whoever holds the lock. Raises NoSpace.
         """
         for database in self._databases:
-            if database.backlog.waiting > SLICE and self._turns.is_worker() and not self._turns.is_inside():
+            if database.backlog.waiting > SLICE and self._turns.may_rest():
                 self._empty(database)
 
     def empty(self) -> None:

@@ -76,14 +76,14 @@ class Settler:
         count = 0
         while not is_over():
             with self._ledger.lock:
-                started = time.perf_counter()
                 position = self._staging.next(self._next)
-                if position is None:
-                    self._next = 0
-                    break
-                self._next = position + 1
-                count += self._settle(position)
-                held = time.perf_counter() - started
+            if position is None:
+                self._next = 0
+                break
+            self._next = position + 1
+            started = time.perf_counter()
+            count += self._settle(position)
+            held = time.perf_counter() - started
             if is_gentle:
                 is_read, self._looked = self._staging.looked != self._looked, self._staging.looked
                 time.sleep(min(_LONGEST_S, held * (_COURTESY if is_read else 1)))

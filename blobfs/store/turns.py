@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 MOMENT_S: Final = 500e-6
@@ -24,37 +25,32 @@ class Turns:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        # As threading.Condition asks it: whoever sleeps with the lock held gives way to nobody.
+        self._is_held: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined]
         self._main = threading.main_thread().ident
         self._awaited = 0.0
         self._taken = 0.0
-        self._inside = 0
-        """The thread that is in a transaction; 0: none."""
 
-    def is_worker(self) -> bool:
-        """Whether the calling thread has time."""
-        return threading.get_ident() != self._main
+    def may_rest(self) -> bool:
+        """Whether the calling thread is a worker, and does not hold the lock."""
+        return threading.get_ident() != self._main and not self._is_held()
 
     def take(self) -> None:
         """Take the lock, once more if the thread has it."""
         if not self.lock.acquire(blocking=False):
-            if not self.is_worker():
+            if threading.get_ident() == self._main:
                 self._awaited = time.perf_counter()
             self.lock.acquire()
 
-    def is_inside(self) -> bool:
-        """Whether the calling thread is in a transaction."""
-        return self._inside == threading.get_ident()
-
     def begin(self) -> None:
         """A transaction begins; the lock is held."""
-        self._taken, self._inside = time.perf_counter(), threading.get_ident()
+        self._taken = time.perf_counter()
 
     def end(self) -> float:
         """It ends, and the lock is about to be given back; how many seconds it took."""
-        self._inside = 0
         return time.perf_counter() - self._taken
 
     def give_way(self, held_s: float) -> None:
-        """The lock was given back after so many seconds."""
-        if held_s > MOMENT_S and time.perf_counter() - self._awaited < LATELY_S and self.is_worker():
+        """The lock was given back after so many seconds, unless the thread took it twice."""
+        if held_s > MOMENT_S and time.perf_counter() - self._awaited < LATELY_S and self.may_rest():
             time.sleep(min(held_s, MOST_S))

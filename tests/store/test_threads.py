@@ -93,3 +93,21 @@ def test_workers_and_the_loop_never_see_half_of_a_transaction(bench: Bench, stor
     assert store.check() == []
     last = content(store, written.inode)
     assert content(bench.crash(store), written.inode) == last
+
+
+def test_a_worker_gives_way_only_to_a_main_thread_that_waited_and_never_with_the_lock_held(store: Store) -> None:
+    turns = store._ledger._turns
+    found: list[bool] = []
+
+    def work() -> None:
+        found.append(turns.may_rest())
+        with store._ledger.lock:
+            found.append(turns.may_rest())
+        with store.transaction():
+            found.append(turns.may_rest())
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+    assert found == [True, False, False]
+    assert not turns.may_rest()
