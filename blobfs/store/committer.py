@@ -35,7 +35,7 @@ class Committer:
             self._wanted.clear()
             if self._is_closed:
                 return
-            with suppress(BlobfsError):
+            with suppress(BlobfsError, OSError):
                 self._commit()
 
     def close(self) -> None:
