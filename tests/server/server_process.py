@@ -43,7 +43,7 @@ class RunningServer:
             command("--data", data, "--port", 0, *arguments), stdout=subprocess.PIPE, stderr=log, cwd=ROOT, text=True
         )
         assert self.process.stdout is not None
-        readable, _, _ = select.select([self.process.stdout], [], [], 30)
+        readable, _, _ = select.select([self.process.stdout], [], [], 120)
         assert readable, "the server did not say that it listens"
         line = self.process.stdout.readline()
         assert line.startswith("listening on "), line
@@ -62,7 +62,7 @@ class RunningServer:
     def close(self) -> int:
         for client in self.clients:
             client.close()
-        code = self.process.wait(30)
+        code = self.process.wait(120)
         assert self.process.stdout is not None
         self.process.stdout.close()
         self.catalog.close()
@@ -87,7 +87,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     """A command to its end; in this process, where starting one more would only cost time."""
     texts = [str(argument) for argument in arguments]
     if not texts or texts[0] not in COMMANDS:
-        return subprocess.run(command(*texts), cwd=ROOT, text=True, capture_output=True, timeout=60, check=False)
+        return subprocess.run(command(*texts), cwd=ROOT, text=True, capture_output=True, timeout=120, check=False)
     out, err, umask = io.StringIO(), io.StringIO(), os.umask(0o022)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -176,7 +176,7 @@ def files_below(directory: Path) -> list[Path]:
     return [path for path in directory.rglob("*") if path.is_file()]
 
 
-def wait_until(condition: Any, seconds: float = 20) -> None:
+def wait_until(condition: Any, seconds: float = 60) -> None:
     """For what other processes do: looks again and again, with an end."""
     end = time.monotonic() + seconds
     while not condition():

@@ -177,13 +177,13 @@ def test_what_waits_with_a_token_ends_with_it_and_nobody_elses_does(
     start = time.monotonic()
     end(account, second)
     for thread in (threads[0], threads[2]):
-        thread.join(30)
-    assert time.monotonic() - start < 5
+        thread.join(60)
+    assert time.monotonic() - start < 40
     assert answers["revoked"].status_code == 401
     assert not any("change" in line for line in heard)
     assert threads[1].is_alive()
     account.push(change("d", None, "r1"))
-    threads[1].join(30)
+    threads[1].join(60)
     assert [entry["doc_id"] for entry in answers["other"].json()["documents"]] == ["d"]
 
 
