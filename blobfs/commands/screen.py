@@ -59,11 +59,13 @@ class Bar:
         """`total` None: nobody knows yet how many there will be; `noun`: what is counted, in place of bytes."""
         self._what, self._total, self._noun, self._stream = what, total, noun, stream or sys.stderr
         self._live = self._stream.isatty()
-        self._start, self._shown = time.monotonic(), ""
+        self.start = time.monotonic()
+        """When what is counted began, by the clock of `time.monotonic`."""
+        self._shown = ""
         self._drawing: threading.Thread | None = None
         self._ended, self._lock = threading.Event(), threading.Lock()
         self._free = 0
-        self._samples = deque([(self._start, 0)])
+        self._samples = deque([(self.start, 0)])
         self.done = 0
         self.trouble = ""
         """Why it does not go on just now; shown in place of the time left."""
@@ -100,8 +102,8 @@ class Bar:
         """Something else is done now, and is counted from its own beginning."""
         if what != self._what:
             self._what, self._noun, self.done, self._total, self._free = what, noun, 0, None, 0
-            self._start = time.monotonic()
-            self._samples = deque([(self._start, 0)])
+            self.start = time.monotonic()
+            self._samples = deque([(self.start, 0)])
 
     def say(self, text: str) -> None:
         """Print a line for good, in place of the bar."""
@@ -112,7 +114,7 @@ class Bar:
     def line(self, now: float, width: int = 120) -> str:
         """As it is drawn at `now`, by the clock of `time.monotonic`, on `width` columns."""
         if not self._total and not self.done:
-            return f"{self._what}, {format_time(now - self._start)}" + (f"  {self.trouble}" if self.trouble else "")
+            return f"{self._what}, {format_time(now - self.start)}" + (f"  {self.trouble}" if self.trouble else "")
         rate, left = self._pace(now), ""
         if self.trouble:
             left = f"  {self.trouble}"
@@ -120,7 +122,7 @@ class Bar:
             left = f"  {format_time((self._total - self.done) / rate)} left"
         told = f"{self._amount()}{self._rate(rate)}{left}"
         if self._total is None:
-            return f"{self._what}: {told}  {format_time(now - self._start)}"
+            return f"{self._what}: {told}  {format_time(now - self.start)}"
         share = min(1.0, self.done / max(1, self._total))
         percent = f"{100 * share:3.0f} %  "
         # What is told comes first: on a narrow screen it is the drawing that goes.
