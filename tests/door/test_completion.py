@@ -42,7 +42,7 @@ def run(*command: str, home: Path) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
         check=True,
         env=os.environ | {"HOME": str(home), "TERM": "dumb", "XDG_CONFIG_HOME": str(home)},
         cwd=home,

@@ -40,7 +40,7 @@ COMMANDS = {"echo": _echo, "refuse": _refuse, "break": _break, "never": _never}
 
 def serve(store: Path, test: Callable[[], Awaitable[None]]) -> None:
     async def main() -> None:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             async with control.serving(store, COMMANDS):
                 await test()
 
@@ -171,7 +171,7 @@ def test_a_peer_that_goes_away_takes_its_command_with_it(tmp_path: Path) -> None
         raise AssertionError
 
     async def main() -> None:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             async with control.serving(tmp_path, {"wait": wait}):
                 stream = await trio.open_unix_socket(os.fspath(tmp_path / SOCKET))
                 await stream.send_all(b'{"command": "wait"}\n')

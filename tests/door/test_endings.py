@@ -128,9 +128,8 @@ def test_an_embedded_server_whose_port_is_taken_moves(desk: Desk) -> None:
     desk.up()
     before = desk.status()["server"]
     desk.run("umount", desk.mount)
-    with socket.socket() as squatter:
-        squatter.bind(("127.0.0.1", int(before.rpartition(":")[2])))
-        squatter.listen()
+    # Connections of before may not be over for the kernel: without SO_REUSEADDR they would hold the port, too.
+    with socket.create_server(("127.0.0.1", int(before.rpartition(":")[2]))):
         desk.up()
         assert desk.status()["server"] != before
         wait_until(lambda: desk.status()["state"] == "mounted")

@@ -150,7 +150,7 @@ def test_a_new_token_of_the_same_account_is_taken(desk: Desk, server: AccountSer
     for _ in range(2):
         # A script may give the same invite at each start, though its token was given up for the device's own.
         desk.up("--connect", invite)
-        assert desk.run("sync", desk.mount, "--wait", "--timeout", "30").returncode == 0
+        assert desk.run("sync", desk.mount, "--wait", "--timeout", "60").returncode == 0
         wait_until(lambda: len(server.command("token", "list", "alice")) == 1)
         desk.run("umount", desk.mount)
 

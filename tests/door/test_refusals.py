@@ -100,7 +100,7 @@ def test_a_token_that_the_server_does_not_know(desk: Desk, server: AccountServer
 def tell_of_itself(desk: Desk) -> None:
     """The device's own card is at the server, so that nothing but what the test writes can wait."""
     wait_until(lambda: "this device" in desk.run("device", desk.mount).stdout)
-    assert desk.run("sync", desk.mount, "--wait", "--timeout", "30").returncode == 0
+    assert desk.run("sync", desk.mount, "--wait", "--timeout", "60").returncode == 0
 
 
 def test_a_server_that_is_not_there_later_is_no_obstacle(desk: Desk, server: AccountServer) -> None:
@@ -122,14 +122,14 @@ def test_a_full_quota_lets_the_mount_go_on_and_is_named(desk: Desk, server: Acco
     tell_of_itself(desk)
     server.command("quota", "set", "alice", 1000)
     (desk.mount / "note").write_bytes(os.urandom(100_000))
-    refuses(desk.run("sync", desk.mount, "--wait", "--timeout", "30"), 15)
+    refuses(desk.run("sync", desk.mount, "--wait", "--timeout", "60"), 15)
     status = desk.status()
     assert status["state"] == "over-quota"
     assert status["reason"]
     assert status["pending"] == {"documents": 1, "bytes": 100_000}
     assert len((desk.mount / "note").read_bytes()) == 100_000
     server.command("quota", "set", "alice", "none")
-    assert desk.run("sync", desk.mount, "--wait", "--timeout", "30").returncode == 0
+    assert desk.run("sync", desk.mount, "--wait", "--timeout", "60").returncode == 0
 
 
 def test_df_shows_what_the_quota_leaves(desk: Desk, server: AccountServer) -> None:
@@ -151,7 +151,7 @@ def test_a_revoked_token_lets_the_mount_go_on_and_is_named(desk: Desk, server: A
     # The first one is the invite's; the second one is the device's own.
     server.command("token", "revoke", "alice", server.command("token", "list", "alice")[1]["number"])
     (desk.mount / "note").write_text("alone")
-    refuses(desk.run("sync", desk.mount, "--wait", "--timeout", "30"), 14)
+    refuses(desk.run("sync", desk.mount, "--wait", "--timeout", "60"), 14)
     assert desk.status()["state"] == "refused"
     assert (desk.mount / "note").read_text() == "alone"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import pty
 import re
@@ -25,6 +26,8 @@ class Terminal:
         if self.pid == 0:
             os.execvpe(command[0], command, desk.environment | {"TERM": "xterm"} | environment)
         self.seen = ""
+        # A read may end in the middle of a letter.
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def expect(self, text: str) -> str:
         """What came up to and with `text`, which is then behind us."""
@@ -36,7 +39,7 @@ class Terminal:
             except OSError:
                 piece = b""
             assert piece, f"it ended without saying {text!r}: {self.seen!r}"
-            self.seen += piece.decode()
+            self.seen += self._decoder.decode(piece)
         before, _, self.seen = self.seen.partition(text)
         return before + text
 
@@ -47,7 +50,7 @@ class Terminal:
         """(exit code, the rest of the output)."""
         with suppress(OSError):
             while piece := os.read(self._screen, 65536):
-                self.seen += piece.decode()
+                self.seen += self._decoder.decode(piece)
         _, status = os.waitpid(self.pid, 0)
         self.pid = 0
         return os.waitstatus_to_exitcode(status), self.seen

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 PASSPHRASE = "correct horse battery staple"  # of accounts that live as long as a test
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 
 def wait_for(what: str, condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
@@ -119,11 +119,15 @@ class Device:
         assert done.returncode == 0, done.stderr
         wait_for("the mount is gone", lambda: not os.path.ismount(self.mount))
 
-    def kill(self) -> None:
-        """End the daemon as a power switch would, and leave the dead mount behind."""
-        pid = int(self.status()["pid"])
+    def pid(self) -> int:
+        """The daemon's."""
+        return int(self.status()["pid"])
+
+    def kill(self, pid: int | None = None) -> None:
+        """End the daemon as a power switch would, at once when its `pid` is given, and leave the dead mount behind."""
+        pid = self.pid() if pid is None else pid
         os.kill(pid, signal.SIGKILL)
-        wait_for("the daemon is gone", lambda: not _is_running(pid))
+        wait_for("the daemon is gone", lambda: not is_running(pid))
 
     def close(self) -> None:
         """Whatever state it is in: no process and no mount left behind."""
@@ -134,7 +138,8 @@ class Device:
         subprocess.run(["fusermount3", "-u", "-z", "-q", str(self.mount)], check=False)
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether it has not ended; whoever started it may not have asked for its exit status yet."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

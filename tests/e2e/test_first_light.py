@@ -80,9 +80,10 @@ def test_a_source_tree_survives_a_kill_in_the_middle_and_is_the_same_on_both(
         subprocess.run(["cp", "-a", str(stdlib / part), str(source / part)], check=True)
     left.up()
     copy = ["cp", "-a", str(source), str(left.mount / "tree")]
+    daemon = left.pid()
     with subprocess.Popen(copy, stderr=subprocess.DEVNULL) as copying:
         wait_for("a part is copied", lambda: sum(path.is_file() for path in left.mount.rglob("*")) >= 60)
-        left.kill()
+        left.kill(daemon)
     assert copying.returncode != 0
     left.up()
     whole = contents(source)
