@@ -28,8 +28,8 @@ from blobfs.values.nodes import ROOT_INODE, Inode, Node
 REPOSITORY = Path(__file__).parents[2]
 ACCOUNT = AccountId("ab" * 16)
 KEYS = derive_keys(ACCOUNT, b"k" * 32)
-TIMEOUT_S = 30
-LIMIT_S = float(os.environ.get("BLOBFS_TEST_LIMIT_S", "90"))
+TIMEOUT_S = 60
+LIMIT_S = float(os.environ.get("BLOBFS_TEST_LIMIT_S", "300"))
 
 
 def trio_test(function: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -118,7 +118,7 @@ def serving(directory: Path) -> Iterator[Server]:
 
 # --- devices ----------------------------------------------------------------------------------------------
 
-FAST = SyncOptions(quiet_s=0.05, max_wait_s=0.5, debounce_s=0.01, fetch_deadline_s=5, reopen_s=0.02)
+FAST = SyncOptions(quiet_s=0.05, max_wait_s=0.5, debounce_s=0.01, fetch_deadline_s=TIMEOUT_S, reopen_s=0.02)
 
 
 class Device:

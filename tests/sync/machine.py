@@ -29,10 +29,10 @@ from blobfs.values.revisions import Revision
 from tests.sync.kit import ACCOUNT, KEYS, Device, Server
 from tests.sync.proxy import Proxy, proxying
 
-LIMIT_S: Final = 60.0
+LIMIT_S: Final = 300.0
 PATIENCE_S: Final = 3.0
 """For a device to notice that its line is broken; it may as well not have."""
-AT_ONCE: Final = SyncOptions(quiet_s=0, max_wait_s=0.5, debounce_s=0, fetch_deadline_s=10, reopen_s=0.02)
+AT_ONCE: Final = SyncOptions(quiet_s=0, max_wait_s=0.5, debounce_s=0, fetch_deadline_s=60, reopen_s=0.02)
 
 
 @dataclass(frozen=True, slots=True)

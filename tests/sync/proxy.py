@@ -46,6 +46,8 @@ class Proxy:
         """Set when that has happened."""
         self.failures = 0
         """Requests that are answered with 503 from here, and get no further."""
+        self.failed_at = 0.0
+        """When the last of them was answered, by trio's clock."""
         self.retry_after_s = 0
         """What those answers ask for."""
         self._open: set[trio.SocketStream] = set()
@@ -77,6 +79,7 @@ class Proxy:
         self.requests += 1
         if self.failures:
             self.failures -= 1
+            self.failed_at = trio.current_time()
             answer = f"Retry-After: {self.retry_after_s}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
             await client.send_all(b"HTTP/1.1 503 Service Unavailable\r\n" + answer.encode())
             return False

@@ -18,7 +18,6 @@ from blobfs.errors import FileError, RemoteError, StoreError
 from blobfs.sync.evict import CacheLimits, evict
 from blobfs.values.documents import Kind
 from tests.sync.kit import Account, Device, converge, trio_test
-from tests.sync.test_failures import SHORT
 
 STEPS = int(os.environ.get("BLOBFS_DISORDER_STEPS", "120"))
 NAMES = ("one", "two", "three")
@@ -54,7 +53,7 @@ class Machine:
     async def _live(self, name: str, task_status: trio.TaskStatus[None]) -> None:
         """A device's life, in a task of its own: nurseries must not be closed out of order."""
         end, gone = self._ends[name] = trio.Event(), trio.Event()
-        async with self.account.device(name, options=SHORT) as device:
+        async with self.account.device(name) as device:
             self.devices[name] = device
             task_status.started()
             await end.wait()

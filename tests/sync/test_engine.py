@@ -133,7 +133,7 @@ async def test_a_file_open_for_reading_keeps_its_version(account: Account) -> No
 
 @trio_test
 async def test_an_open_file_without_bytes_yet_is_no_version(account: Account) -> None:
-    patient = replace(FAST, max_wait_s=TIMEOUT_S)
+    patient = replace(FAST, max_wait_s=3600)
     async with account.device("one", options=patient) as one, account.device("two") as two:
         one.write("emptied", b"first")
         await converge(one, two)

@@ -6,7 +6,6 @@ import os
 import random
 
 import pytest
-import trio
 
 from blobfs.errors import KeysChanged
 from blobfs.sync.keyring import FORKED
@@ -136,6 +135,5 @@ async def test_two_changes_of_keys_at_once_are_never_mixed(account: Account) -> 
     async with account.device("one", keys=NEWER, secret=FILE) as one:
         await one.settle()
     async with account.device("two", keys=NEWER, secret=secrets_file()) as two:
-        with trio.fail_after(20):
-            await until(lambda: two.engine.status().state is SyncState.KEYS_CHANGED)
+        await until(lambda: two.engine.status().state is SyncState.KEYS_CHANGED)
         assert two.engine.status().reason == FORKED

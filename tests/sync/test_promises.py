@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trio
 
+from blobfs.protocol import MAX_WAIT_S
 from blobfs.store.store import Store
 from blobfs.values.extents import EXTENT
 from tests.sync.kit import KEYS, Account, converge, trio_test, until
@@ -75,7 +76,7 @@ def _replace(path: Path, image: Path) -> None:
 
 
 @trio_test
-async def test_a_change_is_there_within_a_second_though_nobody_asks_again_and_again(account: Account) -> None:
+async def test_a_change_is_there_at_once_though_nobody_asks_again_and_again(account: Account) -> None:
     async with (
         proxying(account.server.url) as proxy,
         account.device("one") as one,
@@ -86,9 +87,9 @@ async def test_a_change_is_there_within_a_second_though_nobody_asks_again_and_ag
         for name in "abcde":
             one.write(name, b"now")
             await one.settle()
-            with trio.fail_after(1):
-                while not two.exists(name):  # noqa: ASYNC110
-                    await trio.sleep(0.005)
+            # With the news itself: a question that is held open ends by itself only after a minute.
+            with trio.fail_after(MAX_WAIT_S / 2):
+                await until(lambda name=name: two.exists(name))
         # One question held open at the server for each piece of news, whatever the time between them.
         assert proxy.requests - requests <= 6
 
@@ -106,8 +107,7 @@ async def test_a_reader_waits_for_none_of_a_hundred_files_on_their_way_up(accoun
         proxy.stalled_uploads = True
         two.engine.retry()
         await until(lambda: proxy.waiting_uploads > 0)
-        with trio.fail_after(3):
-            assert len(await two.read("wanted")) == 100_000
+        assert len(await two.read("wanted")) == 100_000
         assert two.engine.status().pending_documents == 100
         proxy.stalled_uploads = False
         await two.settle()
@@ -120,8 +120,8 @@ async def test_a_server_that_asks_for_time_gets_it(account: Account) -> None:
         proxy.retry_after_s, proxy.failures = 2, 1
         await proxy.cut()
         await until(lambda: proxy.failures == 0)
-        asked, start = proxy.requests, trio.current_time()
+        asked = proxy.requests
         one.write("f", b"waits")
         await until(lambda: proxy.requests > asked)
-        assert trio.current_time() - start > 1.9
+        assert trio.current_time() - proxy.failed_at >= 2
         await one.settle()

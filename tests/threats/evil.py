@@ -103,7 +103,9 @@ class Evil:
         honest = self.ask(asked)
         with self._lock:
             self.records.append((asked, honest))
-        return honest if self.attack is None else self.attack(asked, honest)
+        # Read once: the test may take it away at any time.
+        attack = self.attack
+        return honest if attack is None else attack(asked, honest)
 
     def ask(self, asked: Asked) -> Answer:
         """The honest server's answer."""

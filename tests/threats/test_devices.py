@@ -53,7 +53,7 @@ async def test_a_device_that_joins_is_named_on_the_others_with_the_day(account: 
     async with account.device("one") as one, account.device("two") as two:
         tell(one, "desk")
         await converge(one, two)
-        register = Register(one.store)
+        register, days = Register(one.store), [time.strftime("%Y-%m-%d")]
         register.learn()
         assert register.notices() == []
         tell(two, "ghost\x1b[2J" + "x" * 100)
@@ -61,7 +61,8 @@ async def test_a_device_that_joins_is_named_on_the_others_with_the_day(account: 
         register.learn()
         (notice,) = register.notices()
         assert notice.startswith("a new device 'ghost[2J")
-        assert f"joined on {time.strftime('%Y-%m-%d')}" in notice
+        days.append(time.strftime("%Y-%m-%d"))
+        assert any(f"joined on {day}" in notice for day in days)
         assert notice.isprintable()
         # Whoever comes later finds both there, and none of them new.
         Register(two.store).learn()

@@ -124,7 +124,7 @@ def greeting(context: ssl.SSLContext) -> Iterator[tuple[str, list[str]]]:
 
 
 async def _greet(url: str, ca_file: Path | None) -> None:
-    limits = Limits(connect_s=5, silence_s=5)
+    limits = Limits(connect_s=60, silence_s=60)
     async with RemoteClient(url, "user", "token", limits=limits, ca_file=str(ca_file) if ca_file else None) as client:
         await client.greet()
 
@@ -205,7 +205,7 @@ async def test_headers_without_end_and_other_noise_are_a_sentence_within_the_dea
         with pytest.raises((ProtocolError, RemoteUnavailable)):
             async with RemoteClient(evil.url, account.user, account.token) as client:
                 await client.greet()
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
 
 
 def test_an_address_that_no_name_service_can_be_asked_for_is_a_sentence() -> None:

@@ -17,7 +17,7 @@ from blobfs.remote.transport import Limits
 from tests.sync.kit import Account, trio_test
 from tests.threats.test_network import Authority, greeting
 
-LIMITS = Limits(connect_s=5, silence_s=5)
+LIMITS = Limits(connect_s=60, silence_s=60)
 
 
 def pin_of(pem: Path) -> str:
