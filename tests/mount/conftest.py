@@ -15,8 +15,8 @@ import pytest
 from blobfs.fs.mountpoint import DEVICE, is_mounted, unmount
 
 ROOT = Path(__file__).parent.parent.parent
-START_S = 30
-STOP_S = 30
+START_S = 120
+STOP_S = 120
 
 
 class Mounted:

@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.mount.conftest import Mounted
 from tests.store.full_disk import fill
 
-SOON_S = 30
+SOON_S = 120
 MIB = 1 << 20
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.mount.conftest import Mounted
 
-SOON_S = 5
+SOON_S = 60
 
 
 def soon(condition: Callable[[], bool]) -> bool:

@@ -216,7 +216,7 @@ async def test_a_buffer_gets_what_was_asked_for_and_nothing_beyond_its_end() -> 
 async def test_a_body_that_is_cut_is_a_passing_fault() -> None:
     async with lying(Limits(silence_s=0.3)) as (liar, client):
         liar.answer = b"HTTP/1.1 206 P\r\nContent-Range: bytes 0-9/10\r\nConnection: close\r\n\r\nshort"
-        with trio.fail_after(5), pytest.raises(RemoteUnavailable):
+        with trio.fail_after(60), pytest.raises(RemoteUnavailable):
             await client.get(NAME, 0, 10)
 
 
@@ -232,7 +232,7 @@ async def test_cancelled_requests_do_not_exhaust_the_client() -> None:
                 await trio.sleep(pause_s)
                 nursery.cancel_scope.cancel()
         liar.silent = False
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             for lane in (Lane.READER, Lane.BULK):
                 assert await client.get(NAME, 0, 10, lane=lane) == b"x" * 10
 
@@ -241,7 +241,7 @@ async def test_cancelled_requests_do_not_exhaust_the_client() -> None:
 async def test_a_silent_server_is_given_up() -> None:
     async with lying(Limits(silence_s=0.1)) as (liar, client):
         liar.silent = True
-        with trio.fail_after(5), pytest.raises(RemoteUnavailable):
+        with trio.fail_after(60), pytest.raises(RemoteUnavailable):
             await client.revisions(DocId("a"))
 
 
@@ -252,7 +252,7 @@ async def test_readers_do_not_queue_behind_uploads() -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(20):
                 nursery.start_soon(client.put, NAME, b"x")
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 while not liar.requests:  # noqa: ASYNC110
                     await trio.sleep(0.001)
                 liar.requests.clear()
@@ -273,7 +273,7 @@ async def test_a_number_of_connections_is_in_force_at_once_and_leaves_every_lane
                     nursery.start_soon(client.put, NAME, b"x")
                     nursery.start_soon(client.get, NAME, 0, 10)
                     nursery.start_soon(partial(client.feed, None, wait_s=60))
-                with trio.fail_after(5):
+                with trio.fail_after(60):
                     while len(liar.requests) < connections:  # noqa: ASYNC110
                         await trio.sleep(0.001)
                 await trio.testing.wait_all_tasks_blocked()
