@@ -19,7 +19,7 @@ import trio
 from blobfs import protocol
 from blobfs.errors import BlobfsError, CorruptDocument, NoSpace, Rollback
 from blobfs.remote.client import Change, Page, RemoteClient, Result, Sealed
-from blobfs.store.documents import Applied
+from blobfs.store.documents import Applied, Local
 from blobfs.store.store import Store
 from blobfs.sync import parcel
 from blobfs.sync.echoes import Echoes
@@ -326,7 +326,7 @@ class Feed:
         """Whether all are new here, so that no order among them matters."""
         return all(self._store.documents.inode(remote.doc_id) is None for remote in arrivals)
 
-    async def _apply_some(self, arrivals: Sequence[Remote], same: frozenset[DocId]) -> None:
+    async def _apply_some(self, arrivals: Sequence[Remote], same: Mapping[DocId, int]) -> None:
         try:
             done = await trio.to_thread.run_sync(partial(self._apply_now, arrivals, same))
         except NoSpace:
@@ -348,16 +348,18 @@ class Feed:
                 # It is applied all the same; what the kernel holds of it runs out by itself.
                 _log.exception("the mount could not be told of a change from another device")
 
-    def _apply_now(self, arrivals: Sequence[Remote], same: frozenset[DocId]) -> list[Applied]:
+    def _apply_now(self, arrivals: Sequence[Remote], same: Mapping[DocId, int]) -> list[Applied]:
         """Plan and do, in one transaction. In a worker thread."""
         with self._store.transaction():
+            # Again, now that nobody else is at the store: a file may have been opened or edited since it was looked at.
+            arrivals = self._hold_back(arrivals)
             decided = plan(
                 self._view,
                 arrivals,
                 device=self._store.device,
                 label=self._label,
                 new_id=lambda: DocId(secrets.token_hex(16)),
-                same_content=same,
+                same_content={doc_id for doc_id, edit in same.items() if self._is_as_of(doc_id, edit)},
                 own={remote.doc_id for remote in arrivals if self._own.get(remote.doc_id) == str(remote.revision)},
             )
             done = Executor(self._store).run(decided)
@@ -403,21 +405,30 @@ class Feed:
         held = self.waiting.get(occupant)
         return held is not None and occupant != doc_id and name not in held.state.document.names
 
-    def _find_equal(self, arrivals: Sequence[Remote]) -> frozenset[DocId]:
-        """Which files have unsent bytes that are the arriving ones: the same was written twice, or sent before."""
-        documents, found = self._store.documents, set[DocId]()
+    def _find_equal(self, arrivals: Sequence[Remote]) -> Mapping[DocId, int]:
+        """Which files have unsent bytes that are the arriving ones: the same was written twice, or sent before.
+
+        With the edit that was looked at: a later one may have changed the bytes.
+        """
+        documents, found = self._store.documents, dict[DocId, int]()
         for remote in arrivals:
             document = remote.state.document
             if remote.state.deleted or document.kind is not Kind.FILE or document.attachment is None:
                 continue
             here = [remote.doc_id] if documents.inode(remote.doc_id) is not None else []
             here += filter(None, (documents.at(name.parent, name.name) for name in document.names))
-            found.update(doc_id for doc_id in here if self._has_bytes_of(doc_id, document.attachment))
-        return frozenset(found)
+            for doc_id in here:
+                local = documents.local(doc_id)
+                if local is not None and self._has_bytes_of(local, document.attachment):
+                    found[doc_id] = local.edit
+        return found
 
-    def _has_bytes_of(self, doc_id: DocId, attachment: Attachment) -> bool:
+    def _is_as_of(self, doc_id: DocId, edit: int) -> bool:
         local = self._store.documents.local(doc_id)
-        if local is None or local.node.size != attachment.size:
+        return local is not None and local.edit == edit
+
+    def _has_bytes_of(self, local: Local, attachment: Attachment) -> bool:
+        if local.node.size != attachment.size:
             return False
         if not local.content_dirty:
             return local.document.attachment == attachment
