@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -20,6 +21,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """The mark that such tests carry."""
     config.addinivalue_line("markers", "long: takes minutes or gigabytes; run with --long")
     _unmount_dead()
+    # In the background of a shell Ctrl-C is ignored, by whatever is started from here, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _unmount_dead() -> None:
