@@ -23,7 +23,7 @@ from tests.door.visiting import Visitor, inner, picture
 NOBODY = 65534
 ASK = """
 import socket, sys
-with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=20) as peer:
+with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=60) as peer:
     try:
         peer.sendall(f"GET {sys.argv[2]} HTTP/1.1\\r\\nHost: 127.0.0.1:{sys.argv[1]}\\r\\n\\r\\n".encode())
         print(peer.recv(12).decode())

@@ -15,12 +15,13 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.door.conftest import Desk, sync, tell, told
 from tests.door.visiting import inner, picture
 
-WAIT_S = 30
+WAIT_S = 120
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,8 @@ def window(tmp_path_factory: pytest.TempPathFactory, account: Desk) -> Iterator[
         options.add_argument(f"--{argument}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     window = webdriver.Chrome(options=options, service=Service(driver))
+    # What is looked for may come with the page that is on its way, or with what a script fetches.
+    window.implicitly_wait(WAIT_S)
     try:
         window.get(tell(account, "browse", account.mount, "--no-open").strip())
         wait(window, lambda: window.current_url.endswith("/files/"))
@@ -51,9 +54,11 @@ def wait(window: WebDriver, condition: Callable[[], object]) -> None:
 
 
 def go(window: WebDriver, room: str, path: str = "") -> None:
+    before = window.find_element(By.TAG_NAME, "html")
     window.execute_script("location.assign(arguments[0])", f"/{room}/{path}")
+    wait(window, lambda: window.find_element(By.TAG_NAME, "html") != before)
     wait(window, lambda: window.execute_script("return document.readyState") == "complete")
-    wait(window, lambda: f"/{room}/" in window.current_url)
+    assert f"/{room}/" in window.current_url
 
 
 def press(window: WebDriver, text: str) -> None:
@@ -67,6 +72,14 @@ def press(window: WebDriver, text: str) -> None:
 
 def shown(window: WebDriver, text: str) -> None:
     wait(window, lambda: text in window.find_element(By.TAG_NAME, "body").text)
+
+
+def texts(window: WebDriver, selector: str) -> list[str]:
+    return [element.text for element in window.find_elements(By.CSS_SELECTOR, selector)]
+
+
+def are_side_by_side(left: WebElement, right: WebElement) -> bool:
+    return left.rect["y"] == right.rect["y"] and left.rect["x"] < right.rect["x"]
 
 
 def loaded(window: WebDriver, selector: str) -> bool:
@@ -110,13 +123,14 @@ def test_what_changes_shows_by_itself_and_names_are_found_from_the_keyboard(
         (folder / "needle.txt").write_text("x")
         shown(window, "needle.txt")
         shown(window, "Paused · ")
-        assert window.find_element(By.CSS_SELECTOR, "td .badge").text == "waiting"
+        # The page draws itself anew: what was found may be gone before it is asked for its text.
+        wait(window, lambda: window.find_element(By.CSS_SELECTOR, "td .badge").text == "waiting")
     finally:
         tell(account, "config", account.mount, "paused", "off")
     window.find_element(By.TAG_NAME, "body").send_keys("/")
     window.switch_to.active_element.send_keys("NEEDLE", Keys.ENTER)
     shown(window, "1 found")
-    assert f"{inner(account, folder)}/needle.txt" in window.find_element(By.TAG_NAME, "main").text
+    shown(window, f"{inner(account, folder)}/needle.txt")
 
 
 def test_a_conflict_is_settled_side_by_side_and_a_version_restored(
@@ -132,11 +146,8 @@ def test_a_conflict_is_settled_side_by_side_and_a_version_restored(
     window.find_element(By.LINK_TEXT, inner(account, copy)).click()
     shown(window, "mine, later")
     shown(window, "theirs")
-    left, right = (side.rect for side in window.find_elements(By.TAG_NAME, "section"))
-    assert left["y"] == right["y"]
-    assert left["x"] < right["x"]
-    changes = [line.text for line in window.find_elements(By.CSS_SELECTOR, ".changes span")]
-    assert changes[1:] == ["-mine, later", "+theirs"]
+    wait(window, lambda: are_side_by_side(*window.find_elements(By.TAG_NAME, "section")))
+    wait(window, lambda: texts(window, ".changes span")[1:] == ["-mine, later", "+theirs"])
     press(window, "Keep both")
     assert file.read_text() == "mine, later"
     assert (folder / "letter (left 2026-01-02 030405).txt").read_text() == "theirs"
@@ -145,7 +156,7 @@ def test_a_conflict_is_settled_side_by_side_and_a_version_restored(
     window.find_element(By.PARTIAL_LINK_TEXT, "Version ").click()
     shown(window, "From then to now")
     wait(window, lambda: window.find_element(By.CSS_SELECTOR, "figure pre").text == "mine")
-    assert window.find_element(By.CSS_SELECTOR, ".changes .added").text == "+mine, later"
+    wait(window, lambda: texts(window, ".changes .added") == ["+mine, later"])
     press(window, "Restore")
     wait(window, lambda: file.read_text() == "mine")
     press(window, "Keep this file here")

@@ -49,7 +49,7 @@ def visited(store: Store, act: Callable[[Callable[[], socket.socket], Listeners]
 
     def connect() -> socket.socket:
         peer = socket.socket(socket.AF_UNIX)
-        peer.settimeout(20)
+        peer.settimeout(60)
         peer.connect(os.fspath(store.path / desk_wire.SOCKET))
         return peer
 
@@ -211,7 +211,7 @@ def test_noise_at_the_page_is_a_request_or_refused(sent: list[bytes]) -> None:
             except trio.BrokenResourceError:
                 return
 
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             async with ours, theirs, trio.open_nursery() as nursery:
                 nursery.start_soon(speak)
                 nursery.start_soon(listen)
