@@ -286,7 +286,7 @@ def test_what_a_dead_process_reserved_is_given_up_and_what_a_live_one_reserved_i
         with catalog.writing() as connection:
             assert quota.recover(connection, backend, long_ago, set(), catalog.owners()) == 0
     other.close()
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while catalog.owners() != {catalog.owner}:
         assert time.monotonic() < end, "the other process still seems to live"
     with catalog.writing() as connection:

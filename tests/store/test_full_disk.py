@@ -19,7 +19,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, what: str) -> None:
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -38,7 +38,7 @@ def test_memory_goes_back_to_the_system_when_nothing_is_written(tmp_path: Path) 
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )

@@ -56,7 +56,7 @@ def renew(path: Path, name: str, share: str) -> int:
         [sys.executable, "-m", "tests.store.renewer", str(path), name, share],
         cwd=Path(__file__).parents[2],
         check=False,
-        timeout=60,
+        timeout=300,
     ).returncode
 
 
