@@ -7,6 +7,7 @@ looked for, unless it was put aside (with a reason that people are shown), is no
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -112,7 +113,8 @@ class Candidates:
         parked = self.parked.get(entry.doc_id)
         if parked is None:
             return True
-        if parked.edit == entry.edit and time.time() < parked.retry_at_s:
+        # Longer than it was put aside for is the time of a clock that was set back.
+        if parked.edit == entry.edit and 0 < parked.retry_at_s - time.time() <= _PARK_S:
             return False
         del self.parked[entry.doc_id]
         return True
@@ -133,11 +135,16 @@ class Candidates:
     def _wait(self, entry: Changed, now_ns: int) -> float:
         """Seconds until a file with new bytes may go."""
         timing = self._timing
-        longest = timing.max_wait_s - (now_ns - entry.since_ns) / 1e9
-        quiet = timing.quiet_s - (now_ns - entry.touched_ns) / 1e9
+        longest = timing.max_wait_s - self._elapsed_s(entry.since_ns, now_ns)
+        quiet = timing.quiet_s - self._elapsed_s(entry.touched_ns, now_ns)
         if self._is_busy(entry.inode):
             quiet = max(quiet, timing.quiet_s)
         return min(longest, quiet)
+
+    def _elapsed_s(self, then_ns: int, now_ns: int) -> float:
+        """For ever, where the clock was set back: what was written before must not wait until it is as late again."""
+        elapsed_s = (now_ns - then_ns) / 1e9
+        return elapsed_s if elapsed_s >= -self._timing.max_wait_s else math.inf
 
     def _take_over(self, entry: Changed) -> Changed:
         """A new file in the place of a deleted one is its next version: what editors do when they save."""

@@ -10,6 +10,7 @@ import trio
 
 from blobfs.values.documents import Kind
 from blobfs.values.extents import EXTENT
+from blobfs.values.nodes import ROOT_INODE
 from tests.sync.kit import FAST, TIMEOUT_S, Account, converge, trio_test, until
 
 
@@ -151,6 +152,18 @@ async def test_an_open_file_without_bytes_yet_is_no_version(account: Account) ->
         assert two.node("new").size == 0
         revisions = await one.client.revisions(one.node("emptied").doc_id, 10)
         assert len(revisions) == 2
+
+
+@trio_test
+async def test_what_was_written_before_the_clock_was_set_back_is_sent_all_the_same(account: Account) -> None:
+    async with account.device("one") as one, account.device("two") as two:
+        await converge(one, two)
+        later_ns = time.time_ns() + 3600 * 10**9
+        with one.store.transaction():
+            node = one.store.tree.create(ROOT_INODE, b"f", Kind.FILE, mode=0o600, uid=0, gid=0, now_ns=later_ns)
+            one.store.attachments.write(node.inode, [(0, b"of an hour later")], 16, later_ns, later_ns)
+        await until(lambda: two.exists("f"))
+        assert await two.read("f") == b"of an hour later"
 
 
 @trio_test
