@@ -226,7 +226,7 @@ def test_a_process_and_an_object_daemon_are_killed_under_load_and_nothing_acknow
         balancer.close()
     there = also_on(two, here)
     site.start("one", store)  # gives up what the killed process had reserved
-    assert there.used()[1] == 0
+    wait_until(lambda: there.used()[1] == 0)
     for blob_id, content in load.blobs.items():
         assert there.get(blob_id).content == content
     page = there.feed()
