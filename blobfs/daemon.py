@@ -367,14 +367,18 @@ class Daemon:
             **DeviceAnswers(self._store, self._engine, self._client, self._devices).commands(),
             "publish": self._answer_publish,
             "drop-address": self._answer_drop_address,
-            **{name: self._counted(command) for name, command in told.items()},
+            **{name: self._counted(command, is_change=name in CHANGES) for name, command in told.items()},
             **(dict.fromkeys(CHANGES, refusing(_READ_ONLY)) if self._config.read_only else {}),
         }
 
-    def _counted(self, command: control.Command) -> control.Command:
+    def _counted(self, command: control.Command, *, is_change: bool) -> control.Command:
         async def answer(question: Json) -> Json:
             with self._use:
-                return await command(question)
+                result = await command(question)
+                if is_change:
+                    # Whoever asked reads the file next.
+                    await self._fs.until_told()
+                return result
 
         return answer
 
@@ -394,6 +398,7 @@ class Daemon:
                     await heard.wait()
             limit_s = question.get("limit_s")
             await self._settle(float(limit_s) if isinstance(limit_s, int | float) else math.inf)
+            await self._fs.until_told()
         return (await trio.to_thread.run_sync(self._status)).to_json()
 
     async def _answer_recover(self, question: Json) -> Json:

@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 Prefetch = Callable[[Content, int, int], None]
 
+TOLD_S: Final = 2.0
+"""After which a command is answered though the kernel was not told of all that it changed."""
 FLUSH_S: Final = 5.0
 """How long bytes written stay in memory alone while their file stays open."""
 BESIDE: Final = 2 * ROW
@@ -89,6 +91,8 @@ class FileSystem(Names):
         self.owner = owner
         self.on_stale: Callable[[Stale], None] | None = None
         """Told what the kernel must forget after a change from another device; set while mounted."""
+        self.wait_told: Callable[[float], bool] | None = None
+        """Waits so many seconds for the kernel to have heard all of that, and answers whether it has; set likewise."""
         self.allowance: Callable[[], Allowance | None] = lambda: None
         """What the account may hold, as the server said last; None while it has not."""
         self.keep_out = KeepOut()
@@ -421,6 +425,11 @@ class FileSystem(Names):
                 if node.deleted and applied.inode in self._files and applied.before.kind is Kind.FILE:
                     self._elsewhere.note(applied)
         self._tell(self.invalidated(applied))
+
+    async def until_told(self) -> None:
+        """Return when the kernel has heard of every change so far, or when that takes long: it may wait for us."""
+        if self.wait_told is not None and not self.wait_told(0):
+            await trio.to_thread.run_sync(self.wait_told, TOLD_S)
 
     def _tell(self, stale: Stale) -> None:
         if self.on_stale is not None:

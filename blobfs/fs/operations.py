@@ -446,14 +446,14 @@ async def serve(
     except RuntimeError as error:
         raise UsageError(f"the kernel refuses to mount on {mountpoint}: {error}") from None
     invalidator = Invalidator(_forget_inode, pyfuse3.invalidate_entry)
-    fs.on_stale = invalidator.put
+    fs.on_stale, fs.wait_told = invalidator.put, invalidator.wait
     try:
         async with fs.at_work(), trio.open_nursery() as nursery:
             nursery.start_soon(_announce, mountpoint, ready)
             await pyfuse3.main(max_tasks=MAX_TASKS)
             nursery.cancel_scope.cancel()
     finally:
-        fs.on_stale = None
+        fs.on_stale = fs.wait_told = None
         with trio.CancelScope(shield=True):
             # No more requests first: then there is an end to what has to be stored.
             await trio.to_thread.run_sync(_unmount, mountpoint, invalidator)

@@ -50,7 +50,7 @@ class Invalidator:
         self._ready = threading.Condition()
         self._inodes: dict[Inode, bool] = {}
         self._names: dict[tuple[Inode, bytes], None] = {}
-        self._is_stopped = False
+        self._is_stopped = self._is_saying = False
         self._has_overflowed = False
         self._thread = threading.Thread(target=self._run, name="blobfs-invalidate", daemon=True)
         self._thread.start()
@@ -66,22 +66,30 @@ class Invalidator:
             for inode, has_content in stale.inodes:
                 self._inodes[inode] = self._inodes.get(inode, False) or has_content
             self._names.update(dict.fromkeys(stale.names))
-            self._ready.notify()
+            self._ready.notify_all()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until everything was said; False when that takes longer, as while the kernel waits for a request."""
+        with self._ready:
+            return self._ready.wait_for(lambda: not (self._inodes or self._names or self._is_saying), timeout_s)
 
     def stop(self, timeout_s: float) -> bool:
         """End the thread; what still waits is not said any more. False when the kernel did not let go of it in time."""
         with self._ready:
             self._is_stopped = True
-            self._ready.notify()
+            self._ready.notify_all()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
         while True:
             with self._ready:
+                self._is_saying = False
+                self._ready.notify_all()
                 self._ready.wait_for(lambda: self._is_stopped or self._inodes or self._names)
                 names, self._names = self._names, {}
                 inodes, self._inodes = self._inodes, {}
+                self._is_saying = True
                 self._has_overflowed = False
             for parent, name in names:
                 self._say(parent, functools.partial(self._forget_name, parent, name))
