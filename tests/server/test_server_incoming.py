@@ -1,11 +1,13 @@
 """The incoming box at the server: reservations that expire, and floods that stop nobody else."""
 
+import time
+
 import pytest
 from server_process import Account, RunningServer
 
 from server import quota
 from server.quota import MAX_INCOMING, Place
-from server.service import DROP_BURST
+from server.service import DROP_BURST, DROPS_PER_S
 
 
 def reserve(account: Account, expect: str, older: str | None = None) -> int:
@@ -20,15 +22,20 @@ def test_a_reservation_expires_by_the_servers_clock_and_one_device_gets_it_then(
     assert reserve(account, "PROCESSING", "900") == 412
     while reserve(account, "PROCESSING", "0.2") == 412:
         pass
-    assert reserve(account, "PROCESSING", "0.2") == 412
+    # It has begun anew with that.
+    assert reserve(account, "PROCESSING", "900") == 412
     for wrong in ("-1", "soon", "nan"):
         assert reserve(account, "PROCESSING", wrong) == 400
 
 
 def test_a_flood_of_a_sender_stops_no_device_of_the_account(server: RunningServer, account: Account) -> None:
     sender = server.token(account.name, account.user_id, "incoming")
+    began = time.monotonic()
     answers = [sender.http.get(f"/blobs/{account.name}").status_code for _ in range(DROP_BURST + 50)]
-    assert set(answers) == {403, 429}
+    took_s = time.monotonic() - began
+    assert set(answers) <= {403, 429}
+    # On a machine that is slower than the rate, all of them.
+    assert answers.count(403) <= DROP_BURST + DROPS_PER_S * took_s + 1
     assert account.put("b", b"x").status_code == 201
 
 
