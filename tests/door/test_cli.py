@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,12 +72,13 @@ def test_every_command_is_done_by_something() -> None:
 
 def test_help_answers_at_once() -> None:
     def run() -> float:
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([sys.executable, "-m", "blobfs.cli", "--help"], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert b"examples:" in done.stdout
-        return time.perf_counter() - start
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    # The best of several: what is measured is the program, not what else runs on this machine.
+    # Processor seconds, and the best of several: the program's own, not what else runs on this machine.
     assert min(run() for _ in range(5)) < 0.2
 
 
