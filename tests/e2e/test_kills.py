@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import random
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ import pytest
 from tests.e2e.devices import Device, Server, contents
 
 MakeDevice = Callable[..., Device]
+
+
+def digest(data: bytes | None) -> str:
+    """A few letters for what a file holds."""
+    return "nothing" if data is None else f"{hashlib.sha256(data).hexdigest()[:6]} ({len(data)})"
 
 
 class Writer:
@@ -27,12 +33,18 @@ class Writer:
         """Acknowledged: what each file has to be."""
         self.open: dict[str, set[bytes | None]] = {}
         """What a file may be whose last step was cut off; None: not there."""
+        self.steps: list[str] = []
+        """What was done, and where it was cut off."""
 
     def run(self) -> None:
         """Go on until the mount dies."""
-        with suppress(OSError):
+        try:
             while True:
                 self.step()
+        except OSError as error:
+            self.steps.append(f"cut off: {error}")
+            if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO):
+                raise AssertionError("\n".join(self.steps[-20:])) from error
 
     def step(self) -> None:
         """One thing that a program does; OSError when the mount died meanwhile."""
@@ -42,6 +54,7 @@ class Writer:
         )
         data = self.random.randbytes(self.random.choice((0, 10, 5000, 200_000)))
         before = self.kept.get(name)
+        self.steps.append(f"{verb} {name}: {digest(data)}, had {digest(before)}")
         match verb:
             case "write":
                 # Emptied by the open, so that a cut may leave nothing of it.
@@ -54,6 +67,7 @@ class Writer:
                 self._try({name: None}, {name: {before, None}}, (self.root / name).unlink)
             case "move" if before is not None:
                 other = f"moved{self.random.randrange(4)}"
+                self.steps.append(f"  to {other}, which had {digest(self.kept.get(other))}")
                 there = self.kept.get(other)
                 maybe = {name: {before, None}, other: {there, before}}
                 self._try({name: None, other: before}, maybe, lambda: (self.root / name).rename(self.root / other))
@@ -85,11 +99,17 @@ class Writer:
     def check(self) -> None:
         """Every acknowledged byte is there, nothing else is; go on from what is there."""
         there = {name: data for name, data in contents(self.root).items() if not name.startswith(".")}
-        for name in {*there, *self.kept} - self.open.keys():
-            assert there.get(name) == self.kept.get(name), name
-        for name, states in self.open.items():
-            assert there.get(name) in states, name
+        for name in {*there, *self.kept, *self.open}:
+            permitted = self.open.get(name, {self.kept.get(name)})
+            assert there.get(name) in permitted, self._story(name, there.get(name), permitted)
+        self.steps.append("checked")
         self.kept, self.open = there, {}
+
+    def _story(self, name: str, there: bytes | None, permitted: set[bytes | None]) -> str:
+        """What a person wants to know of a file that is not what it has to be."""
+        steps = [step for step in self.steps if name in step or "moved" in name or step.startswith(("cut", "checked"))]
+        found = f"{name} is {digest(there)}, not one of {[digest(data) for data in permitted]}"
+        return "\n".join([found, *steps[-60:]])
 
 
 @pytest.mark.parametrize(
