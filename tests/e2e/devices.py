@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tests.watches import kill_for_good
+
 PASSPHRASE = "correct horse battery staple"  # of accounts that live as long as a test
 DEADLINE_S = 60.0
 
@@ -122,24 +124,15 @@ class Device:
     def kill(self) -> None:
         """End the daemon as a power switch would, and leave the dead mount behind."""
         pid = int(self.status()["pid"])
-        os.kill(pid, signal.SIGKILL)
-        wait_for("the daemon is gone", lambda: not _is_running(pid))
+        kill_for_good(pid)
 
     def close(self) -> None:
         """Whatever state it is in: no process and no mount left behind."""
         with suppress(Exception):
             blobfs("umount", str(self.mount), timeout_s=30)
         with suppress(Exception):
-            os.kill(int(self.status()["pid"]), signal.SIGKILL)
+            kill_for_good(int(self.status()["pid"]))
         subprocess.run(["fusermount3", "-u", "-z", "-q", str(self.mount)], check=False)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 def tree(root: Path) -> dict[str, tuple[object, ...]]:
