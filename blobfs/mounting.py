@@ -8,7 +8,6 @@ checked without it has been.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import select
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from blobfs import __version__, background, healing, mountpoint
+from blobfs.asking import ask_hidden
 from blobfs.calibration import calibrate
 from blobfs.config import LOG, PENDING, Config, Mount, Source, recall
 from blobfs.control import ask
@@ -143,7 +143,7 @@ def _unlock_by_keyring(config: Config) -> Unlocked:
     elif firstrun.is_new(config.store) and config.connect is None:
         text = choose_passphrase().decode()
     else:
-        text = getpass.getpass("Passphrase: ")
+        text = ask_hidden("Passphrase: ")
     unlocked = _unlock(replace(config, passphrase=Source(text=text)))
     entry.write(text)
     return unlocked

@@ -32,6 +32,7 @@ CLIENT: Final = {
             "account",
             "answers",
             "api",
+            "asking",
             "background",
             "calibration",
             "cli",
