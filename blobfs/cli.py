@@ -97,6 +97,10 @@ def _tell(error: BaseException, sentence: str) -> int:
     from blobfs.status import printable
 
     print(f"blobfs: {printable(sentence).rstrip('.')}.", file=sys.stderr)
+    logging = sys.modules.get("logging")
+    if logging is not None and logging.getLogger().handlers:
+        # Of a mount that nobody looks at the log is all that tells later why there is none.
+        logging.getLogger(__name__).error("%s", sentence)
     return exit_code(error)
 
 

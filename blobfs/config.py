@@ -76,6 +76,10 @@ class Config:
     """Processor seconds that a guess at a new passphrase is to take."""
     handover: int | None = None
     """Set in the process that `--background` starts: the descriptor over which it gets the keys and reports."""
+    heal: str | None = None
+    """Set in what becomes of the process that watched a mount whose process died: what `healing.parse` reads."""
+    is_healing: bool = False
+    """Whether this mount takes the place of a dead one, and may be nowhere else."""
 
     @property
     def secrets(self) -> Path:

@@ -258,7 +258,6 @@ class Daemon:
                 top.cancel_scope.cancel()
 
     async def _hold_mount(self) -> None:
-        mountpoint.prepare(self._config.mountpoint)
         if self._store.tree.count() == 1 and not self._is_copy:
             # A device that joins shows the account's names from its first moment, unless the server is slow or away.
             with trio.move_on_after(FIRST_LOOK_S):
@@ -267,6 +266,8 @@ class Daemon:
                     await self._engine.first_look()
                     counting.cancel_scope.cancel()
         options = MountOptions(allow_other=self._config.allow_other, read_only=self._config.read_only)
+        # At the last moment: between a dead mount and the one in its place the bare directory is seen.
+        mountpoint.prepare(self._config.mountpoint, in_place=self._config.is_healing)
         await serve(self._fs, self._config.mountpoint, options, ready=self._ready, use=self._use)
 
     async def _count_names(self) -> None:

@@ -104,6 +104,8 @@ def _add_mount(commands: Commands) -> None:
     _add_words_check(mount)
     _add_guess_time(mount)
     mount.add_argument("--handover", type=int, help=argparse.SUPPRESS)
+    mount.add_argument("--heal", help=argparse.SUPPRESS)
+    mount.add_argument("--healing", action="store_true", help=argparse.SUPPRESS)
 
 
 def _add_state(commands: Commands) -> None:

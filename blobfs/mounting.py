@@ -8,13 +8,8 @@ checked without it has been.
 from __future__ import annotations
 
 import contextlib
-import getpass
-import json
 import os
 import select
-import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -22,20 +17,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from blobfs import __version__, mountpoint
+from blobfs import __version__, background, healing, mountpoint
+from blobfs.asking import ask_hidden
 from blobfs.calibration import calibrate
 from blobfs.config import LOG, PENDING, Config, Mount, Source, recall
 from blobfs.control import ask
 from blobfs.errors import BlobfsError, NotMounted, StoreInUse, UsageError, WrongPassphrase
-from blobfs.fs.mountpoint import is_automount
 from blobfs.keyring import KeyringEntry
 from blobfs.process import (
     answer_promptly,
     harden,
     let_go_of_terminal,
     log_to,
-    module_command,
-    module_environment,
     settle_memory,
     spoken_command,
     tell_manager,
@@ -53,7 +46,7 @@ from blobfs.unlock import (
 )
 from blobfs.values.documents import Json
 from blobfs.values.epochs import claimed_epoch
-from blobfs.values.keys import AccountId, Argon2Cost
+from blobfs.values.keys import Argon2Cost
 from blobfs.wordcheck import show_words
 
 if TYPE_CHECKING:
@@ -61,9 +54,6 @@ if TYPE_CHECKING:
 
 Announce = Callable[[Status], None]
 
-READY: Final = b"ready\n"
-_HANDOVER: Final = 16 << 10
-"""Bytes of the line that hands the secrets of all epochs over."""
 END_S: Final = 60
 """Seconds that `umount` waits for the process to end before it says that it still works."""
 
@@ -76,12 +66,11 @@ def mount(config: Config) -> int:
     harden()
     if config.handover is not None:
         return _run_handed_over(config, config.handover)
-    mountpoint.check_fuse()
-    _check_free(config)
-    mountpoint.check(config.mountpoint)
-    unlocked = _unlock_by_keyring(config) if config.keyring else _unlock(config)
+    if config.heal is not None:
+        return healing.heal(config, _mount_in_background)
     if config.background:
-        return _start_in_background(config, unlocked)
+        return _mount_in_background(config, healing.Past.now())
+    unlocked = _prepare(config)
     log_to(config.store / LOG)
     live = LiveLine(sys.stdout)
 
@@ -90,6 +79,18 @@ def mount(config: Config) -> int:
         tell_manager("READY=1")
 
     return _run(config, unlocked, announce, live)
+
+
+def _mount_in_background(config: Config, past: healing.Past) -> int:
+    return background.start(config, _prepare(config), past)
+
+
+def _prepare(config: Config) -> Unlocked:
+    """What can fail for a reason that a person can mend, in the order of what it costs."""
+    mountpoint.check_fuse()
+    _check_free(config)
+    mountpoint.check(config.mountpoint)
+    return _unlock_by_keyring(config) if config.keyring else _unlock(config)
 
 
 def _check_free(config: Config) -> None:
@@ -142,7 +143,7 @@ def _unlock_by_keyring(config: Config) -> Unlocked:
     elif firstrun.is_new(config.store) and config.connect is None:
         text = choose_passphrase().decode()
     else:
-        text = getpass.getpass("Passphrase: ")
+        text = ask_hidden("Passphrase: ")
     unlocked = _unlock(replace(config, passphrase=Source(text=text)))
     entry.write(text)
     return unlocked
@@ -226,74 +227,19 @@ def _welcome(status: Status, config: Config) -> str:
     )
 
 
-# --- in the background ----------------------------------------------------------------------------------------------
-
-
-def _start_in_background(config: Config, unlocked: Unlocked) -> int:
-    """Start a process of its own session that mounts, and wait until it is ready or has failed; its exit code.
-
-    A new interpreter, not a fork: no thread, no loop and no lock of ours is copied half-way. It gets the keys over a
-    socket that only the two have, and tells its failure itself on the terminal that it still has.
-    """
-    ours, theirs = socket.socketpair()
-    arguments = [os.fspath(config.mountpoint), "--store", os.fspath(config.store), "--handover", str(theirs.fileno())]
-    if config.allow_other:
-        arguments.append("--allow-other")
-    if config.read_only:
-        arguments.append("--read-only")
-    if config.lock_after is not None:
-        arguments += ["--lock-after", config.lock_after]
-    with ours:
-        with theirs:
-            child = subprocess.Popen(  # noqa: S603 - our own program and our own arguments
-                module_command("blobfs.cli", "mount", *arguments),
-                stdin=subprocess.DEVNULL,
-                cwd="/",
-                env=module_environment(),
-                # The kernel lets nobody into an automount that waits but the process group that it waits for.
-                start_new_session=not is_automount(config.mountpoint),
-                pass_fds=(theirs.fileno(),),
-            )
-        try:
-            with contextlib.suppress(BrokenPipeError):
-                ours.sendall(_pack(unlocked))
-            if ours.recv(len(READY)) == READY:
-                # It lives on by itself, so there is nothing to wait for.
-                child.returncode = 0
-                return 0
-            return child.wait()
-        except KeyboardInterrupt:
-            child.send_signal(signal.SIGTERM)
-            child.wait()
-            raise
-
-
-def _pack(unlocked: Unlocked) -> bytes:
-    """A line with all secrets, at most `_HANDOVER` bytes."""
-    older = [secret.hex() for secret in unlocked.older]
-    return json.dumps({"account": unlocked.account, "secret": unlocked.secret.hex(), "older": older}).encode() + b"\n"
-
-
 def _run_handed_over(config: Config, descriptor: int) -> int:
-    try:
-        parent = socket.socket(fileno=descriptor)
-    except OSError:
-        raise UsageError("--handover is for blobfs itself; use --background") from None
-    with parent, parent.makefile("rb") as stream:
-        body = json.loads(stream.readline(_HANDOVER))
-        unlocked = Unlocked(
-            AccountId(body["account"]), bytes.fromhex(body["secret"]), tuple(map(bytes.fromhex, body["older"]))
-        )
+    """In the process that a watch started."""
+    parent, unlocked = background.receive(descriptor)
+    with parent:
         log_to(config.store / LOG)
 
         def announce(status: Status) -> None:
             with contextlib.suppress(OSError):
                 print(_welcome(status, config), flush=True)
             let_go_of_terminal()
-            with contextlib.suppress(PermissionError):  # it has a session of its own
-                os.setsid()
+            os.setsid()
             with contextlib.suppress(OSError):
-                parent.sendall(READY)
+                parent.sendall(background.READY)
 
         return _run(config, unlocked, announce, None)
 

@@ -69,10 +69,16 @@ def check(path: Path) -> None:
         )
 
 
-def prepare(path: Path) -> None:
-    """Make `path` ready to be mounted on: take a dead mount away, make the directory. Call `check` first."""
+def prepare(path: Path, *, in_place: bool = False) -> None:
+    """Make `path` ready to be mounted on: take a dead mount away, make the directory. Call `check` first.
+
+    Raises:
+        MountPointUnusable: the directory cannot be made; or, `in_place`, there is no dead mount whose place to take.
+    """
     if is_dead(path):
         unmount(path, lazy=True)
+    elif in_place:
+        raise MountPointUnusable(f"the dead mount at {path} was taken away meanwhile; mount there again if you want to")
     try:
         path.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:

@@ -23,7 +23,7 @@ from blobfs.newer import replace_all
 from blobfs.store import rekey
 from blobfs.store.secrets import read_secrets
 from blobfs.store.settings import Settings
-from blobfs.store.store import Store
+from blobfs.store.store import Store, make_room
 from blobfs.unlock import Unlocked, open_body
 from blobfs.values.documents import Json
 from blobfs.values.epochs import seal_older
@@ -73,7 +73,10 @@ def begin_epoch(
 
 def renew(store: Path, keys: Keys) -> None:
     """Finish a change of keys of the databases, if one is due, and show how far it is on a terminal."""
-    if keys.older and any(found is not keys for found in rekey.find(store, keys)):
+    if not keys.older:
+        return
+    make_room(store)
+    if any(found is not keys for found in rekey.find(store, keys)):
         Store.open(store, keys, show).close()
 
 

@@ -8,7 +8,6 @@ environment, never logged, and written to disk only when it was drawn at random 
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import secrets
 import stat
@@ -20,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
+from blobfs.asking import ask_hidden
 from blobfs.config import PASSPHRASE, SECRETS, Source
 from blobfs.errors import BlobfsError, UsageError, WrongPassphrase
 from blobfs.newer import adopt, is_newer, read_newer, replace_all
@@ -107,8 +107,8 @@ def has_terminal() -> bool:
 def choose_passphrase(prompt: str = "New passphrase") -> bytes:
     """Ask twice for a passphrase, until both times it is the same."""
     for _ in range(TRIES):
-        first = passphrase_bytes(getpass.getpass(f"{prompt}: "))
-        if secrets.compare_digest(first, passphrase_bytes(getpass.getpass("The same again: "))):
+        first = passphrase_bytes(ask_hidden(f"{prompt}: "))
+        if secrets.compare_digest(first, passphrase_bytes(ask_hidden("The same again: "))):
             return first
         print("The two differ.", file=sys.stderr)
     raise UsageError("the two passphrases differed each time; start again")
@@ -179,7 +179,7 @@ def unlock_body(
 
 def _ask(attempt: Callable[..., Unlocked]) -> Unlocked:
     for left in reversed(range(TRIES)):
-        typed = getpass.getpass("Passphrase (or the recovery words): ")
+        typed = ask_hidden("Passphrase (or the recovery words): ")
         try:
             # Nobody's passphrase is 24 words of the list by chance, and a person in need looks for no option.
             if len(typed.split()) == 24:

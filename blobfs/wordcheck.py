@@ -9,6 +9,7 @@ import secrets
 import sys
 from typing import Final
 
+from blobfs.asking import ask
 from blobfs.unlock import has_terminal
 
 ASKED: Final = 3
@@ -42,11 +43,11 @@ def show_words(words: str, *, check: bool) -> None:
 def _check(words: list[str]) -> bool:
     """Whether the words were typed back right, or a person wants no check."""
     print(f"Press Enter when they are written down: the screen is cleared, and {ASKED} of them are asked for.")
-    if input(f"`{SKIP}` goes on without. ").strip().lower() == SKIP:
+    if ask(f"`{SKIP}` goes on without. ").strip().lower() == SKIP:
         return True
     print(_CLEAR, end="", flush=True)
     for place in sorted(secrets.SystemRandom().sample(range(len(words)), ASKED)):
-        typed = input(f"Word {place + 1}: ").strip().lower()
+        typed = ask(f"Word {place + 1}: ").strip().lower()
         if typed == SKIP:
             return True
         if typed != words[place]:

@@ -57,6 +57,8 @@ def mount(options: argparse.Namespace) -> int:
         lock_after=options.lock_after,
         guess_s=_guess_s(options),
         handover=options.handover,
+        heal=options.heal,
+        is_healing=options.healing,
     )
     return mounting.mount(config)
 

@@ -65,7 +65,7 @@ def _wrongs(store: Path) -> Iterator[tuple[str, str, str, Callable[[], None]]]:
         yield "files", text, "lets only this user read them; think of who changed that", lambda: _tighten(loose)
     secrets = store / SECRETS
     if secrets.exists() and not secrets.with_name(SECRETS + OLD_SUFFIX).exists():
-        text = "there is no second copy of the wrapped keys"
+        text = "the wrapped keys are in one file, as in every new store; a second one helps if it is damaged"
         # Written again as it is: the one from before becomes the second one.
         yield "second copy", text, "makes one", lambda: write_secrets(secrets, read_secrets(secrets))
     if (store / SOCKET).exists() and not _answers(store):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import getpass
 import os
 import shutil
 import stat
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from blobfs import config, rclone
+from blobfs.asking import ask_hidden
 from blobfs.commands.places import Place, mounted, place
 from blobfs.commands.screen import FilesBar, passing
 from blobfs.errors import FileError, NotADirectory, NotMounted, UsageError, WrongPassphrase
@@ -81,7 +81,7 @@ def _load_crypt(options: argparse.Namespace, directory: Path, target: Path) -> i
     if options.password2_file is not None or options.password2_fd is not None:
         salt = _password(options.password2_file, options.password2_fd, "second password")
     elif options.password_file is None and options.password_fd is None:
-        salt = getpass.getpass("Its second password, if it has one: ") or None
+        salt = ask_hidden("Its second password, if it has one: ") or None
     source = rclone.crypt(
         directory,
         password,
@@ -128,7 +128,7 @@ def _password(file: Path | None, descriptor: int | None, what: str) -> str:
         return read_source(config.Source(file=file, fd=descriptor), what)
     if not has_terminal():
         raise UsageError(f"there is no terminal to ask for the {what} on; give --password-file FILE")
-    return getpass.getpass(f"{what.capitalize()}: ")
+    return ask_hidden(f"{what.capitalize()}: ")
 
 
 def _check_mounted(path: Path) -> None:

@@ -120,6 +120,11 @@ def is_automount(mountpoint: Path) -> bool:
     return _mounted_on(mountpoint)[-1:] == ["autofs"]
 
 
+def has_automount(mountpoint: Path) -> bool:
+    """Whether an automount is on it, also below another mount."""
+    return "autofs" in _mounted_on(mountpoint)
+
+
 def _mounted_on(mountpoint: Path) -> list[str]:
     """The types of what is mounted on it, the topmost last."""
     wanted = os.path.realpath(mountpoint.parent) + "/" + mountpoint.name

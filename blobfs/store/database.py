@@ -33,7 +33,7 @@ IntegrityError: Final = sqlcipher3.IntegrityError
 _FULL: Final = ("full", "disk I/O error")
 _FAILURES: Final = (sqlcipher3.DatabaseError, MemoryError)
 """SQLCipher answers all that follows a page that failed authentication with "out of memory"."""
-FULL: Final = "the disk that holds the store is full or failing"
+FULL: Final = "the disk that holds the store is full or failing; make some room there, what was stored before is safe"
 TOO_NEW: Final = (
     "a newer blobfs wrote this store, and nothing in it was changed; update blobfs, or read the account's files with "
     "`blobfs mount OTHER --store NEW --connect INVITE --read-only`"

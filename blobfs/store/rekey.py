@@ -22,7 +22,7 @@ import sqlcipher3
 
 from blobfs.errors import NoSpace, StoreDamaged, StoreInUse
 from blobfs.store import schema
-from blobfs.store.database import is_full, refusal, unlock
+from blobfs.store.database import FULL, is_full, refusal, unlock
 from blobfs.store.journal import journals
 from blobfs.store.spool import segments
 from blobfs.values.keys import Keys
@@ -133,7 +133,7 @@ def connect(path: Path, page: int, keys: Keys) -> Any:
     except (sqlcipher3.DatabaseError, MemoryError) as error:
         connection.close()
         if is_full(error):
-            raise NoSpace("the disk that holds the store is full or failing") from error
+            raise NoSpace(FULL) from error
         raise StoreDamaged(f"{path.name} cannot be read with this store's key") from error
     return connection
 

@@ -2,8 +2,8 @@
 
 Deleting takes room before it gives any: a record in the journal, pages in the logs. So does coming back after a
 crash. Both may have the reserve, which goes a piece at a time, the last one only to a start; new bytes of files may
-not. Knows no database. Invariant: what was given up comes back only when as much as all of it stays free besides, and
-until then bytes of files leave room for it.
+not. Knows no database. Invariant: what was given up comes back only when as much as all of it stays free besides, or
+for the next start; until then bytes of files leave room for it.
 """
 
 from __future__ import annotations
@@ -62,19 +62,30 @@ class Reserve:
         if self._held == SIZE or time.monotonic() < self._next_s or self._free() < SIZE - self._held + SIZE:
             return
         self._next_s = time.monotonic() + _AGAIN_S
+        if self._hold(SIZE):
+            self.is_spent = False
+
+    def keep_for_start(self) -> None:
+        """At the end of a run on a full disk: set aside most of what is left, up to a piece, before others take it."""
+        size = min(_PIECE, self._free() * 3 // 4)
+        if self.is_spent and self._held < size:
+            self._hold(size)
+
+    def _hold(self, size: int) -> bool:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             descriptor = os.open(self._path, flags, 0o600)
             try:
-                os.posix_fallocate(descriptor, 0, SIZE)
+                os.posix_fallocate(descriptor, 0, size)
             except OSError:
                 os.ftruncate(descriptor, self._held)
                 raise
             finally:
                 os.close(descriptor)
         except OSError:
-            return  # the disk filled up meanwhile, or this user may have no more of it
-        self._held, self.is_spent = SIZE, False
+            return False  # the disk filled up meanwhile, or this user may have no more of it
+        self._held = size
+        return True
 
     def _cut(self, size: int) -> bool:
         try:

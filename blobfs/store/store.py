@@ -28,6 +28,7 @@ from blobfs.store.ledger import Ledger
 from blobfs.store.mending import check, mend
 from blobfs.store.pins import Pins
 from blobfs.store.queries import Queries
+from blobfs.store.reserve import Reserve
 from blobfs.store.settings import Settings
 from blobfs.store.settling import Settler
 from blobfs.store.survey import Survey
@@ -137,6 +138,7 @@ class Store:
         if not (path / "documents.db").exists():
             raise StoreMissing("there is no store in this directory")
         upgrade.refuse_newer(path, keys)
+        make_room(path)
         if keys.older:
             cls._renew(path, keys, watch)
         return cls._open(path, keys)
@@ -271,8 +273,19 @@ class Store:
         """Commit, bring everything to the disk, and give up the store."""
         try:
             self._ledger.close()
+            self._ledger.reserve.keep_for_start()
         finally:
             os.close(self._lock)
+
+
+def make_room(path: Path) -> None:
+    """Where the disk is nearly full, give up what was set aside: only to look into a database takes room already.
+
+    Raises:
+        StoreMissing, StoreInUse.
+    """
+    with holding(path):
+        Reserve(path)
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.watches import kill_for_good
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 120.0
 
@@ -85,7 +87,7 @@ class Desk:
         with suppress(Exception):
             for body in json.loads(self.run("status", "--json").stdout):
                 if body["pid"] is not None:
-                    end(body["pid"])
+                    kill_for_good(body["pid"])
         for process in self._started:
             process.kill()
             process.communicate()

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from blobfs.commands.scrub import Scrubber
-from tests.door.conftest import AccountServer, Desk, end, wait_until
+from tests.door.conftest import AccountServer, Desk, wait_until
+from tests.watches import kill_for_good
 
 
 def findings(desk: Desk, *more: object) -> tuple[int, dict[str, Any]]:
@@ -50,7 +51,7 @@ def test_a_healthy_mount_and_what_becomes_of_it(desk: Desk, server: AccountServe
     code, found = findings(desk, "--repair")
     assert (code, found["store"]["ok"], desk.store.stat().st_mode & 0o777) == (0, True, 0o700)
 
-    end(desk.status()["pid"])
+    kill_for_good(desk.status()["pid"])
     code, found = findings(desk, "--passphrase-file", desk.passphrase)
     assert (code, found["mount point"]["ok"], found["databases"]["ok"]) == (0, True, True)
     desk.mount.rmdir()  # nothing is mounted there any more
@@ -100,7 +101,7 @@ def test_what_is_safe_is_repaired_when_it_is_asked_for(desk: Desk, server: Accou
     desk.up("--connect", server.command("user", "add", "alice")["invite"])
     (desk.mount / "file").write_text("kept")
     assert desk.run("sync", desk.mount, "--wait", "--timeout", "60").returncode == 0
-    end(desk.status()["pid"])
+    kill_for_good(desk.status()["pid"])
     second, unfinished = desk.store / "secrets.json.old", desk.store / f".secrets.json.{'0' * 16}"
     second.unlink(missing_ok=True)
     unfinished.touch()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.door.conftest import PATIENCE_S, Desk, end, has_ended, read_until, wait_until
+from tests.watches import kill_for_good
 
 
 def children_of(pid: int) -> list[int]:
@@ -96,7 +97,7 @@ def test_a_killed_process_leaves_a_mount_that_the_next_run_replaces(desk: Desk) 
     (desk.mount / "note").write_text("kept")
     daemon = desk.status()["pid"]
     servers = [os.pidfd_open(pid) for pid in children_of(daemon)]
-    end(daemon)
+    kill_for_good(daemon)
     wait_until(lambda: all(has_ended(process) for process in servers))
     for process in servers:
         os.close(process)
@@ -107,7 +108,7 @@ def test_a_killed_process_leaves_a_mount_that_the_next_run_replaces(desk: Desk) 
 
 def test_umount_takes_a_dead_mount_away(desk: Desk) -> None:
     desk.up()
-    end(desk.status()["pid"])
+    kill_for_good(desk.status()["pid"])
     done = desk.run("umount", desk.mount)
     assert done.returncode == 0, done.stderr
     assert not os.path.ismount(desk.mount)

@@ -19,7 +19,7 @@ import pytest
 from blobfs.commands.system import _quote, from_mount
 from blobfs.errors import UsageError
 from blobfs.fs.mountpoint import is_automount
-from tests.door.conftest import PATIENCE_S, ROOT, Desk, end, read_until
+from tests.door.conftest import PATIENCE_S, ROOT, Desk, end, read_until, wait_until
 
 
 @pytest.fixture
@@ -127,13 +127,22 @@ if os.geteuid() == 0 and "autofs" in Path("/proc/filesystems").read_text().split
         desk = made
         with _waiting(desk.mount):
             argv = [str(_helper(desk)), str(desk.store), str(desk.mount), "-o", f"passphrase_file={desk.passphrase}"]
-            done = subprocess.run(
-                argv, env=desk.environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
-            )
-            assert done.returncode == 0, done.stderr
+
+            def mount() -> None:
+                done = subprocess.run(
+                    argv, env=desk.environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+                )
+                assert done.returncode == 0, done.stderr
+
+            mount()
             (desk.mount / "file").write_text("through")
             pid = desk.status()["pid"]
             assert os.getsid(pid) == pid, "what ends the process group that mounts would end the folder"
+            # Dead, it is only taken away: systemd mounts again for whoever enters next.
+            end(pid)
+            wait_until(lambda: is_automount(desk.mount))
+            mount()
+            assert (desk.mount / "file").read_text() == "through"
             assert desk.run("umount", desk.mount).returncode == 0
             assert is_automount(desk.mount)
 

@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tests.watches import kill_for_good
+
 PASSPHRASE = "correct horse battery staple"  # of accounts that live as long as a test
 DEADLINE_S = 120.0
 
@@ -125,26 +127,15 @@ class Device:
 
     def kill(self, pid: int | None = None) -> None:
         """End the daemon as a power switch would, at once when its `pid` is given, and leave the dead mount behind."""
-        pid = self.pid() if pid is None else pid
-        os.kill(pid, signal.SIGKILL)
-        wait_for("the daemon is gone", lambda: not is_running(pid))
+        kill_for_good(self.pid() if pid is None else pid)
 
     def close(self) -> None:
         """Whatever state it is in: no process and no mount left behind."""
         with suppress(Exception):
             blobfs("umount", str(self.mount), timeout_s=30)
         with suppress(Exception):
-            os.kill(int(self.status()["pid"]), signal.SIGKILL)
+            self.kill()
         subprocess.run(["fusermount3", "-u", "-z", "-q", str(self.mount)], check=False)
-
-
-def is_running(pid: int) -> bool:
-    """Whether it has not ended; whoever started it may not have asked for its exit status yet."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 def tree(root: Path) -> dict[str, tuple[object, ...]]:

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import random
-import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -123,8 +122,7 @@ def test_a_device_that_is_killed_while_it_syncs_loses_nothing_and_makes_no_confl
     left.up()
     writer = Writer(left.mount, seed)
     for _ in range(rounds):
-        pid = int(left.status()["pid"])
-        killer = threading.Timer(writer.random.uniform(0.1, 1.2), os.kill, (pid, signal.SIGKILL))
+        killer = threading.Timer(writer.random.uniform(0.1, 1.2), left.kill, (left.pid(),))
         killer.start()
         writer.run()
         killer.join()

@@ -249,6 +249,25 @@ def delete(store: Store, name: bytes) -> None:
     store.freeing(remove)
 
 
+def run_full_between_two_runs(place: Path) -> None:
+    """Others take all room while nobody has the store open; what was set aside is enough to open it again."""
+    trial = Trial(place)
+    trial.store._ledger.reserve.refill()
+    assert trial.attempt(b"file", 0, b"f" * 3_000_000)
+    trial.store.close()
+    ballast = fill(place)
+    trial.store = Store.open(place / "store", KEYS)
+    trial.compare()
+    # All of it is given up now. At the end there are a few MiB, most of which are kept from others.
+    fill(place)
+    os.truncate(ballast, ballast.stat().st_size - (6 << 20))
+    trial.store.close()
+    fill(place)
+    trial.store = Store.open(place / "store", KEYS)
+    trial.compare()
+    trial.recover()
+
+
 def run_full_from_the_start(place: Path) -> None:
     """There is no room for a store."""
     fill(place)
@@ -267,6 +286,7 @@ RUNS: dict[str, tuple[Callable[[Path], None], str]] = {
     "full-at-recovery": (run_full_at_recovery, "8m"),
     "deleting-with-the-reserve": (run_deleting_with_the_reserve, "128m"),
     "settling-with-the-reserve": (run_settling_with_the_reserve, "128m"),
+    "full-between-two-runs": (run_full_between_two_runs, "128m"),
     "full-from-the-start": (run_full_from_the_start, "1m"),
 }
 

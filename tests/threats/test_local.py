@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
 import stat
 import subprocess
@@ -24,11 +23,12 @@ from blobfs.values import crypto
 from blobfs.values.documents import DocId, Json, dump
 from blobfs.values.revisions import DeviceId, Revision
 from tests.e2e.conftest import device, server
-from tests.e2e.devices import Device, Server, blobfs, is_running, wait_for
+from tests.e2e.devices import Device, Server, blobfs
 from tests.sync.kit import KEYS, Account, trio_test, until
 from tests.threats.evil import Evil, on_feed
 from tests.threats.test_documents import _forged as forged
 from tests.threats.test_documents import _parked as parked
+from tests.watches import kill_for_good
 
 __all__ = ["device", "server"]
 ROOT = Path(__file__).parents[2]
@@ -73,8 +73,7 @@ def test_a_canary_is_in_no_file_argument_environment_or_log_and_all_files_are_pr
             continue  # given up by the daemon, which is at work
         assert not stat.S_ISLNK(info.st_mode), path
         assert stat.S_IMODE(info.st_mode) & 0o077 == 0, path
-    os.kill(pid, signal.SIGKILL)
-    wait_for("the daemon is gone", lambda: not is_running(pid))
+    kill_for_good(pid)
     wrong = tmp_path / "wrong"
     wrong.write_text(CANARY + "-wrong\n")
     refused = blobfs("mount", str(left.mount), "--store", str(left.store), "--passphrase-file", str(wrong))
