@@ -209,7 +209,7 @@ class Device:
         return found
 
     async def settle(self) -> None:
-        await self.engine.settle(TIMEOUT_S)
+        await self.engine.settle(LIMIT_S)
 
 
 class Account:
