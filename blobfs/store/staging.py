@@ -38,10 +38,6 @@ PIECES: Final = (
     "SELECT position, segment, at, start, length, nonce FROM staged WHERE position BETWEEN ? AND ? "
     "ORDER BY position, segment, at"
 )
-PIECES_WITHIN: Final = (
-    "SELECT position, segment, at, start, length, nonce FROM staged WHERE position = ? AND start < ? "
-    "AND start + length > ? ORDER BY segment, at"
-)
 _ADD: Final = "INSERT OR REPLACE INTO staged (position, segment, at, start, length, nonce) VALUES (?, ?, ?, ?, ?, ?)"
 _DROP: Final = "DELETE FROM staged WHERE position BETWEEN ? AND ?"
 _COLUMNS: Final = 6
@@ -237,6 +233,9 @@ class Staging:
 
         `base` is called only if something of it shows. Raises Unreadable.
         """
+        newest = pieces[-1]
+        if newest.start <= start and start + length <= newest.end:
+            return self._spool.read(newest.place, start - newest.start, length)
         gaps = Gaps(start, start + length)
         shown = [piece for piece in reversed(pieces) if gaps.cover(piece.start, piece.end)]
         if not gaps and len(shown) == 1:
