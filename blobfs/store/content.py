@@ -128,7 +128,7 @@ class ContentStore:
             row, start = divmod(offset, ROW)
             if start + length <= ROW and content not in self._unresolved:  # the usual case: one row
                 position = position_of(content, row)
-                over = self._places.over(position)
+                over = self._places.over(position, start, length)
                 if over is not None:
                     return self._payloads.read_within(position, start, length, over)
             self.require(content, offset, length)

@@ -8,25 +8,35 @@ only forgotten. Every access holds the ledger's lock.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from blobfs.store.ledger import Ledger
 from blobfs.store.schema import ROW_BITS
-from blobfs.store.staging import PIECES, Piece
+from blobfs.store.staging import PIECES, PIECES_WITHIN, Piece
 from blobfs.values.extents import ALL_ROWS, ROWS_PER_EXTENT
 
 MOST: Final = 8192
 """Extents and pieces that are remembered: some 3 MiB of memory, for a GiB of bytes."""
+FEW: Final = 128
+"""Pieces of an extent that are remembered, if it has no more."""
+VISITS: Final = 4
+"""Reads from an extent without a change, of which the last one looks up all pieces: who writes in between asks less."""
 _PRESENT: Final = "SELECT present FROM extents WHERE content = ? AND extent = ?"
 _EXTENTS: Final = (1 << ROW_BITS) // ROWS_PER_EXTENT
 """That a content can have."""
 
 
-class _Extent(NamedTuple):
-    present: int
-    """Bitmap of its rows that are here."""
-    over: Mapping[int, Sequence[Piece]]
-    """By position, the oldest first."""
+class _Extent:
+    """What is remembered of an extent."""
+
+    __slots__ = ("over", "present", "visits")
+
+    def __init__(self, present: int) -> None:
+        self.present = present
+        """Bitmap of its rows that are here."""
+        self.over: Mapping[int, Sequence[Piece]] | None = None
+        """What lies over them, by position; None: it was not looked up."""
+        self.visits = 0
 
 
 class Places:
@@ -37,34 +47,52 @@ class Places:
         self._db = ledger.blobs
         self._staging = ledger.staging
         self._known: dict[int, _Extent] = {}
+        """By number among all extents of all contents."""
         self._weight = 0
         self._changes = -1
 
-    def over(self, position: int) -> Sequence[Piece] | None:
-        """What lies over a row, the oldest first; None: the row is not here. Of a resolved content."""
+    def over(self, position: int, start: int, length: int) -> Sequence[Piece] | None:
+        """Pieces of a row, the oldest first, with all that lie over these bytes; None: the row is not here.
+
+        Of a content that is resolved.
+        """
         number, row = divmod(position, ROWS_PER_EXTENT)
         extent = self._known.get(number) if self._changes == self._db.changes else None
         if extent is None:
-            extent = self._look(number)
-        return extent.over.get(position, ()) if extent.present >> row & 1 else None
+            extent = self._meet(number)
+        if not extent.present >> row & 1:
+            return None
+        if extent.over is not None:
+            return extent.over.get(position, ())
+        if self._staging.is_empty:
+            return ()
+        extent.visits += 1
+        if extent.visits == VISITS:
+            extent.over = self._look(number)
+            if extent.over is not None:
+                return extent.over.get(position, ())
+        rows = self._ledger.peek_all(self._db, PIECES_WITHIN, position, start + length, start)
+        return [Piece(*row) for row in rows]
 
-    def _look(self, number: int) -> _Extent:
+    def _meet(self, number: int) -> _Extent:
         found = self._ledger.peek(self._db, _PRESENT, *divmod(number, _EXTENTS))
-        over: dict[int, list[Piece]] = {}
-        weight = 1
-        if not self._staging.is_empty:
-            first = number * ROWS_PER_EXTENT
-            for row in self._ledger.peek_all(self._db, PIECES, first, first + ROWS_PER_EXTENT - 1):
-                over.setdefault(row[0], []).append(Piece(*row))
-                weight += 1
         # Now, since a query can change the database: after a full disk it is told again what it lost.
-        if self._changes != self._db.changes or self._weight + weight > MOST:
-            self.forget()
-        extent = self._known[number] = _Extent(ALL_ROWS if found is None else found[0], over)
-        self._weight += weight
+        if self._changes != self._db.changes or self._weight > MOST:
+            self._known.clear()
+            self._weight, self._changes = 0, self._db.changes
+        extent = self._known[number] = _Extent(ALL_ROWS if found is None else found[0])
+        self._weight += 1
         return extent
 
-    def forget(self) -> None:
-        """Forget everything."""
-        self._known.clear()
-        self._weight, self._changes = 0, self._db.changes
+    def _look(self, number: int) -> Mapping[int, Sequence[Piece]] | None:
+        """What lies over the rows of an extent; None: more than is to be remembered."""
+        first = number * ROWS_PER_EXTENT
+        sql = f"{PIECES} LIMIT {FEW + 1}"
+        rows = self._ledger.peek_all(self._db, sql, first, first + ROWS_PER_EXTENT - 1)
+        if len(rows) > FEW:
+            return None
+        over: dict[int, list[Piece]] = {}
+        for row in rows:
+            over.setdefault(row[0], []).append(Piece(*row))
+        self._weight += len(rows)
+        return over

@@ -38,6 +38,10 @@ PIECES: Final = (
     "SELECT position, segment, at, start, length, nonce FROM staged WHERE position BETWEEN ? AND ? "
     "ORDER BY position, segment, at"
 )
+PIECES_WITHIN: Final = (
+    "SELECT position, segment, at, start, length, nonce FROM staged WHERE position = ? AND start < ? "
+    "AND start + length > ? ORDER BY segment, at"
+)
 _ADD: Final = "INSERT OR REPLACE INTO staged (position, segment, at, start, length, nonce) VALUES (?, ?, ?, ?, ?, ?)"
 _DROP: Final = "DELETE FROM staged WHERE position BETWEEN ? AND ?"
 _COLUMNS: Final = 6

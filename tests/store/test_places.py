@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from blobfs.errors import BytesAbsent, NotFound
+from blobfs.errors import BytesAbsent, NoSpace, NotFound
 from blobfs.store import places, staging
 from blobfs.store.store import Store
 from blobfs.values.extents import EXTENT, ROW, Attachment, BlobId
@@ -67,7 +67,8 @@ def file(request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.Monke
     file = File(store)
     if request.param == "settled":
         store._settler.settle_all()
-    assert file.read_all() == file.data
+    for _ in range(2):
+        assert file.read_all() == file.data
     return file
 
 
@@ -91,13 +92,34 @@ def test_a_write_within_a_transaction_is_read_in_it_and_is_gone_with_it(file: Fi
     def spoil() -> None:
         with file.store.transaction():
             write(file.store, file.inode, ROW, b"new" * 100)
-            assert file.read(ROW, 3) == b"new"
+            for _ in range(places.VISITS):
+                assert file.read(ROW, 3) == b"new"
+            raise NotFound("it ends here")
+
+    def cut() -> None:
+        with file.store.transaction():
             file.store.attachments.resize(file.inode, 2 * ROW, 5)
             file.store.attachments.resize(file.inode, SIZE, 5)
             assert file.read(2 * ROW) == bytes(PAGE)
             raise NotFound("it ends here")
 
-    with pytest.raises(NotFound):
+    for action in (spoil, cut):
+        with pytest.raises(NotFound):
+            action()
+        assert file.read_all() == file.data
+
+
+def test_a_transaction_that_a_full_disk_ended_is_read_nowhere(file: File) -> None:
+    file.store._ledger.commit()
+
+    def spoil() -> None:
+        with file.store.transaction():
+            write(file.store, file.inode, ROW, b"new" * ROW)
+            for _ in range(places.VISITS):
+                assert file.read(ROW, 3) == b"new"
+            file.store._ledger.blobs.failed = True  # as when SQLite took back the batch
+
+    with pytest.raises(NoSpace):
         spoil()
     assert file.read_all() == file.data
 
@@ -185,9 +207,13 @@ def test_what_was_swept_is_gone(file: File) -> None:
     assert file.store.attachments.read(number, 0, PAGE) == bytes(PAGE)
 
 
-@pytest.mark.parametrize("most", [1, 40])
-def test_whatever_happens_in_whatever_order_is_read(file: File, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("most", "few"), [(1, places.FEW), (40, 2), (places.MOST, places.FEW)])
+def test_whatever_happens_in_whatever_order_is_read(
+    file: File, most: int, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(places, "MOST", most)
+    monkeypatch.setattr(places, "FEW", few)
+    monkeypatch.setattr(places, "VISITS", 1 + most % 2)
     source = random.Random(most)
 
     def scribble() -> None:
