@@ -16,9 +16,6 @@ import trio
 
 SPIN_S: Final = 60e-6
 """How long to look. A process that just got its answer needs about that long for its next call."""
-LONGEST_SPIN_S: Final = 250e-6
-"""How long to look after a request that took as long or longer: whoever waited for the disk has gone to sleep, and so
-has his processor."""
 TURN_S: Final = 1e-3
 """How long requests may follow each other before other tasks get their turn."""
 
@@ -60,8 +57,7 @@ class _Waiting:
             poll = self._polls[descriptor] = poller.poll
         now = time.perf_counter()
         if now < self._turn:
-            took = now - self._turn + TURN_S
-            end = now + min(max(SPIN_S, took), LONGEST_SPIN_S)
+            end = now + SPIN_S
             while now < end:
                 if poll(0):
                     return
