@@ -78,3 +78,27 @@ async def test_a_restart_before_the_answer_makes_no_conflict_though_the_file_was
         await converge(one, two)
         assert sorted(two.paths()) == ["empty", "f.txt", "same"]
         assert await two.read("f.txt") == b"edited on"
+
+
+@trio_test
+async def test_what_was_deleted_before_its_first_answer_was_lost_stays_deleted_after_a_restart(
+    account: Account, evil: Evil
+) -> None:
+    async with account.device("one", url=evil.url) as one:
+        await one.settle()
+        lost = []
+
+        def lose(asked: Asked, answer: Answer) -> Answer:
+            if not asked.is_push:
+                return answer
+            lost.append(answer)
+            return Answer(503)
+
+        evil.attack = lose
+        one.write("f.txt", b"not for long")
+        await until(lambda: bool(lost))
+        one.remove("f.txt")
+    evil.attack = None
+    async with account.device("one", url=evil.url) as one, account.device("two") as two:
+        await converge(one, two)
+        assert one.paths() == two.paths() == {}
