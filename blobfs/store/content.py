@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from blobfs.errors import BytesAbsent
 from blobfs.store.ledger import Ledger
 from blobfs.store.payloads import Part, Payloads
+from blobfs.store.places import Places
 from blobfs.store.rows import extents_at, position_of, range_of, rows_of
 from blobfs.store.schema import ROW_BITS
 from blobfs.store.small import PUT_EXTENT, SmallContents
@@ -65,6 +66,7 @@ class ContentStore:
         )
         self._newest = newest
         self._payloads = Payloads(ledger)
+        self._places = Places(ledger)
         self._small = SmallContents(self._db)
         self._frozen: dict[Content, Content] = {}
         """Contents that are read as they were at one moment, and where their rows of that moment go."""
@@ -123,10 +125,13 @@ class ContentStore:
         with self._ledger.lock:
             if self._small.holds(content):
                 return self._small.get(content)[offset : offset + length].ljust(length, b"\0")
-            self.require(content, offset, length)
             row, start = divmod(offset, ROW)
-            if start + length <= ROW:  # the usual case: one row
-                return self._payloads.read_within(position_of(content, row), start, length)
+            if start + length <= ROW and content not in self._unresolved:  # the usual case: one row
+                position = position_of(content, row)
+                over = self._places.over(position, start, length)
+                if over is not None:
+                    return self._payloads.read_within(position, start, length, over)
+            self.require(content, offset, length)
             found = self._payloads.find(content, offset, length)
         try:
             # Without the lock: what is in the spool stays as it is.

@@ -91,6 +91,8 @@ class Database:
         """A full or failing disk came between: SQLite may have taken back the whole batch."""
         self.commits = 0
         """How often a batch was committed."""
+        self.changes = 0
+        """Grows with whatever changes what a query would find, but for bytes within a payload (`overwrite`)."""
         self._tight = False
         """Changed pages stay in memory, since the disk is full."""
         try:
@@ -217,6 +219,7 @@ class Database:
         """
         if not parameters:
             return 0
+        self.changes += 1
         try:
             if not self._connection.in_transaction:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -233,6 +236,7 @@ class Database:
         self.notes.append((self.number, name, parameters))
 
     def _execute(self, sql: str, parameters: Sequence[Value]) -> int:
+        self.changes += 1
         try:
             count: int = self._connection.execute(sql, parameters).rowcount
         except IntegrityError:
@@ -331,6 +335,7 @@ class Database:
     def undo(self) -> None:
         """Take back what the current transaction did here. The database must not have `failed`."""
         if self.in_step:
+            self.changes += 1
             self._connection.execute("ROLLBACK TO step")
             self._connection.execute("RELEASE step")
             self.backlog.forget()
@@ -340,6 +345,7 @@ class Database:
 
     def drop(self) -> None:
         """Take back the whole batch; the database works again after a failure."""
+        self.changes += 1
         self._forget()
         self.backlog.forget()
         if self.failed:

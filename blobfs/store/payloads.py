@@ -14,7 +14,7 @@ from blobfs.store.readers import Query
 from blobfs.store.rows import join, position_of, rows_at
 from blobfs.store.small import PUT_ROW
 from blobfs.store.spool import Bytes, Unreadable
-from blobfs.store.staging import PIECES, PIECES_WITHIN, Piece
+from blobfs.store.staging import PIECES, Piece
 from blobfs.values.extents import ROW, spans
 from blobfs.values.nodes import Content
 
@@ -71,17 +71,15 @@ class Payloads:
 
     # --- reading ----------------------------------------------------------------------------------------
 
-    def read_within(self, position: int, start: int, length: int) -> bytes:
-        """Exactly these bytes of one row; what it lacks is zeros. Raises Unreadable."""
+    def read_within(self, position: int, start: int, length: int, over: Sequence[Piece]) -> bytes:
+        """Exactly these bytes of one row, which this lies over; what it lacks is zeros. Raises Unreadable."""
 
         def base() -> bytes:
             return self._ledger.slice(position, start, length) or b""
 
         self._staging.looked += 1
-        if not self._staging.is_empty:
-            pieces = self._ledger.peek_all(self._db, PIECES_WITHIN, position, start + length, start)
-            if pieces:
-                return self._staging.lay([Piece(*piece) for piece in pieces], start, length, base)
+        if over:
+            return self._staging.lay(over, start, length, base)
         piece = base()
         return piece if len(piece) == length else piece.ljust(length, b"\0")
 

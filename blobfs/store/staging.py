@@ -237,6 +237,9 @@ class Staging:
 
         `base` is called only if something of it shows. Raises Unreadable.
         """
+        newest = pieces[-1]
+        if newest.start <= start and start + length <= newest.end:
+            return self._spool.read(newest.place, start - newest.start, length)
         gaps = Gaps(start, start + length)
         shown = [piece for piece in reversed(pieces) if gaps.cover(piece.start, piece.end)]
         if not gaps and len(shown) == 1:
