@@ -37,8 +37,8 @@ _AWAY: Final = (
     "passphrase alone with --keep-keys"
 )
 _STOPPED: Final = (
-    "\nStopped while the server was given the new keys; here nothing was changed. If it took them, a mount says so: then "
-    "the new passphrase opens the account, and another `passwd` shows new recovery words."
+    "\nStopped while the server was given the new keys; nothing was changed here. If it took them, a mount says so; "
+    "then the new passphrase opens the account, and another `passwd` shows new recovery words."
 )
 
 
