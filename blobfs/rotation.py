@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -34,6 +35,10 @@ _LOOK_S: Final = 0.1
 _AWAY: Final = (
     "the account's keys can only be changed while the server answers; try again when it does, or change the "
     "passphrase alone with --keep-keys"
+)
+_STOPPED: Final = (
+    "\nStopped while the server was given the new keys; nothing was changed here. If it took them, a mount says so; "
+    "then the new passphrase opens the account, and another `passwd` shows new recovery words."
 )
 
 
@@ -65,6 +70,9 @@ def begin_epoch(
                 trio.run(_replace, store, opened.settings, read_secrets(store / SECRETS), body)
         except RemoteUnavailable as error:
             raise RemoteUnavailable(_AWAY) from error
+        except KeyboardInterrupt:
+            print(_STOPPED, end="", file=sys.stderr)
+            raise
     replace_all(store, body)
     tell(recovery_words(recovery))
     with contextlib.closing(Store.open(store, fresh.keys(), show)) as opened:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -40,11 +40,18 @@ def _held_up(desk: Desk) -> Iterator[int]:
     os.mkfifo(desk.passphrase)
     with _watched(desk) as (daemon, watch):
         end(daemon)
-        # Opened once the other end is.
-        with desk.passphrase.open("w") as passphrase:
+        opened: list[int] = []
+        wait_until(lambda: _open_when_read(desk.passphrase, opened))
+        with open(opened[0], "w") as passphrase:
             yield watch
             passphrase.write(text)
         wait_until(lambda: has_ended(watch))
+
+
+def _open_when_read(pipe: Path, opened: list[int]) -> bool:
+    with suppress(OSError):  # Nobody has the other end yet.
+        opened.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    return bool(opened)
 
 
 def _log(desk: Desk) -> str:

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -54,6 +55,10 @@ class Terminal:
         _, status = os.waitpid(self.pid, 0)
         self.pid = 0
         return os.waitstatus_to_exitcode(status), self.seen
+
+    def echoes(self) -> bool:
+        """Whether what is typed is seen."""
+        return bool(termios.tcgetattr(self._screen)[3] & termios.ECHO)
 
     def close(self) -> None:
         if self.pid:
@@ -161,6 +166,35 @@ def test_ctrl_c_at_the_prompt_leaves_nothing_behind(desk: Desk, terminal: type[T
     assert one.end()[0] == 130
     assert not desk.store.exists()
     assert not desk.mount.exists()
+
+
+@pytest.mark.parametrize("when", ["asked again", "making the keys", "shown the words", "asked a word"])
+def test_ctrl_c_on_a_first_run_leaves_nothing_or_a_whole_store(desk: Desk, terminal: type[Terminal], when: str) -> None:
+    one = terminal("mount", desk.mount, "--store", desk.store)
+    one.expect("New passphrase: ")
+    one.type("open sesame\n")
+    one.expect("The same again: ")
+    if when != "asked again":
+        one.type("open sesame\n")
+    if when in ("shown the words", "asked a word"):
+        one.expect("goes on without. ")
+    if when == "asked a word":
+        one.type("\n")
+        one.expect("Word ")
+        one.expect(": ")
+    one.type("\x03")
+    code, rest = one.end()
+    assert code == 130
+    assert one.echoes()
+    assert not os.path.ismount(desk.mount)
+    made = desk.store.exists()
+    if when == "asked again":
+        assert not made
+    if when in ("shown the words", "asked a word"):
+        assert made
+        assert "the words that were shown are valid" in rest
+    # Whichever it is, the next mount goes on from there.
+    desk.up()
 
 
 def test_a_random_passphrase_is_replaced_by_ones_own(desk: Desk, terminal: type[Terminal]) -> None:
