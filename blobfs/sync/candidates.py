@@ -116,7 +116,7 @@ class Candidates:
         # Longer than it was put aside for is the time of a clock that was set back.
         if parked.edit == entry.edit and 0 < parked.retry_at_s - time.time() <= _PARK_S:
             return False
-        del self.parked[entry.doc_id]
+        self.parked.pop(entry.doc_id, None)
         return True
 
     def _find(self, entry: Changed, staying: Collection[DocId]) -> Outgoing | None:

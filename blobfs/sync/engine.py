@@ -225,6 +225,7 @@ class SyncEngine:
         """
         # What was wrong before is tried again first: somebody may have mended it.
         former = list(self.health.errors.values())
+        self._upload.candidates.parked.clear()
         self._hurried += 1
         self.retry()
         try:
