@@ -42,7 +42,12 @@ def test_a_count_with_an_end_shows_the_time_left() -> None:
 def test_on_a_narrow_screen_the_drawing_goes_and_what_is_told_stays() -> None:
     bar = Bar("reading", 12_000, noun="names")
     bar.advance(3000)
-    assert bar.line(time.monotonic() + 2, 55) == "reading  25 %  3,000 of 12,000 names  1,500/s  6 s left"
+    now = time.monotonic() + 2
+    assert bar.line(now, 56) == "reading  25 %  3,000 of 12,000 names  1,500/s  6 s left"
+    assert bar.line(now, 40) == "reading  25 %  1,500/s  6 s left"
+    assert bar.line(now, 30) == "reading  25 %  6 s left"
+    assert bar.line(now, 20) == "25 %  6 s left"
+    assert Bar("reading the account's names", None, noun="names").line(now, 20).startswith("reading")
 
 
 def test_what_stands_still_has_no_time_left_and_says_why() -> None:
@@ -63,6 +68,24 @@ def test_a_large_file_beside_small_ones_moves_a_bar_of_bytes() -> None:
     bar = FilesBar("importing", 10, 1 << 30)
     bar.advance(512 << 20, files=5)
     assert "50 %  512.0 MiB of 1.0 GiB  256.0 MiB/s  2 s left" in bar.line(time.monotonic() + 2)
+
+
+def test_what_is_more_to_do_is_what_it_tells_of() -> None:
+    bar, now = FilesBar("exporting", 1000, 1 << 30), time.monotonic()
+    bar.advance(0, files=990)
+    assert "0 B of 1.0 GiB  0 B/s" in bar.line(now + 2)
+    bar.advance(1 << 30)
+    assert " 99 %  990 of 1,000 files  495/s  0 s left" in bar.line(now + 2)
+    bar.advance(0, files=10)
+    assert bar.line(now + 2).endswith("100 %  1,000 of 1,000 files  500/s")
+
+
+def test_what_stands_still_is_said_to_and_promises_no_hours() -> None:
+    bar = Bar("fetching", 4 << 20)
+    bar.advance(1 << 20)
+    now = time.monotonic()
+    assert bar.line(now + 9).endswith("27 s left")
+    assert bar.line(now + 400).endswith("1.0 MiB of 4.0 MiB  2.6 KiB/s  still for 6 min 40 s")
 
 
 def test_what_is_left_to_send_may_grow() -> None:
