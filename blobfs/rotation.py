@@ -54,9 +54,11 @@ def begin_epoch(
 
     secret, recovery = secrets.token_bytes(32), secrets.token_bytes(32)
     older = (*unlocked.older, unlocked.secret)
-    body = wrap(unlocked.account, secret, passphrase, recovery, cost, older=seal_older(unlocked.account, older, secret))
-    fresh = Unlocked(unlocked.account, secret, older)
-    if open_body(body, passphrase=passphrase) != fresh:
+    fresh, sealed = Unlocked(unlocked.account, secret, older), seal_older(unlocked.account, older, secret)
+    with passing("locking new keys up with the new passphrase"):
+        body = wrap(unlocked.account, secret, passphrase, recovery, cost, older=sealed)
+        opened_again = open_body(body, passphrase=passphrase)
+    if opened_again != fresh:
         raise BlobfsError("the new secrets file does not open, so the old one was kept; try again")
     with contextlib.closing(Store.open(store, unlocked.keys(), show)) as opened:
         rekey.require_room(store)
@@ -89,18 +91,21 @@ def show(path: Path, size: int, work: Callable[[], None]) -> None:
         except BaseException as error:
             failure.append(error)
 
-    thread = threading.Thread(target=run, name="rekey")
+    thread, was_interrupted = threading.Thread(target=run, name="rekey"), False
     thread.start()
-    try:
-        with Bar(f"new keys for {path.name}", size) as bar:
-            while thread.is_alive():
+    with Bar(f"new keys for {path.name}", size) as bar:
+        while thread.is_alive():
+            try:
                 thread.join(_LOOK_S)
                 bar.reach(min(size, rekey.progress(path)), size)
-    finally:
-        # Ctrl-C waits: whoever comes next must not find the database locked.
-        thread.join()
+            except KeyboardInterrupt:
+                # It waits: whoever comes next must not find the database locked.
+                was_interrupted = True
+                bar.say("This database is finished first; what is left is done at the next mount.")
     if failure:
         raise failure[0]
+    if was_interrupted:
+        raise KeyboardInterrupt
 
 
 async def _replace(store: Path, settings: Settings, ours: Json, fresh: Json) -> None:

@@ -11,7 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from blobfs.answers.paths import find, page, path_of, text_of
+import trio
+
+from blobfs.answers.paths import find, number_of, page, path_of, text_of
+from blobfs.errors import RemoteUnavailable
 from blobfs.store.store import Store
 from blobfs.store.survey import Found, absent_bytes
 from blobfs.sync.choice import LOCAL_ONLY
@@ -22,6 +25,8 @@ from blobfs.values.documents import Json, Kind, name_to_text
 from blobfs.values.extents import extent_length
 from blobfs.values.nodes import ROOT_INODE, Inode, Node
 
+_AWAY_S: Final = 20
+"""Seconds after which a server that is away is not waited for with each file."""
 _WAITING_SHOWN: Final = 20
 """Files named in the answer about a folder."""
 
@@ -57,6 +62,27 @@ class Files:
             if node.kind is Kind.DIRECTORY:
                 return common | self._folder(node, status)
             return common | self.file(node, status)
+
+    async def bring(self, question: Json) -> Json:
+        """Have a range of a file here, so that who reads it next waits for nothing.
+
+        Raises:
+            RemoteUnavailable: the server has been away for some time, or did not send it within the deadline. What else
+            `SyncEngine.fetch` raises.
+        """
+        offset, length = number_of(question, "offset"), number_of(question, "length")
+        node = await trio.to_thread.run_sync(find, self._store, text_of(question, "path"))
+        health = self._engine.health
+        if node.content is None or offset >= node.size:
+            return {}
+        if health.state is SyncState.OFFLINE and time.time() - (health.since_s or time.time()) >= _AWAY_S:
+            # Each file would wait for its own deadline otherwise.
+            if (await trio.to_thread.run_sync(self._bytes, node))[0]:
+                raise RemoteUnavailable(f"its bytes are not here, and {health.worst}")
+            return {}
+        # At hand is enough, as for a reader: the store takes it in behind.
+        await self._engine.read(node.content, offset, min(length, node.size - offset))
+        return {}
 
     # --- a file -----------------------------------------------------------------------------------------------
 

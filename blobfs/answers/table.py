@@ -72,6 +72,7 @@ def commands(
 
     return {
         "file": in_thread(files.show),
+        "bring": files.bring,
         "conflicts": in_thread(files.conflicts),
         "pair": in_thread(resolving.pair),
         "resolve": flushed(resolving.resolve),

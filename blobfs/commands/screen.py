@@ -7,6 +7,7 @@ with NO_COLOR there are no colours.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Final, Self, TextIO
 
@@ -33,7 +34,11 @@ _BAR: Final = 24
 _LEAST_BAR: Final = 4
 """Columns: a shorter bar says nothing."""
 _FILE: Final = 64 << 10
-"""Bytes that take as long as what a file costs beside its bytes."""
+"""Bytes that take as long as what a file costs beside its bytes, before that is known better."""
+_FAR: Final = 100
+"""How many times dearer than that a file may be, or cheaper."""
+_SPARSE: Final = 5
+"""Of the samples, each fifth tells what things cost: in less than a second chance weighs more."""
 
 
 def watch(look: Callable[[], str]) -> int:
@@ -150,13 +155,16 @@ class Bar:
     def _left(self, now: float) -> str:
         if self.trouble:
             return f"  {self.trouble}"
+        if now - self._moved >= _RECENT_S:
+            return f"  still for {format_time(now - self._moved)}"
+        left_s = self._left_s(now)
+        return "" if left_s is None else f"  {format_time(left_s)} left"
+
+    def _left_s(self, now: float) -> float | None:
+        """Seconds that the rest takes; None: there is no rest, or no telling yet."""
         assert self._total is not None
         rest, pace = self._total - self.done, self._pace(now, since_s=_LATELY_S)
-        if rest <= 0:
-            return ""
-        if not pace or now - self._moved >= _RECENT_S:
-            return f"  still for {format_time(now - self._moved)}" if now - self._moved >= _RECENT_S else ""
-        return f"  {format_time(rest / pace)} left"
+        return rest / pace if rest > 0 and pace > 0 else None
 
     def _counted(self) -> tuple[int, ...]:
         """What took time: all of it together, then each kind that a rate is told of."""
@@ -263,6 +271,36 @@ class FilesBar(Bar):
 
     def _kind(self) -> int:
         return 2 if self._noun else 1
+
+    def _left_s(self, now: float) -> float | None:
+        files, size = self._files - self._files_done, self._size - self._bytes_done
+        past = [*list(self._samples)[::_SPARSE], (now, self._counted())]
+        moves = [
+            (after[0] - before[0], after[1][1] - before[1][1], (after[1][2] - before[1][2]) * _FILE)
+            for before, after in itertools.pairwise(past)
+        ]
+        byte_cost, file_cost = _costs(moves)
+        spent = sum(byte_cost * moved + file_cost * ended for _, moved, ended in moves)
+        if not spent or not (files or size):
+            return None
+        # The costs are right beside each other; what was not moving at all makes both dearer.
+        return (now - past[0][0]) * (byte_cost * size + file_cost * files * _FILE) / spent
+
+
+def _costs(moves: Sequence[tuple[float, int, int]]) -> tuple[float, float]:
+    """What a byte costs and what a file does (in bytes that it is worth), from (seconds, bytes, files) of some moments.
+
+    The least squares of the difference to what these took; where they do not tell the two apart, both are the same.
+    """
+    xx, xy, yy = (sum(move[a] * move[b] for move in moves) for a, b in ((1, 1), (1, 2), (2, 2)))
+    xt, yt = (sum(move[0] * move[a] for move in moves) for a in (1, 2))
+    pull = (xx + yy) / 1000
+    divisor = (xx + pull) * (yy + pull) - (xy - pull) ** 2
+    if divisor <= 0:
+        return 1.0, 1.0
+    x, y = ((yy + pull) * xt - (xy - pull) * yt) / divisor, ((xx + pull) * yt - (xy - pull) * xt) / divisor
+    # Never for nothing: what is left of the cheaper would end in no time.
+    return max(x, y / _FAR, 0.0), max(y, x / _FAR, 0.0)
 
 
 def _fitting(width: int, *lines: str) -> str:
