@@ -76,6 +76,7 @@ def commands(
         "conflicts": in_thread(files.conflicts),
         "pair": in_thread(resolving.pair),
         "resolve": flushed(resolving.resolve),
+        "absent": in_thread(listing.absent),
         "list": in_thread(listing.list),
         "search": in_thread(listing.search),
         "aside": in_thread(listing.aside),

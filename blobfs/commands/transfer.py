@@ -24,19 +24,15 @@ from pathlib import Path
 from typing import Final
 
 from blobfs import config, rclone
+from blobfs.commands.bringing import Elsewhere
 from blobfs.commands.places import Place, mounted, place
 from blobfs.commands.screen import FilesBar, passing
-from blobfs.control import ask
 from blobfs.errors import BlobfsError, FileError, NoSpace, NotADirectory, NotMounted, UsageError, WrongPassphrase
 from blobfs.mounting import look
 from blobfs.status import format_bytes, printable
 from blobfs.unlock import has_terminal, read_source
 
 _PIECE: Final = 1 << 20
-_STEP: Final = 4 << 20
-"""Bytes that are brought here before they are read: one extent, while the mount's process fetches ahead of it."""
-_BRINGING_S: Final = 60
-"""Seconds for that; the mount's process gives up before."""
 _END_S: Final = 5
 """Seconds in which an interrupted copy takes away what it had begun."""
 _ENDED: Final = "the mount at {} ended meanwhile; mount it again, then run this again with --again"
@@ -52,7 +48,7 @@ def export(options: argparse.Namespace) -> int:
     if source.mount.mountpoint in (target, *target.parents):
         raise UsageError("the target lies in the mount; name a directory outside of it")
     copying = _Copying(source.mount.mountpoint, target, again=options.again, harmless=not options.keep_setuid)
-    copying.bring = partial(_bring, source)
+    copying.elsewhere = Elsewhere(source)
     return _run("exporting", source.path, target, copying)
 
 
@@ -73,19 +69,6 @@ def load(options: argparse.Namespace) -> int:
         return _load_shown(rclone.configured(text), target, again=options.again)
     copying = _Copying(target.mount.mountpoint, target.path, again=options.again)
     return _run("importing", _outside(text, target), target.path, copying)
-
-
-def _bring(top: Place, path: Path, offset: int, length: int) -> None:
-    """Have a part of a file of the mount here. Raises BlobfsError: why it is not."""
-    # Where the store has no room for bytes, a reader gets them all the same.
-    with suppress(NoSpace):
-        ask(
-            *(top.mount.store, "bring"),
-            path=os.fspath(path.relative_to(top.mount.mountpoint)),
-            offset=offset,
-            length=length,
-            timeout_s=_BRINGING_S,
-        )
 
 
 def _outside(text: str, target: Place) -> Path:
@@ -213,8 +196,8 @@ class _Copying:
     ) -> None:
         """`afar`: from what rclone shows, until that is set; `harmless`: without what gives programs rights."""
         self.again = again
-        self.bring: Callable[[Path, int, int], None] | None = None
-        """Has bytes of the source here before they are read."""
+        self.elsewhere: Elsewhere | None = None
+        """What is not here of the source."""
         self._mountpoint, self._top = mountpoint, target
         # Below a mount all is of one device, and the directory under it is of another.
         self._device = mountpoint.stat().st_dev if mountpoint in (target, *target.parents) else None
@@ -250,6 +233,8 @@ class _Copying:
         else:
             target.mkdir(parents=True, exist_ok=True)
             self._check_device(target.stat())
+            if self.elsewhere is not None:
+                self.elsewhere.expect(source)
             self._guarded(self._one, source, target / source.name)
         # The directory under a mount that ended is empty, and nothing is wrong with copying that.
         self._check_mount()
@@ -260,6 +245,8 @@ class _Copying:
         self._check_device(target.stat())
         with os.scandir(source) as found:
             entries = sorted(found, key=lambda entry: entry.name)
+        if self.elsewhere is not None:
+            self.elsewhere.look(source)
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 self._guarded(self._inner, Path(entry.path), target / entry.name)
@@ -350,9 +337,7 @@ class _Copying:
         try:
             with open(source, "rb", buffering=0) as reader, open(part, "xb", buffering=0) as writer:
                 self._check_device(os.fstat(writer.fileno()))
-                # In a mount, what is stored counts as blocks: of holes and of bytes that are elsewhere there are none.
-                is_here = info.st_blocks * 512 >= info.st_size
-                self._bytes(reader.fileno(), writer.fileno(), None if is_here or self.bring is None else source)
+                self._bytes(source, reader.fileno(), writer.fileno())
                 # rclone tells of bytes that do not open by ending early, and then calls that the size.
                 if os.fstat(writer.fileno()).st_size < info.st_size:
                     raise OSError(errno.EIO, "it ended before its size")
@@ -364,23 +349,25 @@ class _Copying:
         self.files += 1
         self.size += info.st_size
 
-    def _bytes(self, source: int, target: int, absent: Path | None) -> None:
-        """Copy, leaving holes where there are none but zeros; `absent`: a file that is to be brought here for that."""
+    def _bytes(self, path: Path, source: int, target: int) -> None:
+        """Copy, leaving holes where there are none but zeros."""
         at = 0
         while not self._stop.is_set():
-            if absent is not None and self.bring is not None and at % _STEP == 0:
-                self.bring(absent, at, _STEP)
+            if self.elsewhere is not None:
+                self.elsewhere.bring(path, at)
             if not (piece := os.read(source, _PIECE)):
                 break
-            if piece.count(0) == len(piece):
-                os.lseek(target, len(piece), os.SEEK_CUR)
-            else:
-                os.write(target, piece)
+            # A disk that is nearly full takes a part of it, and only then says no.
+            written = len(piece) if piece.count(0) == len(piece) else 0
+            while written < len(piece):
+                written += os.pwrite(target, piece[written:], at + written)
             at += len(piece)
             self.bar.advance(len(piece))
         if self._stop.is_set():
             raise InterruptedError(errno.EINTR, "it was interrupted")
         os.ftruncate(target, at)
+        if self.elsewhere is not None:
+            self.elsewhere.forget(path)
 
 
 def _copy_bare_stat(source: Path, target: Path) -> None:

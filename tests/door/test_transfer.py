@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
 
 from blobfs.commands.screen import Bar, format_time
-from tests.door.conftest import Desk, sync, tell
+from tests.door.conftest import PATIENCE_S, AccountServer, Desk, sync, tell, wait_until
 from tests.door.test_terminal import Terminal
 from tests.e2e.devices import tree
 
@@ -95,6 +97,115 @@ def test_a_special_file_is_named_and_the_others_are_copied(account: Desk, folder
     done = account.run("import", source, folder / "in")
     assert (done.returncode, "fifo: only files" in done.stderr) == (22, True)
     assert (folder / "in" / "file").read_bytes() == b"x"
+
+
+def test_an_export_onto_a_disk_that_gets_full_ends_with_a_sentence_and_goes_on_later(
+    account: Desk, folder: Path, tmp_path: Path
+) -> None:
+    for name in ("a", "b", "c"):
+        (folder / name).write_bytes(os.urandom(1 << 20))
+    first, named, sizes, second = export_to_full_disk(account, tmp_path, folder)
+    assert "blobfs: the disk of" in first
+    assert "is full, with 2 files copied; make some room, then run it again with --again." in first
+    assert first.rstrip().endswith("exit 9")
+    assert (named.split(), sizes.split()) == (["a", "b"], ["1048576"] * 2)
+    assert second == "1 file, 1.0 MiB, 2 were there already.\nthe same\n"
+
+
+def export_to_full_disk(account: Desk, place: Path, folder: Path) -> list[str]:
+    """What is said about a disk of 2.5 MiB on `place/disk`; the names there; the sizes; what is said with more room."""
+    disk = place / "disk"
+    disk.mkdir()
+    script = f"""
+        mount -t tmpfs -o size=2560k none {disk} || exit
+        "$@"; echo exit $?; echo --
+        ls -A {disk}/out; echo --
+        stat -c %s {disk}/out/*; echo --
+        mount -o remount,size=8m {disk}; "$@" --again
+        diff -r {folder} {disk}/out && echo the same
+    """
+    done = subprocess.run(
+        [
+            "unshare",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            *account.command("export", folder, disk / "out"),
+        ],
+        env=account.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd="/",
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    return done.stdout.split("--\n")
+
+
+def test_a_folder_is_exported_as_far_as_it_is_here_while_the_server_is_away_and_ctrl_c_ends_a_wait(
+    desk: Desk, server: AccountServer
+) -> None:
+    desk.up("--connect", server.command("user", "add", "alice")["invite"])
+    for name in ("a", "far", "z"):
+        (desk.mount / name).write_bytes(os.urandom(200_000))
+    sync(desk)
+    tell(desk, "evict", desk.mount / "far")
+    target, process = desk.home / "plain", server.process
+    assert process is not None
+    # It takes connections and says nothing, as behind a line that was cut.
+    process.send_signal(signal.SIGSTOP)
+    terminal = Terminal(desk, "export", desk.mount, target)
+    try:
+        terminal.expect("exporting [")
+        wait_until(lambda: (target / "a").exists())
+        start = time.monotonic()
+        terminal.type("\x03")
+        assert terminal.end()[0] == 130
+        # Of the 30 s that the mount's process waits for such a server.
+        assert time.monotonic() - start < 15
+    finally:
+        terminal.close()
+        process.kill()
+        process.wait()
+    assert os.listdir(target) == ["a"]
+    wait_until(lambda: desk.status()["state"] == "offline")
+    done = desk.run("export", desk.mount, target, "--again")
+    assert done.returncode == 22, done.stderr
+    assert "/far: the server cannot be reached\n" in done.stderr or "/far: its bytes are not here, and" in done.stderr
+    assert sorted(os.listdir(target)) == ["a", "z"]
+
+
+def test_what_is_copied_out_of_or_into_a_mount_that_ends_is_not_called_done(desk: Desk) -> None:
+    desk.up()
+    source = desk.home / "source"
+    source.mkdir()
+    for number in range(20):
+        os.mkfifo(source / f"{number:02}")
+    (source / "file").write_bytes(b"in clear nowhere")
+    # Named one after the other, on a pipe that takes the first and no more: so the mount ends half-way.
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writer, bytes(4096 - 100))
+    importing = subprocess.Popen(
+        desk.command("import", source, desk.mount / "in"), env=desk.environment, stderr=writer, stdin=subprocess.DEVNULL
+    )
+    try:
+        os.close(writer)
+        wait_until(lambda: (desk.mount / "in").is_dir())
+        tell(desk, "umount", desk.mount, "--force")
+        with os.fdopen(reader, "rb") as said:
+            told = said.read()
+        assert importing.wait(PATIENCE_S) == 17, told
+    finally:
+        importing.kill()
+        importing.wait()
+    assert b"ended meanwhile; mount it again, then run this again with --again." in told
+    assert list(desk.mount.iterdir()) == []
 
 
 # --- the bar ------------------------------------------------------------------------------------------------------
