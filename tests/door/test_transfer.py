@@ -10,6 +10,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from blobfs.commands.screen import Bar, format_time
 from tests.door.conftest import PATIENCE_S, AccountServer, Desk, sync, tell, wait_until
 from tests.door.test_terminal import Terminal
@@ -147,14 +149,19 @@ def export_to_full_disk(account: Desk, place: Path, folder: Path) -> list[str]:
     return done.stdout.split("--\n")
 
 
-def test_a_folder_is_exported_as_far_as_it_is_here_while_the_server_is_away_and_ctrl_c_ends_a_wait(
-    desk: Desk, server: AccountServer
-) -> None:
+def put_far(desk: Desk, server: AccountServer) -> None:
+    """Three files in the mount, the second of which is at the server only."""
     desk.up("--connect", server.command("user", "add", "alice")["invite"])
     for name in ("a", "far", "z"):
         (desk.mount / name).write_bytes(os.urandom(200_000))
     sync(desk)
     tell(desk, "evict", desk.mount / "far")
+
+
+def test_ctrl_c_ends_an_export_that_waits_for_bytes_and_what_is_here_comes_without_them(
+    desk: Desk, server: AccountServer
+) -> None:
+    put_far(desk, server)
     target, process = desk.home / "plain", server.process
     assert process is not None
     # It takes connections and says nothing, as behind a line that was cut.
@@ -170,14 +177,33 @@ def test_a_folder_is_exported_as_far_as_it_is_here_while_the_server_is_away_and_
         assert time.monotonic() - start < 15
     finally:
         terminal.close()
-        process.kill()
-        process.wait()
+        process.send_signal(signal.SIGCONT)
     assert os.listdir(target) == ["a"]
-    wait_until(lambda: desk.status()["state"] == "offline")
+    tell(desk, "evict", desk.mount / "far")
+    tell(desk, "config", desk.mount, "paused", "on")
     done = desk.run("export", desk.mount, target, "--again")
     assert done.returncode == 22, done.stderr
-    assert "/far: the server cannot be reached\n" in done.stderr or "/far: its bytes are not here, and" in done.stderr
+    assert "/far: sync is paused\n" in done.stderr
+    assert "1 file could not be copied; see above, then run it with --again." in done.stderr
     assert sorted(os.listdir(target)) == ["a", "z"]
+    tell(desk, "config", desk.mount, "paused", "off")
+    assert "2 were there already" in tell(desk, "export", desk.mount, target, "--again")
+    assert tree(target).keys() == tree(desk.mount).keys()
+
+
+@pytest.mark.long
+def test_each_file_does_not_wait_anew_for_a_server_that_is_away(desk: Desk, server: AccountServer) -> None:
+    put_far(desk, server)
+    tell(desk, "evict", desk.mount)
+    server.stop()
+    wait_until(lambda: desk.status()["state"] == "offline")
+    start = time.monotonic()
+    done = desk.run("export", desk.mount, desk.home / "plain")
+    assert done.returncode == 22, done.stderr
+    assert [line.split("/")[-1].partition(":")[0] for line in done.stderr.splitlines()[:3]] == ["a", "far", "z"]
+    assert "/z: its bytes are not here, and the server cannot be reached\n" in done.stderr
+    assert time.monotonic() - start < 55
+    assert list((desk.home / "plain").iterdir()) == []
 
 
 def test_what_is_copied_out_of_or_into_a_mount_that_ends_is_not_called_done(desk: Desk) -> None:
