@@ -134,7 +134,8 @@ class Files:
         if parked is not None:
             again = max(0.0, parked.retry_at_s - time.time())
             return Why("put aside", parked.reason, f"tried again in {again:.0f} s, or when it changes")
-        transfer = next((entry for entry in status.transfers if entry.doc_id == node.doc_id), None)
+        sent = (entry for entry in status.transfers if entry.what == "upload")
+        transfer = next((entry for entry in sent if entry.doc_id == node.doc_id), None)
         if transfer is not None:
             share = 100 * transfer.done // max(1, transfer.total)
             return Why(
@@ -146,7 +147,8 @@ class Files:
             return Why("waiting", "the server has not answered yet", "it is sent once the server answers")
         if status.state is not SyncState.CONNECTED:
             stuck = status.state in STUCK
-            then = "it is sent when that is mended" if stuck else "it is sent by itself when the server answers"
+            mended = "it is sent when that is mended; `blobfs status` with the mount point says how"
+            then = mended if stuck else "it is sent by itself when the server answers"
             return Why("waiting", status.reason, then)
         return self._why_queued(node, changed)
 
@@ -179,6 +181,7 @@ class Files:
             "local": whole == len(files),
             "synced": not waiting,
             "dirty": bool(waiting),
+            "conflicts": sum(is_conflict_name(entry.path.rpartition(b"/")[2]) for entry in found),
             "waiting": len(waiting),
             "waiting_files": [self._waiting(entry, status) for entry in waiting[:_WAITING_SHOWN]],
             "state": "here" if whole == len(files) else "partly here",

@@ -58,8 +58,12 @@ def format_state(body: Json, *, colour: bool = False, now_s: float | None = None
     if body["since"] is not None:
         age_s = (now_s or time.time()) - body["since"]
         lines.append(f"  waits    since {format_date(body['since'])}, {format_time(age_s)}")
-        lines.append(f"  why      {printable(body['reason'])}")
+        # What to do about it is what comes next.
+        lines.append(f"  why      {printable(body['reason'].partition(';')[0])}")
         lines.append(f"  next     {printable(body['next'])}")
+    if folder and body.get("conflicts"):
+        copies = "1 copy" if body["conflicts"] == 1 else f"{body['conflicts']} copies"
+        lines.append(f"  conflict {copies} in it; `blobfs conflicts {printable(body['path'])}` lists what to settle")
     if folder and body["waiting"]:
         lines.append(f"  waiting  {body['waiting']} {'document' if body['waiting'] == 1 else 'documents'}, such as")
         lines += [

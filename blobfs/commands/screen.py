@@ -49,21 +49,22 @@ def watch(look: Callable[[], str]) -> int:
             text = look()
             size = shutil.get_terminal_size() if live else None
             if (text, size) != shown:
-                sys.stdout.write(_view(text, size, anew=shown is None or shown[1] != size) if size else text + "\n")
+                sys.stdout.write(view(text, size, anew=shown is None or shown[1] != size) if size else text + "\n")
                 sys.stdout.flush()
                 shown = text, size
             time.sleep(_LOOK_S)
     return 0
 
 
-def _view(text: str, size: os.terminal_size, *, anew: bool) -> str:
+def view(text: str, size: os.terminal_size, *, anew: bool) -> str:
     """A whole screen of `text`: more than it holds would scroll, and be all over it with the next view."""
-    lines, rows = text.splitlines(), 0
-    for number, line in enumerate(lines):
-        rows += max(1, -(-len(_COLOUR.sub("", line)) // size.columns))
-        if rows >= size.lines:
-            lines[number:] = ["..."]
-            break
+    lines = text.splitlines()
+    rows = [max(1, -(-len(_COLOUR.sub("", line)) // size.columns)) for line in lines]
+    # The cursor has a row of its own, and so has the mark that there is more.
+    if sum(rows) >= size.lines:
+        while lines and sum(rows[: len(lines)]) >= size.lines - 1:
+            lines.pop()
+        lines.append("...")
     # Home, then each line to its end, then all below: no flicker, nothing left of a longer view.
     return ("\x1b[2J\x1b[H" if anew else "\x1b[H") + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J"
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import threading
 import time
 
 import pytest
 
-from blobfs.commands.screen import Bar, FilesBar, passing
+from blobfs.commands.screen import Bar, FilesBar, passing, view
 
 GONE = "\r\x1b[2K"
 
@@ -123,3 +125,17 @@ def test_nothing_is_drawn_without_a_terminal(capsys: pytest.CaptureFixture[str])
     with passing("checking"):
         assert not [thread for thread in threading.enumerate() if thread.name == "passing"]
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "shown"),
+    [(80, 5, ["one", "two" * 10, "three", "four"]), (80, 4, ["one", "two" * 10, "..."]), (20, 4, ["one", "..."])],
+)
+def test_a_view_that_is_higher_than_the_screen_ends_with_a_mark_and_does_not_scroll(
+    columns: int, rows: int, shown: list[str]
+) -> None:
+    text = "\n".join(("\x1b[32mone\x1b[0m", "two" * 10, "three", "four"))
+    drawn = view(text, os.terminal_size((columns, rows)), anew=False)
+    assert drawn.startswith("\x1b[H")
+    assert re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", drawn).splitlines() == shown
+    assert view(text, os.terminal_size((columns, rows)), anew=True).startswith("\x1b[2J")
