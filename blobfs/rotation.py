@@ -83,25 +83,30 @@ def show(path: Path, size: int, work: Callable[[], None]) -> None:
     """Run `work`, which gives the database at `path` a new key, under a bar on standard error."""
     from blobfs.commands.screen import Bar
 
-    failure: list[BaseException] = []
+    # Not by `join`: in CPython 3.11 one that Ctrl-C interrupts takes the thread for ended.
+    failure, ended = list[BaseException](), threading.Event()
 
     def run() -> None:
         try:
             work()
         except BaseException as error:
             failure.append(error)
+        finally:
+            ended.set()
 
     thread, was_interrupted = threading.Thread(target=run, name="rekey"), False
     thread.start()
     with Bar(f"new keys for {path.name}", size) as bar:
-        while thread.is_alive():
+        while True:
             try:
-                thread.join(_LOOK_S)
-                bar.reach(min(size, rekey.progress(path)), size)
+                while not ended.wait(_LOOK_S):
+                    bar.reach(min(size, rekey.progress(path)), size)
+                break
             except KeyboardInterrupt:
                 # It waits: whoever comes next must not find the database locked.
                 was_interrupted = True
                 bar.say("This database is finished first; what is left is done at the next mount.")
+    thread.join()
     if failure:
         raise failure[0]
     if was_interrupted:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import _thread
 import io
 import os
 import re
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from blobfs import rotation
 from blobfs.commands.screen import Bar, FilesBar, passing, view
+from tests.door.conftest import wait_until
 
 GONE = "\r\x1b[2K"
 
@@ -139,3 +143,21 @@ def test_a_view_that_is_higher_than_the_screen_ends_with_a_mark_and_does_not_scr
     assert drawn.startswith("\x1b[H")
     assert re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", drawn).splitlines() == shown
     assert view(text, os.terminal_size((columns, rows)), anew=True).startswith("\x1b[2J")
+
+
+def test_ctrl_c_while_a_database_gets_its_new_key_waits_for_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen, ended = Screen(), threading.Event()
+    monkeypatch.setattr("sys.stderr", screen)
+
+    def work() -> None:
+        wait_until(lambda: "new keys for blobs.db" in screen.getvalue())
+        _thread.interrupt_main()
+        wait_until(lambda: "finished first" in screen.getvalue())
+        ended.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        rotation.show(tmp_path / "blobs.db", 1 << 20, work)
+    assert ended.is_set()
+    assert not [thread for thread in threading.enumerate() if thread.name == "rekey"]
