@@ -228,6 +228,15 @@ class _Copying:
 
         What else is wrong with a file is told, and counted.
         """
+        try:
+            self._all(source, target)
+        except OSError as error:
+            self._check_ends(error)
+            raise
+        # The directory under a mount that ended is empty, and nothing is wrong with copying that.
+        self._check_mount()
+
+    def _all(self, source: Path, target: Path) -> None:
         if source.is_dir() and not source.is_symlink():
             self._folder(source, target)
         else:
@@ -236,8 +245,6 @@ class _Copying:
             if self.elsewhere is not None:
                 self.elsewhere.expect(source)
             self._guarded(self._one, source, target / source.name)
-        # The directory under a mount that ended is empty, and nothing is wrong with copying that.
-        self._check_mount()
 
     def _folder(self, source: Path, target: Path) -> None:
         """A directory and all in it; its own times come last, since what is put into it changes them."""

@@ -275,6 +275,24 @@ def test_waiting_for_the_server_shows_how_long_it_takes(account: Desk, folder: P
             terminal.close()
 
 
+def test_status_names_what_comes_and_what_goes(account: Desk, folder: Path) -> None:
+    (folder / "file").write_bytes(os.urandom(9 << 20))
+    name = str((folder / "file").relative_to(account.mount))
+    tell(account, "config", account.mount, "upload-limit", "500K")
+    try:
+        wait_until(lambda: f"  sending {name}: " in tell(account, "status", account.mount))
+        tell(account, "config", account.mount, "upload-limit", "off")
+        sync(account)
+        tell(account, "evict", folder)
+        tell(account, "config", account.mount, "download-limit", "500K")
+        tell(account, "pin", folder / "file")
+        wait_until(lambda: f"  coming  {name}: " in tell(account, "status", account.mount))
+    finally:
+        tell(account, "config", account.mount, "upload-limit", "off")
+        tell(account, "config", account.mount, "download-limit", "off")
+        tell(account, "unpin", folder)
+
+
 # --- completion and manual ------------------------------------------------------------------------------------------
 
 
