@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from blobfs.commands.screen import passing
 from blobfs.config import GUESS_S
 from blobfs.errors import StoreError
 from blobfs.values.keys import CEILING, FLOOR, Argon2Cost, hash_passphrase
@@ -37,17 +38,22 @@ def calibrate(
     measure = measure or spend
     most = min(MOST_KIB, CEILING.memory_kib, (free_memory_kib() if free_kib is None else free_kib) // 4)
     try:
-        # Two steps: the larger the memory, the worse it fits the caches, so that twice as much takes more than twice.
-        cost = _grown(FLOOR, guess_s / measure(FLOOR), most)
-        took_s = measure(cost)
-        if cost.memory_kib < most:
-            return _grown(cost, guess_s / took_s, most)
-        # Memory is what makes hardware dear that guesses; passes come when there is no more of it.
-        iterations = int(cost.iterations * guess_s / took_s)
-        return Argon2Cost(cost.memory_kib, min(max(iterations, FLOOR.iterations), CEILING.iterations), cost.lanes)
+        with passing("measuring how long a guess takes here"):
+            return _measured(guess_s, measure, most)
     except StoreError:
         # The memory that was free a moment ago is not; a passphrase can be set all the same.
         return FLOOR
+
+
+def _measured(guess_s: float, measure: Callable[[Argon2Cost], float], most: int) -> Argon2Cost:
+    # Two steps: the larger the memory, the worse it fits the caches, so that twice as much takes more than twice.
+    cost = _grown(FLOOR, guess_s / measure(FLOOR), most)
+    took_s = measure(cost)
+    if cost.memory_kib < most:
+        return _grown(cost, guess_s / took_s, most)
+    # Memory is what makes hardware dear that guesses; passes come when there is no more of it.
+    iterations = int(cost.iterations * guess_s / took_s)
+    return Argon2Cost(cost.memory_kib, min(max(iterations, FLOOR.iterations), CEILING.iterations), cost.lanes)
 
 
 def spend(cost: Argon2Cost) -> float:

@@ -478,7 +478,7 @@ class Daemon:
             pending=Pending(sync.pending_documents, sync.pending_bytes),
             documents=self._store.tree.count(),
             stored_bytes=self._store.attachments.stored(),
-            transfers=told["transfers"],
+            transfers=[entry | {"path": self._path(entry["doc_id"])} for entry in told["transfers"]],
             parked=[entry | {"path": self._path(entry["doc_id"])} for entry in told["parked"]],
             last_contact=told["last_contact"],
             version=blobfs.__version__,
@@ -488,9 +488,9 @@ class Daemon:
             reading=told["reading"],
         )
 
-    def _path(self, doc_id: str) -> str | None:
+    def _path(self, doc_id: str | None) -> str | None:
         """In the mount; None for what has no name in it."""
-        inode = self._store.documents.inode(DocId(doc_id))
+        inode = None if doc_id is None else self._store.documents.inode(DocId(doc_id))
         try:
             return None if inode is None else path_of(self._store, inode)
         except NotFound:

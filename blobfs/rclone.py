@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,9 +22,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-from blobfs.errors import AccessDenied, BlobfsError, MountPointUnusable, NotFound, RemoteUnavailable, UsageError
+from blobfs.errors import (
+    AccessDenied,
+    BlobfsError,
+    MountPointUnusable,
+    NotADirectory,
+    NotFound,
+    RemoteUnavailable,
+    UsageError,
+)
 from blobfs.mountpoint import check_fuse, unmount
 from blobfs.status import printable
 
@@ -42,6 +52,23 @@ _START_S: Final = 30.0
 _LOOK_S: Final = 0.02
 _NO_DIRECTORY: Final = 3
 """rclone's exit code."""
+_REFUSALS: Final[tuple[tuple[str, type[BlobfsError], str], ...]] = (
+    ("401 ", AccessDenied, "the server refuses user or password; check both, or make an app password there ({said})"),
+    ("403 ", AccessDenied, "the server lets this user not into that folder; check the path ({said})"),
+    (
+        *("x509: ", RemoteUnavailable),
+        "this machine does not trust the server's certificate, so nothing was sent; if it is yours, name its file in "
+        "SSL_CERT_FILE and try again ({said})",
+    ),
+    ("connection refused", RemoteUnavailable, "nothing answers at this address; check it, or start the server"),
+    ("no such host", RemoteUnavailable, "there is no host of this name; check the address"),
+    ("timeout", RemoteUnavailable, "the server does not answer; check the address, or try again later ({said})"),
+)
+"""What rclone says, in part, and what that is here."""
+_NOISE: Final = re.compile(
+    r"^(?:\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )?(?:Failed to .*?last error was: )?(?:error in ListJSON: )?"
+)
+"""Before what rclone has to say."""
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -206,26 +233,46 @@ def _clear() -> None:
 
 
 def _probe(program: str, source: Source) -> None:
-    """See that the top can be listed: a mount would come up all the same, and be empty."""
-    command = [program, "lsf", *_PATIENCE, "--retries=1", "--max-depth=1", "--", source.spec]
-    done = subprocess.run(  # noqa: S603 - what the PATH names
-        command,
+    """See that the top is a folder and can be listed: a mount would come up all the same, and be empty."""
+    done = _ask(program, source, "lsf", "--max-depth=1")
+    if done.returncode != 0:
+        raise _refusal(done.returncode, _last_line(done.stderr))
+    if _is_file(program, source, done.stdout.splitlines()):
+        raise NotADirectory("at this address there is a file; name the folder that it is in")
+
+
+def _is_file(program: str, source: Source, names: list[str]) -> bool:
+    """Whether a file was named: rclone lists it as a folder with itself in it, at a WebDAV address as an empty one."""
+    address = source.settings.get("url")
+    above, _, name = (address or source.spec).rstrip("/").rpartition("/")
+    if address is not None:
+        source = Source(f"{_NAME}:{unquote(name)}", source.settings | {"url": above})
+    if names != ([] if address is not None else [name]):
+        return False
+    done = _ask(program, source, "lsjson", "--stat")
+    return done.returncode == 0 and not json.loads(done.stdout).get("IsDir", True)
+
+
+def _ask(program: str, source: Source, command: str, option: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 - what the PATH names
+        [program, command, *_PATIENCE, "--retries=1", option, "--", source.spec],
         env=source.environment(),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        capture_output=True,
+        text=True,
+        errors="replace",
         check=False,
     )
-    if done.returncode == 0:
-        return
-    said = done.stderr.decode(errors="replace")
-    raise _kind(done.returncode, said)(f"the source cannot be read; rclone says: {_last_line(said)}")
 
 
-def _kind(code: int, said: str) -> type[BlobfsError]:
-    if "401 " in said or "403 " in said:
-        return AccessDenied
-    return NotFound if code == _NO_DIRECTORY else RemoteUnavailable
+def _refusal(code: int, said: str) -> BlobfsError:
+    """What rclone's words mean to a person, and these for who knows more."""
+    for word, kind, sentence in _REFUSALS:
+        if word in said:
+            return kind(sentence.format(said=said))
+    if code == _NO_DIRECTORY:
+        return NotFound("there is no such folder at the source; check the path")
+    return RemoteUnavailable(f"the source cannot be read; rclone says: {said}")
 
 
 def _start(command: list[str], source: Source, log: Path) -> subprocess.Popen[bytes]:
@@ -262,7 +309,8 @@ def _stop(process: subprocess.Popen[bytes], point: Path) -> None:
 def _last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
     # "2026/01/01 00:00:00 ERROR : " says nothing to a person.
-    return printable(lines[-1].partition(" : ")[2] or lines[-1])[:300].strip() if lines else ""
+    last = _NOISE.sub("", lines[-1].partition(" : ")[2] or lines[-1]) if lines else ""
+    return printable(last)[:300].strip().rstrip(".")
 
 
 def count(top: Path) -> int:

@@ -59,9 +59,11 @@ def begin_epoch(
 
     secret, recovery = secrets.token_bytes(32), secrets.token_bytes(32)
     older = (*unlocked.older, unlocked.secret)
-    body = wrap(unlocked.account, secret, passphrase, recovery, cost, older=seal_older(unlocked.account, older, secret))
-    fresh = Unlocked(unlocked.account, secret, older)
-    if open_body(body, passphrase=passphrase) != fresh:
+    fresh, sealed = Unlocked(unlocked.account, secret, older), seal_older(unlocked.account, older, secret)
+    with passing("locking new keys up with the new passphrase"):
+        body = wrap(unlocked.account, secret, passphrase, recovery, cost, older=sealed)
+        opened_again = open_body(body, passphrase=passphrase)
+    if opened_again != fresh:
         raise BlobfsError("the new secrets file does not open, so the old one was kept; try again")
     with contextlib.closing(Store.open(store, unlocked.keys(), show)) as opened:
         rekey.require_room(store)
@@ -92,26 +94,34 @@ def show(path: Path, size: int, work: Callable[[], None]) -> None:
     """Run `work`, which gives the database at `path` a new key, under a bar on standard error."""
     from blobfs.commands.screen import Bar
 
-    failure: list[BaseException] = []
+    # Not by `join`: in CPython 3.11 one that Ctrl-C interrupts takes the thread for ended.
+    failure, ended = list[BaseException](), threading.Event()
 
     def run() -> None:
         try:
             work()
         except BaseException as error:
             failure.append(error)
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=run, name="rekey")
+    thread, was_interrupted = threading.Thread(target=run, name="rekey"), False
     thread.start()
-    try:
-        with Bar(f"new keys for {path.name}", size) as bar:
-            while thread.is_alive():
-                thread.join(_LOOK_S)
-                bar.reach(min(size, rekey.progress(path)), size)
-    finally:
-        # Ctrl-C waits: whoever comes next must not find the database locked.
-        thread.join()
+    with Bar(f"new keys for {path.name}", size) as bar:
+        while True:
+            try:
+                while not ended.wait(_LOOK_S):
+                    bar.reach(min(size, rekey.progress(path)), size)
+                break
+            except KeyboardInterrupt:
+                # It waits: whoever comes next must not find the database locked.
+                was_interrupted = True
+                bar.say("This database is finished first; what is left is done at the next mount.")
+    thread.join()
     if failure:
         raise failure[0]
+    if was_interrupted:
+        raise KeyboardInterrupt
 
 
 async def _replace(store: Path, settings: Settings, ours: Json, fresh: Json) -> None:

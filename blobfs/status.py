@@ -25,6 +25,8 @@ _COLOURS: Final = {MOUNTED: "32", NOT_MOUNTED: "2", "offline": "33"}
 _MINUTE_S: Final = 60
 _ASIDE: Final = 10
 """Documents put aside that are listed."""
+_MOVING: Final = 5
+"""Files on their way that are named."""
 _TROUBLE: Final = "31"
 
 
@@ -208,6 +210,7 @@ def format_status(status: Status, *, now_s: float, colour: bool = False) -> str:
     if status.store:
         held = f" ({format_bytes(status.stored_bytes)} here)" if status.stored_bytes is not None else ""
         lines.append(f"  store   {printable(status.store)}{held}")
+    lines += _moving(status.transfers or ())
     lines += _aside(status.parked or (), now_s)
     lines += [f"  devices {printable(notice)}" for notice in status.notices or ()]
     if status.pid:
@@ -230,6 +233,18 @@ def _trouble(status: Status, now_s: float) -> list[str]:
             since += f"; the last good answer was {format_ago(now_s - status.last_contact)}"
         lines.append(since)
     return [*lines, f"  do      {trouble.do.format(dir=printable(status.mountpoint))}"]
+
+
+def _moving(transfers: Sequence[Json]) -> list[str]:
+    lines = []
+    for entry in transfers[:_MOVING]:
+        name = printable(str(entry.get("path") or entry["doc_id"] or "bytes"))
+        if entry["what"] == "upload":
+            lines.append(f"  sending {name}: {format_bytes(entry['done'])} of {format_bytes(entry['total'])}")
+        else:
+            # Of a file that comes only what was asked for by now is known here.
+            lines.append(f"  coming  {name}: {format_bytes(entry['total'])} of it at the moment")
+    return lines
 
 
 def _aside(parked: Sequence[Json], now_s: float) -> list[str]:

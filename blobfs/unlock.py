@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from blobfs.asking import ask_hidden
+from blobfs.commands.screen import passing
 from blobfs.config import PASSPHRASE, SECRETS, Source
 from blobfs.errors import BlobfsError, UsageError, WrongPassphrase
 from blobfs.newer import adopt, is_newer, read_newer, replace_all
@@ -201,7 +202,7 @@ def _open(
 ) -> Unlocked:
     # The store's own first: what the server claims to be newer may ask for a costly hash.
     for candidate in chain([body], newer()):
-        with contextlib.suppress(WrongPassphrase):
+        with contextlib.suppress(WrongPassphrase), passing("trying what opens the store"):
             return open_body(candidate, passphrase=passphrase, recovery=recovery)
     what = "passphrase does" if passphrase is not None else "recovery words do"
     raise WrongPassphrase(f"the {what} not open this store; try again, nothing was changed")
@@ -244,13 +245,15 @@ def read_kept(path: Path) -> bytes:
 def make_body(unlocked: Unlocked, passphrase: bytes, cost: Argon2Cost = FLOOR) -> tuple[Json, str]:
     """A secrets file for `unlocked`, and the recovery words that open it too."""
     recovery = secrets.token_bytes(32)
-    return wrap(unlocked.account, unlocked.secret, passphrase, recovery, cost), recovery_words(recovery)
+    with passing("locking the keys up"):
+        return wrap(unlocked.account, unlocked.secret, passphrase, recovery, cost), recovery_words(recovery)
 
 
 def opens_with(store: Path, passphrase: bytes) -> bool:
     """Whether `passphrase` is the one that opens `store` now."""
     try:
-        unwrap(read_secrets(store / SECRETS), passphrase=passphrase)
+        with passing("comparing with the passphrase of now"):
+            unwrap(read_secrets(store / SECRETS), passphrase=passphrase)
     except WrongPassphrase:
         return False
     return True
@@ -261,7 +264,9 @@ def change_passphrase(store: Path, unlocked: Unlocked, passphrase: bytes, cost: 
 
     On return neither generation of the secrets file opens with the old passphrase.
     """
-    body = replace_passphrase(read_secrets(store / SECRETS), unlocked.secret, passphrase, cost)
-    if open_body(body, passphrase=passphrase) != unlocked:
+    with passing("locking the keys up"):
+        body = replace_passphrase(read_secrets(store / SECRETS), unlocked.secret, passphrase, cost)
+        opened_again = open_body(body, passphrase=passphrase)
+    if opened_again != unlocked:
         raise BlobfsError("the new secrets file does not open, so the old one was kept; try again")
     replace_all(store, body)

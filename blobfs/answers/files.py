@@ -11,7 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from blobfs.answers.paths import find, page, path_of, text_of
+import trio
+
+from blobfs.answers.paths import find, number_of, page, path_of, text_of
+from blobfs.errors import RemoteUnavailable
 from blobfs.store.store import Store
 from blobfs.store.survey import Found, absent_bytes
 from blobfs.sync.choice import LOCAL_ONLY
@@ -22,6 +25,8 @@ from blobfs.values.documents import Json, Kind, name_to_text
 from blobfs.values.extents import extent_length
 from blobfs.values.nodes import ROOT_INODE, Inode, Node
 
+_AWAY_S: Final = 20
+"""Seconds after which a server that is away is not waited for with each file."""
 _WAITING_SHOWN: Final = 20
 """Files named in the answer about a folder."""
 
@@ -57,6 +62,27 @@ class Files:
             if node.kind is Kind.DIRECTORY:
                 return common | self._folder(node, status)
             return common | self.file(node, status)
+
+    async def bring(self, question: Json) -> Json:
+        """Have a range of a file here, so that who reads it next waits for nothing.
+
+        Raises:
+            RemoteUnavailable: the server has been away for some time, or did not send it within the deadline. What else
+            `SyncEngine.fetch` raises.
+        """
+        offset, length = number_of(question, "offset"), number_of(question, "length")
+        node = await trio.to_thread.run_sync(find, self._store, text_of(question, "path"))
+        health = self._engine.health
+        if node.content is None or offset >= node.size:
+            return {}
+        if health.state is SyncState.OFFLINE and time.time() - (health.since_s or time.time()) >= _AWAY_S:
+            # Each file would wait for its own deadline otherwise.
+            if (await trio.to_thread.run_sync(self._bytes, node))[0]:
+                raise RemoteUnavailable(f"its bytes are not here, and {health.worst}")
+            return {}
+        # At hand is enough, as for a reader: the store takes it in behind.
+        await self._engine.read(node.content, offset, min(length, node.size - offset))
+        return {}
 
     # --- a file -----------------------------------------------------------------------------------------------
 
@@ -108,7 +134,8 @@ class Files:
         if parked is not None:
             again = max(0.0, parked.retry_at_s - time.time())
             return Why("put aside", parked.reason, f"tried again in {again:.0f} s, or when it changes")
-        transfer = next((entry for entry in status.transfers if entry.doc_id == node.doc_id), None)
+        sent = (entry for entry in status.transfers if entry.what == "upload")
+        transfer = next((entry for entry in sent if entry.doc_id == node.doc_id), None)
         if transfer is not None:
             share = 100 * transfer.done // max(1, transfer.total)
             return Why(
@@ -120,7 +147,8 @@ class Files:
             return Why("waiting", "the server has not answered yet", "it is sent once the server answers")
         if status.state is not SyncState.CONNECTED:
             stuck = status.state in STUCK
-            then = "it is sent when that is mended" if stuck else "it is sent by itself when the server answers"
+            mended = "it is sent when that is mended; `blobfs status` with the mount point says how"
+            then = mended if stuck else "it is sent by itself when the server answers"
             return Why("waiting", status.reason, then)
         return self._why_queued(node, changed)
 
@@ -153,6 +181,7 @@ class Files:
             "local": whole == len(files),
             "synced": not waiting,
             "dirty": bool(waiting),
+            "conflicts": sum(is_conflict_name(entry.path.rpartition(b"/")[2]) for entry in found),
             "waiting": len(waiting),
             "waiting_files": [self._waiting(entry, status) for entry in waiting[:_WAITING_SHOWN]],
             "state": "here" if whole == len(files) else "partly here",

@@ -24,7 +24,7 @@ _ALL: Final = 1 << 31
 
 
 class Listing:
-    """Answers to `list`, `search` and `aside`. All for a worker thread."""
+    """Answers to `list`, `absent`, `search` and `aside`. All for a worker thread."""
 
     def __init__(self, store: Store, engine: SyncEngine, files: Files) -> None:
         self._store, self._engine, self._files = store, engine, files
@@ -61,6 +61,17 @@ class Listing:
                 "pinned_itself": node.doc_id in pinned,
             }
             return common if node.kind is Kind.DIRECTORY else common | self._files.file(node, status)
+
+    def absent(self, question: Json) -> Json:
+        """The files in a folder of which not all bytes are stored here, a page of them; those with holes are, too."""
+        node = find(self._store, text_of(question, "path"))
+        found = self._store.tree.entries(node.inode, 0, _ALL) if node.kind is Kind.DIRECTORY else []
+        names = [
+            {"name": name_to_text(entry.name)}
+            for entry in found
+            if entry.node.kind is Kind.FILE and entry.node.stored < entry.node.size
+        ]
+        return page(names, question)
 
     def search(self, question: Json) -> Json:
         """Files and folders of the mount whose name has a text in it, in whatever case; a page of them."""

@@ -28,6 +28,14 @@ def text_of(question: Json, member: str) -> str:
     return value
 
 
+def number_of(question: Json, member: str) -> int:
+    """A number of a question that is not below zero. Raises UsageError: there is none."""
+    value = question.get(member)
+    if not isinstance(value, int) or value < 0:
+        raise UsageError("the question is not one that this blobfs knows; use the version that mounted")
+    return value
+
+
 def parts_of(path: str) -> list[bytes]:
     """The names of a path. Raises UsageError: it cannot be one."""
     try:

@@ -72,9 +72,11 @@ def commands(
 
     return {
         "file": in_thread(files.show),
+        "bring": files.bring,
         "conflicts": in_thread(files.conflicts),
         "pair": in_thread(resolving.pair),
         "resolve": flushed(resolving.resolve),
+        "absent": in_thread(listing.absent),
         "list": in_thread(listing.list),
         "search": in_thread(listing.search),
         "aside": in_thread(listing.aside),

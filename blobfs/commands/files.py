@@ -7,13 +7,20 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from blobfs.commands.places import Place, inside, place
-from blobfs.commands.screen import Bar, format_date, format_time
-from blobfs.errors import BlobfsError, InvalidArgument, IsADirectory, NotFound, RemoteUnavailable, UsageError
+from blobfs.commands.screen import Bar, format_date, format_time, passing
+from blobfs.errors import (
+    BlobfsError,
+    InvalidArgument,
+    IsADirectory,
+    NotFound,
+    NotMounted,
+    RemoteUnavailable,
+    UsageError,
+)
 from blobfs.status import format_bytes, has_colour, paint, printable
 from blobfs.values.documents import Json
 
@@ -38,8 +45,8 @@ def format_state(body: Json, *, colour: bool = False, now_s: float | None = None
     state = paint(body["state"], "mounted" if body["synced"] else "offline", colour)
     lines = [f"{printable(body['path'])}: {state}{_elsewhere(body)}"]
     if folder:
-        lines.append(f"  holds    {body['files']} files in {body['folders']} folders, {format_bytes(body['size'])}")
-        lines.append(f"  here     {format_bytes(body['here'])}, {body['files_here']} files whole")
+        lines.append(f"  holds    {_files(body['files'])} in {_folders(body['folders'])}, {format_bytes(body['size'])}")
+        lines.append(f"  here     {format_bytes(body['here'])}, {_files(body['files_here'])} whole")
     else:
         lines.append(f"  size     {format_bytes(body['size'])}, {format_bytes(body['here'])} of it here")
         if body["unsent"]:
@@ -51,10 +58,14 @@ def format_state(body: Json, *, colour: bool = False, now_s: float | None = None
     if body["since"] is not None:
         age_s = (now_s or time.time()) - body["since"]
         lines.append(f"  waits    since {format_date(body['since'])}, {format_time(age_s)}")
-        lines.append(f"  why      {printable(body['reason'])}")
+        # What to do about it is what comes next.
+        lines.append(f"  why      {printable(body['reason'].partition(';')[0])}")
         lines.append(f"  next     {printable(body['next'])}")
+    if folder and body.get("conflicts"):
+        copies = "1 copy" if body["conflicts"] == 1 else f"{body['conflicts']} copies"
+        lines.append(f"  conflict {copies} in it; `blobfs conflicts {printable(body['path'])}` lists what to settle")
     if folder and body["waiting"]:
-        lines.append(f"  waiting  {body['waiting']} documents, such as")
+        lines.append(f"  waiting  {body['waiting']} {'document' if body['waiting'] == 1 else 'documents'}, such as")
         lines += [
             f"           {printable(entry['path'] or '.')}: {printable(entry['reason'])}"
             for entry in body["waiting_files"]
@@ -168,6 +179,10 @@ def _files(count: int) -> str:
     return f"{count} file" if count == 1 else f"{count} files"
 
 
+def _folders(count: int) -> str:
+    return f"{count} folder" if count == 1 else f"{count} folders"
+
+
 # --- cp ---------------------------------------------------------------------------------------------------------------
 
 
@@ -186,7 +201,10 @@ def copy(options: argparse.Namespace) -> int:
             raise IsADirectory(f"{source.path} is a folder; give -r to copy all in it")
         if source.path == aim.path or source.path in aim.path.parents:
             raise InvalidArgument("a folder cannot be copied into itself")
-        return _copy_folder(source, aim)
+        with passing("counting what there is to copy"):
+            count = sum(len(found) for _, _, found in os.walk(source.path))
+        with Bar("copying", count, noun="files") as bar:
+            return _copy_folder(source, aim, bar)
     return _copy_one(source, aim)
 
 
@@ -198,17 +216,22 @@ def _copy_one(source: Place, aim: Place) -> int:
     return 0
 
 
-def _copy_folder(source: Place, aim: Place) -> int:
+def _copy_folder(source: Place, aim: Place, bar: Bar) -> int:
     os.mkdir(aim.path, source.path.stat().st_mode & 0o7777)
     worst: BlobfsError | None = None
     for entry in sorted(os.scandir(source.path), key=lambda entry: entry.name):
         inner = Place(source.mount, f"{source.inner}/{entry.name}")
         to = Place(aim.mount, f"{aim.inner}/{entry.name}")
-        act: Callable[[Place, Place], Any] = _copy_folder if entry.is_dir(follow_symlinks=False) else _copy_one
         try:
-            act(inner, to)
+            if entry.is_dir(follow_symlinks=False):
+                _copy_folder(inner, to, bar)
+            else:
+                _copy_one(inner, to)
+                bar.advance(1)
+        except NotMounted:
+            raise
         except BlobfsError as error:
-            print(f"blobfs: {printable(os.fspath(inner.path))}: {printable(str(error))}", file=sys.stderr)
+            bar.say(f"blobfs: {printable(os.fspath(inner.path))}: {printable(str(error))}")
             worst = error
     if worst is not None:
         raise worst

@@ -132,6 +132,16 @@ class Download:
             finally:
                 self._nursery = None
 
+    def under_way(self) -> dict[Content, tuple[int, int]]:
+        """(bytes asked for, bytes of them at hand) of the larger files that bytes come of. From any thread."""
+        found = dict[Content, tuple[int, int]]()
+        for (content, _), jobs in list(self._jobs.items()):
+            for job in list(jobs):
+                if job.length > SMALL:
+                    total, done = found.get(content, (0, 0))
+                    found[content] = total + job.size, done + job.size * job.opened.is_set()
+        return found
+
     # --- what others call -----------------------------------------------------------------------------------
 
     async def fetch(self, content: Content, offset: int, length: int) -> None:

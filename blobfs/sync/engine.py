@@ -40,7 +40,7 @@ from blobfs.sync.keyring import Keyring
 from blobfs.sync.leaves import Leaves
 from blobfs.sync.pinning import Keeper
 from blobfs.sync.restock import Restock
-from blobfs.sync.status import STUCK, Health, Parked, Reading, SyncStatus, state_of
+from blobfs.sync.status import STUCK, Health, Parked, Reading, SyncStatus, Transfer, state_of
 from blobfs.sync.upload import Upload
 from blobfs.values.documents import DocId, Json
 from blobfs.values.nodes import Content, Inode
@@ -287,11 +287,18 @@ class SyncEngine:
             pending_bytes=size,
             last_contact_s=self.health.last_contact_s,
             parked=parked,
-            transfers=tuple(self._upload.sender.transfers.values()),
+            transfers=(*self._upload.sender.transfers.values(), *self._coming()),
             held=tuple(self._feed.waiting),
             since_s=self.health.since_s,
             reading=self._feed.reading,
         )
+
+    def _coming(self) -> list[Transfer]:
+        found = self._download.under_way()
+        return [
+            Transfer("download", self._store.documents.of_content(content), total, done)
+            for content, (total, done) in found.items()
+        ]
 
     def failure(self, doc_id: DocId) -> str | None:
         """Why sync goes on without this document; None when it does not."""

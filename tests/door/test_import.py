@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from blobfs import rclone
-from blobfs.errors import UsageError
+from blobfs.errors import AccessDenied, BlobfsError, RemoteUnavailable, UsageError
 from tests.door.conftest import Desk, end, tell, wait_until
 from tests.door.test_terminal import Terminal
 from tests.e2e.devices import tree
@@ -175,6 +175,11 @@ def test_a_folder_of_a_webdav_server_comes_in_and_goes_on(account: Desk, place: 
         assert tree(place).keys() == tree(top / "files").keys()
         done = account.run("import", address, place / "x", "--user", "alice", "--password-file", wrong)
         assert (done.returncode, "401" in done.stderr) == (14, True)
+        assert done.stderr.startswith("blobfs: the server refuses user or password; check both")
+        for name, said in (("files/nothing", "there is a file; name the folder"), ("nowhere", "no such folder")):
+            aim = ("import", address + name, place / "x", "--user", "alice", "--password-file", account.passphrase)
+            done = account.run(*aim)
+            assert (done.returncode, said in done.stderr) == (22, True), done.stderr
         spoken = address.replace("http://", "dav://bob@")
         assert account.run("import", spoken, place / "x", "--password-file", account.passphrase).returncode == 14
     done = account.run("import", address, place / "x", "--user", "alice", "--password-file", account.passphrase)
@@ -300,6 +305,7 @@ def test_a_silent_server_holds_up_no_end_and_leaves_nothing(
     tell(account, "import", f"rclone:{harmless}", place / "x")
     assert not is_mounted(tmp_path)
     assert not (place / "silent").exists()
+    assert number == signal.SIGKILL or not list(place.glob("silent*"))
 
 
 def processes() -> Iterator[bytes]:
@@ -345,6 +351,28 @@ def test_passwords_are_asked_for_on_a_terminal(account: Desk, place: Path, tmp_p
         terminal.close()
     assert (code, "sesame" in rest) == (0, False), rest
     assert (place / "file").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "told"),
+    [
+        ("401 Unauthorized", AccessDenied, "refuses user or password"),
+        ("Propfind: x509: certificate signed by unknown authority", RemoteUnavailable, "does not trust"),
+        ("dial tcp 127.0.0.1:1: connect: connection refused", RemoteUnavailable, "nothing answers"),
+        ("what nobody foresaw", RemoteUnavailable, "rclone says: what nobody foresaw"),
+    ],
+)
+def test_what_rclone_says_is_told_in_our_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, kind: type[BlobfsError], told: str
+) -> None:
+    program = tmp_path / "rclone"
+    before = "2026/01/01 00:00:00 Failed to lsf with 2 errors: last error was: error in ListJSON: "
+    program.write_text(f"#!/bin/sh\necho '{before}{said}.' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(kind, match=told) as refused, rclone.shown(rclone.configured("rclone:there:")):
+        pass
+    assert "ListJSON" not in str(refused.value)
 
 
 def test_a_password_never_stands_where_others_can_read_it() -> None:

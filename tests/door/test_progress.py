@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import _thread
 import io
+import os
 import re
 import threading
+from pathlib import Path
 
 import pytest
 
-from blobfs.commands.screen import Bar, FilesBar, passing
+from blobfs import rotation
+from blobfs.commands.screen import Bar, FilesBar, passing, view
+from tests.door.conftest import wait_until
 
 GONE = "\r\x1b[2K"
 
@@ -42,7 +47,12 @@ def test_a_count_with_an_end_shows_the_time_left() -> None:
 def test_on_a_narrow_screen_the_drawing_goes_and_what_is_told_stays() -> None:
     bar = Bar("reading", 12_000, noun="names")
     bar.advance(3000)
-    assert bar.line(bar.start + 2, 55) == "reading  25 %  3,000 of 12,000 names  1,500/s  6 s left"
+    now = bar.start + 2
+    assert bar.line(now, 56) == "reading  25 %  3,000 of 12,000 names  1,500/s  6 s left"
+    assert bar.line(now, 40) == "reading  25 %  1,500/s  6 s left"
+    assert bar.line(now, 30) == "reading  25 %  6 s left"
+    assert bar.line(now, 20) == "25 %  6 s left"
+    assert Bar("reading the account's names", None, noun="names").line(now, 20).startswith("reading")
 
 
 def test_what_stands_still_has_no_time_left_and_says_why() -> None:
@@ -63,6 +73,25 @@ def test_a_large_file_beside_small_ones_moves_a_bar_of_bytes() -> None:
     bar = FilesBar("importing", 10, 1 << 30)
     bar.advance(512 << 20, files=5)
     assert "50 %  512.0 MiB of 1.0 GiB  256.0 MiB/s  2 s left" in bar.line(bar.start + 2)
+
+
+def test_what_is_more_to_do_is_what_it_tells_of() -> None:
+    bar = FilesBar("exporting", 1000, 1 << 30)
+    now = bar.start
+    bar.advance(0, files=990)
+    assert "0 B of 1.0 GiB  0 B/s" in bar.line(now + 2)
+    bar.advance(1 << 30)
+    assert " 99 %  990 of 1,000 files  495/s  0 s left" in bar.line(now + 2)
+    bar.advance(0, files=10)
+    assert bar.line(now + 2).endswith("100 %  1,000 of 1,000 files  500/s")
+
+
+def test_what_stands_still_is_said_to_and_promises_no_hours() -> None:
+    bar = Bar("fetching", 4 << 20)
+    bar.advance(1 << 20)
+    now = bar.start
+    assert bar.line(now + 9).endswith("27 s left")
+    assert bar.line(now + 400).endswith("1.0 MiB of 4.0 MiB  2.6 KiB/s  still for 6 min 40 s")
 
 
 def test_what_is_left_to_send_may_grow() -> None:
@@ -101,3 +130,35 @@ def test_nothing_is_drawn_without_a_terminal(capsys: pytest.CaptureFixture[str])
     with passing("checking"):
         assert not [thread for thread in threading.enumerate() if thread.name == "passing"]
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "shown"),
+    [(80, 5, ["one", "two" * 10, "three", "four"]), (80, 4, ["one", "two" * 10, "..."]), (20, 4, ["one", "..."])],
+)
+def test_a_view_that_is_higher_than_the_screen_ends_with_a_mark_and_does_not_scroll(
+    columns: int, rows: int, shown: list[str]
+) -> None:
+    text = "\n".join(("\x1b[32mone\x1b[0m", "two" * 10, "three", "four"))
+    drawn = view(text, os.terminal_size((columns, rows)), anew=False)
+    assert drawn.startswith("\x1b[H")
+    assert re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", drawn).splitlines() == shown
+    assert view(text, os.terminal_size((columns, rows)), anew=True).startswith("\x1b[2J")
+
+
+def test_ctrl_c_while_a_database_gets_its_new_key_waits_for_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen, ended = Screen(), threading.Event()
+    monkeypatch.setattr("sys.stderr", screen)
+
+    def work() -> None:
+        wait_until(lambda: "new keys for blobs.db" in screen.getvalue())
+        _thread.interrupt_main()
+        wait_until(lambda: "finished first" in screen.getvalue())
+        ended.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        rotation.show(tmp_path / "blobs.db", 1 << 20, work)
+    assert ended.is_set()
+    assert not [thread for thread in threading.enumerate() if thread.name == "rekey"]

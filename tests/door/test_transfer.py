@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
+import signal
 import subprocess
+import time
 from pathlib import Path
 
+import pytest
+
 from blobfs.commands.screen import Bar, format_time
-from tests.door.conftest import Desk, sync, tell
+from tests.door.conftest import PATIENCE_S, AccountServer, Desk, sync, tell, wait_until
 from tests.door.test_terminal import Terminal
 from tests.e2e.devices import tree
 
@@ -96,6 +101,139 @@ def test_a_special_file_is_named_and_the_others_are_copied(account: Desk, folder
     assert (folder / "in" / "file").read_bytes() == b"x"
 
 
+def test_an_export_onto_a_disk_that_gets_full_ends_with_a_sentence_and_goes_on_later(
+    account: Desk, folder: Path, tmp_path: Path
+) -> None:
+    for name in ("a", "b", "c"):
+        (folder / name).write_bytes(os.urandom(1 << 20))
+    first, named, sizes, second = export_to_full_disk(account, tmp_path, folder)
+    assert "blobfs: the disk of" in first
+    assert "is full, with 2 files copied; make some room, then run it again with --again." in first
+    assert first.rstrip().endswith("exit 9")
+    assert (named.split(), sizes.split()) == (["a", "b"], ["1048576"] * 2)
+    assert second == "1 file, 1.0 MiB, 2 were there already.\nthe same\n"
+
+
+def export_to_full_disk(account: Desk, place: Path, folder: Path) -> list[str]:
+    """What is said about a disk of 2.5 MiB on `place/disk`; the names there; the sizes; what is said with more room."""
+    disk = place / "disk"
+    disk.mkdir()
+    script = f"""
+        mount -t tmpfs -o size=2560k none {disk} || exit
+        "$@"; echo exit $?; echo --
+        ls -A {disk}/out; echo --
+        stat -c %s {disk}/out/*; echo --
+        mount -o remount,size=8m {disk}; "$@" --again
+        diff -r {folder} {disk}/out && echo the same
+    """
+    done = subprocess.run(
+        [
+            "unshare",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            *account.command("export", folder, disk / "out"),
+        ],
+        env=account.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd="/",
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    return done.stdout.split("--\n")
+
+
+def put_far(desk: Desk, server: AccountServer) -> None:
+    """Three files in the mount, the second of which is at the server only."""
+    desk.up("--connect", server.command("user", "add", "alice")["invite"])
+    for name in ("a", "far", "z"):
+        (desk.mount / name).write_bytes(os.urandom(200_000))
+    sync(desk)
+    tell(desk, "evict", desk.mount / "far")
+
+
+def test_ctrl_c_ends_an_export_that_waits_for_bytes_and_what_is_here_comes_without_them(
+    desk: Desk, server: AccountServer
+) -> None:
+    put_far(desk, server)
+    target, process = desk.home / "plain", server.process
+    assert process is not None
+    # It takes connections and says nothing, as behind a line that was cut.
+    process.send_signal(signal.SIGSTOP)
+    terminal = Terminal(desk, "export", desk.mount, target)
+    try:
+        terminal.expect("exporting [")
+        wait_until(lambda: (target / "a").exists())
+        start = time.monotonic()
+        terminal.type("\x03")
+        assert terminal.end()[0] == 130
+        # Of the 30 s that the mount's process waits for such a server.
+        assert time.monotonic() - start < 25
+    finally:
+        terminal.close()
+        process.send_signal(signal.SIGCONT)
+    assert os.listdir(target) == ["a"]
+    tell(desk, "evict", desk.mount / "far")
+    tell(desk, "config", desk.mount, "paused", "on")
+    done = desk.run("export", desk.mount, target, "--again")
+    assert done.returncode == 22, done.stderr
+    assert "/far: sync is paused\n" in done.stderr
+    assert "1 file could not be copied; see above, then run it with --again." in done.stderr
+    assert sorted(os.listdir(target)) == ["a", "z"]
+    tell(desk, "config", desk.mount, "paused", "off")
+    assert "2 were there already" in tell(desk, "export", desk.mount, target, "--again")
+    assert tree(target).keys() == tree(desk.mount).keys()
+
+
+@pytest.mark.long
+def test_each_file_does_not_wait_anew_for_a_server_that_is_away(desk: Desk, server: AccountServer) -> None:
+    put_far(desk, server)
+    tell(desk, "evict", desk.mount)
+    server.stop()
+    wait_until(lambda: desk.status()["state"] == "offline")
+    start = time.monotonic()
+    done = desk.run("export", desk.mount, desk.home / "plain")
+    assert done.returncode == 22, done.stderr
+    assert [line.split("/")[-1].partition(":")[0] for line in done.stderr.splitlines()[:3]] == ["a", "far", "z"]
+    assert "/z: its bytes are not here, and the server cannot be reached\n" in done.stderr
+    assert time.monotonic() - start < 55
+    assert list((desk.home / "plain").iterdir()) == []
+
+
+def test_what_is_copied_out_of_or_into_a_mount_that_ends_is_not_called_done(desk: Desk) -> None:
+    desk.up()
+    source = desk.home / "source"
+    source.mkdir()
+    for number in range(20):
+        os.mkfifo(source / f"{number:02}")
+    (source / "file").write_bytes(b"in clear nowhere")
+    # Named one after the other, on a pipe that takes the first and no more: so the mount ends half-way.
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writer, bytes(4096 - 100))
+    importing = subprocess.Popen(
+        desk.command("import", source, desk.mount / "in"), env=desk.environment, stderr=writer, stdin=subprocess.DEVNULL
+    )
+    try:
+        os.close(writer)
+        wait_until(lambda: (desk.mount / "in").is_dir())
+        tell(desk, "umount", desk.mount, "--force")
+        with os.fdopen(reader, "rb") as said:
+            told = said.read()
+        assert importing.wait(PATIENCE_S) == 17, told
+    finally:
+        importing.kill()
+        importing.wait()
+    assert b"ended meanwhile; mount it again, then run this again with --again." in told
+    assert list(desk.mount.iterdir()) == []
+
+
 # --- the bar ------------------------------------------------------------------------------------------------------
 
 
@@ -135,6 +273,24 @@ def test_waiting_for_the_server_shows_how_long_it_takes(account: Desk, folder: P
         tell(account, "config", account.mount, "upload-limit", "off")
         if terminal is not None:
             terminal.close()
+
+
+def test_status_names_what_comes_and_what_goes(account: Desk, folder: Path) -> None:
+    (folder / "file").write_bytes(os.urandom(9 << 20))
+    name = str((folder / "file").relative_to(account.mount))
+    tell(account, "config", account.mount, "upload-limit", "500K")
+    try:
+        wait_until(lambda: f"  sending {name}: " in tell(account, "status", account.mount))
+        tell(account, "config", account.mount, "upload-limit", "off")
+        sync(account)
+        tell(account, "evict", folder)
+        tell(account, "config", account.mount, "download-limit", "500K")
+        tell(account, "pin", folder / "file")
+        wait_until(lambda: f"  coming  {name}: " in tell(account, "status", account.mount))
+    finally:
+        tell(account, "config", account.mount, "upload-limit", "off")
+        tell(account, "config", account.mount, "download-limit", "off")
+        tell(account, "unpin", folder)
 
 
 # --- completion and manual ------------------------------------------------------------------------------------------
