@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from blobfs.errors import BytesAbsent
 from blobfs.store.ledger import Ledger
 from blobfs.store.payloads import Part, Payloads
-from blobfs.store.rows import extents_at, position_of, range_of, rows_of
+from blobfs.store.rows import extents_at, position_of, range_of, rows_at, rows_of
 from blobfs.store.schema import ROW_BITS
 from blobfs.store.small import PUT_EXTENT, SmallContents
 from blobfs.store.spool import Bytes, Unreadable
@@ -328,13 +328,24 @@ class ContentStore:
         """As `read`, of the moment of `freeze`, from extents that were dirty then."""
         with self._ledger.lock:
             copy = self._frozen[content]
-            pieces = []
-            for row, start, wanted in spans(offset, length, ROW):
-                found = self._payloads.row(position_of(copy, row))
-                if found is None:
-                    found = self._payloads.row(position_of(content, row)) or b""
-                piece = found[start : start + wanted]
-                pieces.append(piece if len(piece) == wanted else piece.ljust(wanted, b"\0"))
+            if self._payloads.last(*rows_at(copy, offset, length)) is not None:
+                return self._read_put_by(content, copy, offset, length)
+            found = self._payloads.find(content, offset, length)
+        try:
+            # Without the lock, as in `read`.
+            return self._payloads.lay(content, offset, length, found)
+        except Unreadable:
+            with self._ledger.lock:
+                return self._read_put_by(content, copy, offset, length)
+
+    def _read_put_by(self, content: Content, copy: Content, offset: int, length: int) -> bytes:
+        pieces = []
+        for row, start, wanted in spans(offset, length, ROW):
+            found = self._payloads.row(position_of(copy, row))
+            if found is None:
+                found = self._payloads.row(position_of(content, row)) or b""
+            piece = found[start : start + wanted]
+            pieces.append(piece if len(piece) == wanted else piece.ljust(wanted, b"\0"))
         return b"".join(pieces)
 
     def settle_unchanged(self, content: Content, sealed: Mapping[int, tuple[BlobId, int]]) -> None:
