@@ -109,7 +109,7 @@ _SLOWEST: Final = 16 << 10
 
 
 # Each piece of an answer passes six layers: few large ones cost a third less than httpcore's 64 KiB.
-httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = 256 << 10
+httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = 1 << 20
 
 
 class Lane(enum.StrEnum):

@@ -372,7 +372,7 @@ class ContentStore:
                 (bytes.fromhex(blob_id), length, content, extent),
             )
 
-    def keep(self, content: Content, index: int, blob_id: BlobId, first_row: int, plaintext: bytes, now_s: int) -> int:
+    def keep(self, content: Content, index: int, blob_id: BlobId, first_row: int, plaintext: Bytes, now_s: int) -> int:
         """Store fetched rows of an extent, beginning with its row `first_row`; bytes that are new here.
 
         Rows that are here already are left alone, and so is an extent that is of another blob by now.
@@ -381,17 +381,19 @@ class ContentStore:
         if known is None or known.blob_id != blob_id:
             return 0
         self._touch(content)
-        parts, present = [], known.present
-        for at in range(0, len(plaintext), ROW):
+        parts, present, view = [], known.present, memoryview(plaintext)
+        for at in range(0, len(view), ROW):
             row = first_row + at // ROW
             if not present >> row & 1:
-                # What it ends with is zeros, padding too: they need no room here.
-                payload = plaintext[at : at + ROW].rstrip(b"\0")
+                payload: Bytes = view[at : at + ROW]
+                if not payload[-1]:
+                    # What it ends with is zeros, padding too: they need no room here.
+                    payload = bytes(payload).rstrip(b"\0")
                 if payload:
                     position = position_of(content, index * ROWS_PER_EXTENT + row)
                     parts.append(Part(position, 0, payload, is_new=True))
                 present |= 1 << row
-        if first_row * ROW + len(plaintext) >= known.length:
+        if first_row * ROW + len(view) >= known.length:
             present |= ALL_ROWS & ~((1 << -(-known.length // ROW)) - 1)
         self._db.run(
             "UPDATE extents SET present = ?, used = ? WHERE content = ? AND extent = ?",

@@ -44,7 +44,7 @@ _TOGETHER: Final = 1 << 20
 _KEEPERS: Final = 2
 """Threads that hand opened bytes to the store, which takes one transaction after the other."""
 _KEPT_AT_ONCE: Final = 1 << 20
-"""Bytes copied at a time for the store: small enough for the heap's used memory, and for others to have a turn."""
+"""Bytes handed to the store at a time: others have a turn in between."""
 
 
 @dataclass(eq=False, slots=True)
