@@ -108,7 +108,7 @@ _SLOWEST: Final = 16 << 10
 """Bytes per second below which a body counts as stalled, on the whole of a request."""
 
 
-# Each piece of an answer passes six layers: few large ones cost a third less than httpcore's 64 KiB.
+# Each piece of an answer passes six layers: few large ones cost half of httpcore's 64 KiB.
 httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = 1 << 20
 
 

@@ -162,6 +162,11 @@ class Download:
                     await trio.lowlevel.checkpoint()
         raise AssertionError("the deadline raises")
 
+    def is_coming(self, content: Content, offset: int, length: int) -> bool:
+        """Whether some of these bytes are on their way, and nothing was written here since the store lacked them."""
+        jobs, version = self._under_way(content, offset, length), self.landing.version
+        return any(not job.opened.is_set() and job.version == version for job in jobs)
+
     async def _begin(self, content: Content, offset: int, length: int) -> int:
         """Have these bytes fetched, and some more for a reader in sequence; how many it shall wait for."""
         await self._resolve(content)
