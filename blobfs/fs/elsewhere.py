@@ -7,8 +7,8 @@ that a program writes into such a file end up in a file that has a name, on ever
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 from blobfs.errors import NotFound
 from blobfs.store.documents import Applied
@@ -18,13 +18,22 @@ from blobfs.values.documents import ROOT, DocId, Kind, Name
 from blobfs.values.nodes import Inode, Node
 
 
+class _Gone(NamedTuple):
+    """A deleted file as it was."""
+
+    before: Node
+    folder: DocId
+    name: bytes
+    mark: int
+    """The number of the edit after which there is something to be kept."""
+
+
 class Elsewhere:
     """What was deleted by others and has a handle here; entries last as long as the handles."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._gone: dict[Inode, tuple[Applied, Node, int]] = {}
-        """How it was, and the number of the edit after which there is something to be kept."""
+        self._gone: dict[Inode, _Gone] = {}
 
     def __contains__(self, inode: Inode) -> bool:
         return inode in self._gone
@@ -33,12 +42,29 @@ class Elsewhere:
         """Another device deleted this file, which is open here."""
         if applied.before is None or not applied.names_before:
             return
-        documents, doc_id = self._store.documents, applied.before.doc_id
+        doc_id, (parent, name) = applied.before.doc_id, applied.names_before[0]
+        try:
+            folder = self._store.tree.get(parent).doc_id
+        except NotFound:
+            # The store has forgotten the folder; what the deletion says of the file names it.
+            folder = self._last_place(doc_id).parent
+        self._note(applied.inode, applied.before, Name(folder, name))
+
+    def note_early(self, node: Node) -> None:
+        """The store has the deletion already, and the news of it is on its way: what it says itself has to do."""
+        self._note(node.inode, node, self._last_place(node.doc_id))
+
+    def _note(self, inode: Inode, before: Node, name: Name) -> None:
+        documents, doc_id = self._store.documents, before.doc_id
         local, base = documents.local(doc_id), documents.base(doc_id)
         if local is not None:
             # A flush may have come between the deletion and the news of it: then it is an edit already.
             mark = local.synced if base is not None and base.deleted else local.edit
-            self._gone[applied.inode] = (applied, applied.before, mark)
+            self._gone[inode] = _Gone(before, name.parent, name.name, mark)
+
+    def _last_place(self, doc_id: DocId) -> Name:
+        base = self._store.documents.base(doc_id)
+        return base.document.names[0] if base is not None and base.document.names else Name(ROOT, doc_id.encode())
 
     def forget(self, inode: Inode) -> None:
         """Its last handle is closed."""
@@ -46,32 +72,25 @@ class Elsewhere:
 
     def is_edited(self, inode: Inode) -> bool:
         """Whether the store got bytes of it since it was deleted."""
-        _, before, mark = self._gone[inode]
-        local = self._store.documents.local(before.doc_id)
-        return local is not None and local.edit > mark
+        gone = self._gone[inode]
+        local = self._store.documents.local(gone.before.doc_id)
+        return local is not None and local.edit > gone.mark
 
     def revive(self, inode: Inode) -> list[Applied]:
         """Give the file its name back, or one of a conflict copy where that is taken; what the kernel must forget.
 
         Folders that are gone come back with it. Raises NoSpace.
         """
-        applied, before, _ = self._gone[inode]
-        documents, changed = self._store.documents, list[Applied]()
+        gone = self._gone[inode]
+        documents, before, changed = self._store.documents, gone.before, list[Applied]()
         with self._store.transaction():
-            parent = self._folder(self._former_folder(applied, before), changed)
-            name = self._free(parent, applied.names_before[0][1], before.mtime_ns)
+            parent = self._folder(gone.folder, changed)
+            name = self._free(parent, gone.name, before.mtime_ns)
             attributes = {"mode": before.mode, "uid": before.uid, "gid": before.gid, "mtime_ns": before.mtime_ns}
             documents.edit(before.doc_id, time.time_ns(), names=(Name(parent, name),), **attributes)
             changed.append(self._change(inode, before))
         del self._gone[inode]
         return changed
-
-    def _former_folder(self, applied: Applied, before: Node) -> DocId:
-        with suppress(NotFound):
-            return self._store.tree.get(applied.names_before[0][0]).doc_id
-        # The store has forgotten the folder; what the deletion says of the file names it.
-        base = self._store.documents.base(before.doc_id)
-        return ROOT if base is None or not base.document.names else base.document.names[0].parent
 
     def _folder(self, doc_id: DocId, changed: list[Applied]) -> DocId:
         """A live directory: this one, with those above it brought back if they are gone, or the root."""

@@ -255,19 +255,33 @@ class FileSystem(Names):
         if file.handles > 0:
             return
         await self._writeback.landed(file)
-        if self._is_unstored(file):
-            await self._writeback.flush(file)
+        await self._keep(file)
         self._drop_if_unused(file)
 
-    def _is_unstored(self, file: OpenFile) -> bool:
-        """Whether there are bytes to be stored. A file that another device deleted comes back then; ours do not."""
+    async def _keep(self, file: OpenFile) -> None:
+        """On return the store has what was buffered of a file that has a name; one that we deleted needs nothing.
+
+        One that another device deleted gets its name back, if anything was written into it since.
+        """
         inode = file.inode
-        if inode in self._elsewhere and (file.is_dirty or self._elsewhere.is_edited(inode)):
+        if file.is_dirty and (inode in self._elsewhere or not self._references.is_deleted(inode)):
+            await self._writeback.flush(file)
+        self._heed_deletion(inode)
+        # Bytes first: sync must not meet the name without them.
+        if inode in self._elsewhere and self._elsewhere.is_edited(inode):
             for applied in self._elsewhere.revive(inode):
                 self._references.revive(applied.inode)
                 self._outdate(applied.inode)
                 self._tell(self.invalidated(applied))
-        return file.is_dirty and not self._references.is_deleted(inode)
+
+    def _heed_deletion(self, inode: Inode) -> None:
+        """Another device's deletion may be in the store while the news of it is still on its way."""
+        if inode in self._elsewhere or self._references.is_deleted(inode):
+            return
+        with suppress(NotFound):
+            node = self._tree.get(inode)
+            if node.deleted:
+                self._elsewhere.note_early(node)
 
     def _drop_if_unused(self, file: OpenFile) -> None:
         inode = file.inode
@@ -369,8 +383,8 @@ class FileSystem(Names):
     async def flush(self, inode: Inode) -> None:
         """What `close` waits for: on return everything written is in the store, and survives SIGKILL."""
         file = self._files.get(inode)
-        if file is not None and self._is_unstored(file):
-            await self._writeback.flush(file)
+        if file is not None and (file.is_dirty or inode in self._elsewhere):
+            await self._keep(file)
 
     async def fsync(self, inode: Inode | None = None) -> None:
         """What `fsync` waits for: on return the file, or without one everything stored, survives power loss."""
@@ -386,8 +400,7 @@ class FileSystem(Names):
         for file in list(self._files.values()):
             if file.is_dirty or file.inode in self._elsewhere:
                 try:
-                    if self._is_unstored(file):
-                        await self._writeback.flush(file)
+                    await self._keep(file)
                 except BlobfsError as error:
                     log.warning("inode %d has bytes that could not be stored: %s", file.inode, error)
                 except Exception:
@@ -407,8 +420,10 @@ class FileSystem(Names):
         self._outdate(applied.inode)
         if applied.before is not None and not applied.names_after:
             with suppress(NotFound):
-                self._deleted(self._tree.get(applied.inode))
-                if applied.inode in self._files and applied.before.kind is Kind.FILE:
+                node = self._tree.get(applied.inode)
+                self._deleted(node)
+                # It has a name again if somebody wrote into it before this news came.
+                if node.deleted and applied.inode in self._files and applied.before.kind is Kind.FILE:
                     self._elsewhere.note(applied)
         self._tell(self.invalidated(applied))
 

@@ -110,7 +110,7 @@ class SyncEngine:
         self._caught_up = trio.Event()
         self.allowance = Allowance(client, self.health, DOWN)
         self.rounds = 0
-        echoes = Echoes()
+        echoes = Echoes(store.settings)
         leaves = Leaves(client, store.keys)
         self._download = Download(
             store, client, leaves, deadline_s=self.options.fetch_deadline_s, note=self._note_damage

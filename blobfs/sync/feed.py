@@ -76,7 +76,7 @@ class Feed:
         self._is_busy, self._on_applied, self._echoes = is_busy, on_applied, echoes
         self._label = str(store.settings.get("device_name") or store.device[:6])
         self._own: dict[DocId, str] = {}
-        """Revisions that came and that this run sealed itself: answers that were lost, so few."""
+        """Revisions that came and that this store sealed itself: answers that were lost, so few."""
         self.turn = trio.Lock()
         """Held while documents are applied, and by uploads from sending documents until they are recorded: whether the
         server knows of a name must not change while the planner decides who keeps it."""
@@ -417,6 +417,8 @@ class Feed:
 
     def _has_bytes_of(self, doc_id: DocId, attachment: Attachment) -> bool:
         local = self._store.documents.local(doc_id)
-        if local is None or not local.content_dirty or local.node.size != attachment.size:
+        if local is None or local.node.size != attachment.size:
             return False
+        if not local.content_dirty:
+            return local.document.attachment == attachment
         return parcel.has_bytes_of(self._store, local, attachment)

@@ -154,7 +154,9 @@ class _Planner:
         """Merge one arrival with what is here; its place in the tree is found later."""
         doc_id, known = arrival.doc_id, self._known(arrival.doc_id)
         if known is None:
-            self._await(arrival, arrival.state, Side.REMOTE)
+            # What this store sent itself and has no more was deleted since, before the server was known to have it.
+            is_gone = arrival.state.deleted or doc_id in (self._own or ())
+            self._await(arrival, replace(arrival.state, deleted=is_gone), Side.REMOTE)
             return
         base = known.base
         if base is not None:

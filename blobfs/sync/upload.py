@@ -307,9 +307,10 @@ class Upload:
                     sound = await trio.to_thread.run_sync(self._still_standing, sound)
                 if sound:
                     files, sent = [pair[0] for pair in sound], [pair[1] for pair in sound]
-                    for change in sent:
-                        self._echoes.expect(change)
-                    taken += await self._record(files, sent, await self._client.push(sent))
+                    await trio.to_thread.run_sync(self._echoes.expect, sent)
+                    results = await self._client.push(sent)
+                    self._echoes.answered(sent)
+                    taken += await self._record(files, sent, results)
             if len(sound) < batch:
                 self._again_s = _AGAIN_S
             waiting = waiting[batch:]

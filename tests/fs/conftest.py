@@ -34,8 +34,10 @@ class Remote:
         self.hangs = False
         self._counter = 0
 
-    def put(self, name: bytes, body: bytes, *, doc_id: str = "remote", deleted: bool = False) -> Applied:
-        """Another device made, changed or deleted a file."""
+    def put(
+        self, name: bytes, body: bytes, *, doc_id: str = "remote", deleted: bool = False, name_stays: bool = False
+    ) -> Applied:
+        """Another device made, changed or deleted a file; `name_stays`: its tombstone says where it was."""
         self._counter += 1
         ids = []
         for index in range(extent_count(len(body))):
@@ -45,7 +47,7 @@ class Remote:
         document = Document(
             doc_id=DocId(doc_id),
             kind=Kind.FILE,
-            names=() if deleted else (Name(ROOT, name),),
+            names=() if deleted and not name_stays else (Name(ROOT, name),),
             mtime_ns=self._counter,
             attachment=Attachment(len(body), tuple(ids)),
         )

@@ -51,3 +51,54 @@ async def test_a_lost_answer_makes_no_conflict_though_the_file_was_edited_on(acc
             await converge(two, one)
             assert sorted(two.paths()) == ["f.txt"]
             assert await two.read("f.txt") == b"edited on"
+
+
+@trio_test
+async def test_a_restart_before_the_answer_makes_no_conflict_though_the_file_was_edited_on(
+    account: Account, evil: Evil
+) -> None:
+    async with account.device("one", url=evil.url) as one:
+        await one.settle()
+        lost = []
+
+        def lose(asked: Asked, answer: Answer) -> Answer:
+            if not asked.is_push:
+                return answer
+            lost.append(answer)
+            return Answer(503)
+
+        evil.attack = lose
+        one.write("f.txt", b"answer lost")
+        one.write("empty", b"")
+        one.write("same", b"as it was sent")
+        await until(lambda: any(len(answer.json()["results"]) >= 3 for answer in lost))
+        one.write("f.txt", b"edited on")
+    evil.attack = None
+    async with account.device("one", url=evil.url) as one, account.device("two") as two:
+        await converge(one, two)
+        assert sorted(two.paths()) == ["empty", "f.txt", "same"]
+        assert await two.read("f.txt") == b"edited on"
+
+
+@trio_test
+async def test_what_was_deleted_before_its_first_answer_was_lost_stays_deleted_after_a_restart(
+    account: Account, evil: Evil
+) -> None:
+    async with account.device("one", url=evil.url) as one:
+        await one.settle()
+        lost = []
+
+        def lose(asked: Asked, answer: Answer) -> Answer:
+            if not asked.is_push:
+                return answer
+            lost.append(answer)
+            return Answer(503)
+
+        evil.attack = lose
+        one.write("f.txt", b"not for long")
+        await until(lambda: bool(lost))
+        one.remove("f.txt")
+    evil.attack = None
+    async with account.device("one", url=evil.url) as one, account.device("two") as two:
+        await converge(one, two)
+        assert one.paths() == two.paths() == {}

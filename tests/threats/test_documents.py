@@ -174,21 +174,28 @@ async def test_a_replayed_old_revision_is_refused_also_after_a_restart(account: 
             assert not two.exists("gone")
 
 
-def _conflicting(current: Callable[[Entry], Entry | None], doc_id: str) -> Callable[[Asked, Answer], Answer]:
-    """A server that turns every change of a document down, and says that it has another one."""
+def _turning_down(
+    evil: Evil, doc_id: str, current: Callable[[Entry], Entry | None]
+) -> Callable[[Asked], Answer | None]:
+    """A server that takes no change of a document, and says that it has another one; what else comes is stored."""
 
-    def attack(asked: Asked, answer: Answer) -> Answer:
+    def answer(asked: Asked) -> Answer | None:
         if not asked.is_push:
-            return answer
-        results = []
-        for change in json.loads(asked.body)["changes"]:
-            result = {"doc_id": change["doc_id"], "status": "ok", "seq": 1 << 40, "missing": [], "current": None}
+            return None
+        changes = json.loads(asked.body)["changes"]
+        others = [change for change in changes if change["doc_id"] != doc_id]
+        honest = (
+            evil.ask(replace(asked, body=json.dumps({"changes": others}).encode())).json()["results"] if others else []
+        )
+        results = {result["doc_id"]: result for result in honest}
+        for change in changes:
             if change["doc_id"] == doc_id:
-                result |= {"status": "conflict", "seq": None, "current": current(change)}
-            results.append(result)
-        return replace(answer, status=200, body=json.dumps({"results": results}).encode())
+                refusal = {"status": "conflict", "seq": None, "missing": [], "current": current(change)}
+                results[doc_id] = {"doc_id": doc_id, **refusal}
+        in_order = [results[change["doc_id"]] for change in changes]
+        return Answer(200, {}, json.dumps({"results": in_order}).encode())
 
-    return attack
+    return answer
 
 
 @trio_test
@@ -203,13 +210,13 @@ async def test_an_old_revision_in_the_answer_to_a_push_is_refused_and_the_edit_s
         await two.settle()
         old = next(entry for entry in evil.documents() if entry["doc_id"] == doc_id)
         known = {name: old[name] for name in ("doc_id", "revision", "deleted", "payload")} | {"seq": 1}
-        evil.attack = _conflicting(lambda change: known, doc_id)
+        evil.answer = _turning_down(evil, doc_id, lambda change: known)
         two.write("f", b"version 3")
         with pytest.raises(IntegrityError, match="older"):
             await two.settle()
         assert _parked(two, doc_id)
         assert await two.read("f") == b"version 3"
-        evil.attack = None
+        evil.answer = lambda asked: None
         two.write("f", b"version 4")
         await two.settle()
         assert await two.read("f") == b"version 4"
@@ -221,12 +228,8 @@ async def test_a_server_that_denies_a_document_it_had_is_named(account: Account,
         two.write("f", b"version 1")
         await two.settle()
         doc_id = two.node("f").doc_id
-        denying = _conflicting(lambda change: None, doc_id)
-
-        def attack(asked: Asked, answer: Answer) -> Answer:
-            return Answer(404) if asked.path.endswith("/revisions") else denying(asked, answer)
-
-        evil.attack = attack
+        denying = _turning_down(evil, doc_id, lambda change: None)
+        evil.answer = lambda asked: Answer(404) if asked.path.endswith("/revisions") else denying(asked)
         two.write("f", b"version 2")
         with pytest.raises(IntegrityError, match="lost"):
             await two.settle()
