@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from server.limits import step
+
 MAX_HEAD: Final = 64 << 10
 MAX_HEADERS: Final = 100
 HEAD_S: Final = 30
@@ -76,4 +78,6 @@ class BoundedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._disarm()
         self._size = 0
+        # What asyncio asks the socket for at a time; to a connection with TLS it means nothing.
+        self.transport.max_size = step(len(self.tasks) + 1)  # type: ignore[attr-defined]
         super().on_headers_complete()

@@ -1,7 +1,7 @@
 """Taking blobs in: receive, count and hash while the bytes come, flush, and let them in together with others.
 
 Must not know HTTP beyond "an iterator of chunks". Invariant: an upload that ends early, for whatever reason, leaves
-neither bytes nor reserved room; memory is bounded by `SMALL` for each upload, whatever its size.
+neither bytes nor reserved room; memory is bounded by `SMALL` and one chunk for each upload, whatever its size.
 """
 
 from __future__ import annotations
@@ -112,10 +112,12 @@ class Intake:
                 if not grow:
                     raise BadRequest("The body is longer than was announced.")
                 await self._service.note(quota.extend, reservation, size, min(size + STEP, MAX_BLOB))
-            gathered += chunk
-            if len(gathered) >= SMALL:
-                await self._service.on_disk(_write, staged, hasher, bytes(gathered))
-                gathered.clear()
+            if gathered or len(chunk) < SMALL:
+                gathered += chunk
+                if len(gathered) < SMALL:
+                    continue
+                chunk, gathered = bytes(gathered), bytearray()
+            await self._service.on_disk(_write, staged, hasher, chunk)
         await self._service.on_disk(self._finish, staged, hasher, bytes(gathered))
         return Blob(reservation.blob_id, size, hasher.digest(), flags)
 

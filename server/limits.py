@@ -20,6 +20,18 @@ SHARE: Final = 4
 """One account may hold this part of the memory for bodies: a quarter, so that no one of them stops the others."""
 
 
+FEW: Final = 16
+"""Requests under way up to which each may have a megabyte in memory at a time."""
+
+
+def step(requests: int) -> int:
+    """Bytes of a body that one of so many requests under way receives, or sends, in one go.
+
+    Each go costs as much as hashing some 256 KiB; all of them together must not take memory without a bound.
+    """
+    return 1 << 20 if requests <= FEW else 256 << 10
+
+
 class Rates:
     """A bucket of requests for each account: full at first, refilled at a constant rate."""
 

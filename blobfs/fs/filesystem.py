@@ -320,11 +320,7 @@ class FileSystem(Names):
         data = self._presence.peek(node.content, offset, length)
         if data is None:
             try:
-                if length < BESIDE:
-                    data = self._attachments.read(node.content, offset, length)
-                else:
-                    read = partial(self._attachments.read_beside, node.content, offset, length)
-                    data = await trio.to_thread.run_sync(read, limiter=self._readers)
+                data = await self._read_stored(node.content, offset, length)
             except BytesAbsent:
                 data = await self._presence.read(node.content, offset, length)
                 if file is not None:
@@ -332,6 +328,15 @@ class FileSystem(Names):
         if file is not None and file.is_partial:  # worth it only where something had to be fetched already
             self._read_ahead(file, node.content, offset + length)
         return data
+
+    async def _read_stored(self, content: Content, offset: int, length: int) -> bytes:
+        if self._presence.is_coming(content, offset, length):
+            # What the store would say, too, a thread and three queries later.
+            raise BytesAbsent(content, offset, length)
+        if length < BESIDE:
+            return self._attachments.read(content, offset, length)
+        read = partial(self._attachments.read_beside, content, offset, length)
+        return await trio.to_thread.run_sync(read, limiter=self._readers)
 
     async def _read_through(self, file: OpenFile, offset: int, length: int) -> bytes:
         length = min(length, file.size - offset)

@@ -33,6 +33,9 @@ class Arrivals(Protocol):
     def peek(self, content: Content, offset: int, length: int) -> bytes | None:
         """Exactly these bytes, if they are at hand already."""
 
+    def is_coming(self, content: Content, offset: int, length: int) -> bool:
+        """Whether some of them are on their way, and in no store: nothing was written here since they were not."""
+
 
 class Presence:
     """Bytes of contents, brought here when they are not."""
@@ -87,6 +90,10 @@ class Presence:
     def peek(self, content: Content, offset: int, length: int) -> bytes | None:
         """Exactly these bytes, if they came of late and are at hand without the store."""
         return None if self._arrivals is None else self._arrivals.peek(content, offset, length)
+
+    def is_coming(self, content: Content, offset: int, length: int) -> bool:
+        """Whether some of these bytes are certainly not in the store, since they are on their way."""
+        return self._arrivals is not None and self._arrivals.is_coming(content, offset, length)
 
     async def _bring(self, content: Content, offset: int, length: int) -> None:
         with self._deadline():

@@ -108,8 +108,8 @@ _SLOWEST: Final = 16 << 10
 """Bytes per second below which a body counts as stalled, on the whole of a request."""
 
 
-# Each piece of an answer passes six layers: few large ones cost a third less than httpcore's 64 KiB.
-httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = 256 << 10
+# Each piece of an answer passes six layers: few large ones cost half of httpcore's 64 KiB.
+httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = 1 << 20
 
 
 class Lane(enum.StrEnum):

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from blobfs.errors import BytesAbsent, FileTooBig, InvalidArgument
 from blobfs.store.content import ContentStore, Extent
 from blobfs.store.ledger import Ledger
+from blobfs.store.spool import Bytes
 from blobfs.store.tree import Tree
 from blobfs.values.documents import Kind
 from blobfs.values.extents import EXTENT, MAX_SIZE, ROW, Attachment, BlobId, extent_length
@@ -215,7 +216,7 @@ class Attachments:
                 self._content.settle_unchanged(Content(row[1]), lasting)
             return False
 
-    def keep(self, content: Content, index: int, blob_id: BlobId, first_row: int, plaintext: bytes) -> None:
+    def keep(self, content: Content, index: int, blob_id: BlobId, first_row: int, plaintext: Bytes) -> None:
         """Store fetched, authenticated bytes of an extent, from the start of its row `first_row` on.
 
         What is here already stays, and so does an extent that is of another blob by now.

@@ -15,7 +15,7 @@ from blobfs.errors import BytesAbsent
 from blobfs.store.ledger import Ledger
 from blobfs.store.payloads import Part, Payloads
 from blobfs.store.places import Places
-from blobfs.store.rows import extents_at, position_of, range_of, rows_of
+from blobfs.store.rows import extents_at, position_of, range_of, rows_at, rows_of
 from blobfs.store.schema import ROW_BITS
 from blobfs.store.small import PUT_EXTENT, SmallContents
 from blobfs.store.spool import Bytes, Unreadable
@@ -333,13 +333,24 @@ class ContentStore:
         """As `read`, of the moment of `freeze`, from extents that were dirty then."""
         with self._ledger.lock:
             copy = self._frozen[content]
-            pieces = []
-            for row, start, wanted in spans(offset, length, ROW):
-                found = self._payloads.row(position_of(copy, row))
-                if found is None:
-                    found = self._payloads.row(position_of(content, row)) or b""
-                piece = found[start : start + wanted]
-                pieces.append(piece if len(piece) == wanted else piece.ljust(wanted, b"\0"))
+            if self._payloads.last(*rows_at(copy, offset, length)) is not None:
+                return self._read_put_by(content, copy, offset, length)
+            found = self._payloads.find(content, offset, length)
+        try:
+            # Without the lock, as in `read`.
+            return self._payloads.lay(content, offset, length, found)
+        except Unreadable:
+            with self._ledger.lock:
+                return self._read_put_by(content, copy, offset, length)
+
+    def _read_put_by(self, content: Content, copy: Content, offset: int, length: int) -> bytes:
+        pieces = []
+        for row, start, wanted in spans(offset, length, ROW):
+            found = self._payloads.row(position_of(copy, row))
+            if found is None:
+                found = self._payloads.row(position_of(content, row)) or b""
+            piece = found[start : start + wanted]
+            pieces.append(piece if len(piece) == wanted else piece.ljust(wanted, b"\0"))
         return b"".join(pieces)
 
     def settle_unchanged(self, content: Content, sealed: Mapping[int, tuple[BlobId, int]]) -> None:
@@ -366,7 +377,7 @@ class ContentStore:
                 (bytes.fromhex(blob_id), length, content, extent),
             )
 
-    def keep(self, content: Content, index: int, blob_id: BlobId, first_row: int, plaintext: bytes, now_s: int) -> int:
+    def keep(self, content: Content, index: int, blob_id: BlobId, first_row: int, plaintext: Bytes, now_s: int) -> int:
         """Store fetched rows of an extent, beginning with its row `first_row`; bytes that are new here.
 
         Rows that are here already are left alone, and so is an extent that is of another blob by now.
@@ -375,17 +386,19 @@ class ContentStore:
         if known is None or known.blob_id != blob_id:
             return 0
         self._touch(content)
-        parts, present = [], known.present
-        for at in range(0, len(plaintext), ROW):
+        parts, present, view = [], known.present, memoryview(plaintext)
+        for at in range(0, len(view), ROW):
             row = first_row + at // ROW
             if not present >> row & 1:
-                # What it ends with is zeros, padding too: they need no room here.
-                payload = plaintext[at : at + ROW].rstrip(b"\0")
+                payload: Bytes = view[at : at + ROW]
+                if not payload[-1]:
+                    # What it ends with is zeros, padding too: they need no room here.
+                    payload = bytes(payload).rstrip(b"\0")
                 if payload:
                     position = position_of(content, index * ROWS_PER_EXTENT + row)
                     parts.append(Part(position, 0, payload, is_new=True))
                 present |= 1 << row
-        if first_row * ROW + len(plaintext) >= known.length:
+        if first_row * ROW + len(view) >= known.length:
             present |= ALL_ROWS & ~((1 << -(-known.length // ROW)) - 1)
         self._db.run(
             "UPDATE extents SET present = ?, used = ? WHERE content = ? AND extent = ?",

@@ -21,8 +21,8 @@ TIGHT_BATCH: Final = 16
 """The same on a full disk, where there is the reserve and no more."""
 SPAN_S: Final = 1.0
 """Seconds of one tick, which has other things to do."""
-PATIENCE: Final = 10
-"""Ticks without a writer after which it is done beside readers, too."""
+PATIENCE: Final = 60
+"""Ticks without a writer after which it is done beside readers, too: an upload reads for as long as it lasts."""
 _COURTESY: Final = 4
 """Times as long as the lock was held it is left to others, when there are any."""
 _LONGEST_S: Final = 0.05

@@ -187,6 +187,8 @@ class Spool:
         """How many segments were made, and how many of their names are on the disk."""
         self.size = 0
         """Bytes of all segments."""
+        self._room = bytearray()
+        """Where pieces are sealed, a MiB and a little at the most: memory that is new costs more than the sealing."""
         try:
             for path in segments(directory):
                 segment = _open(path, key)
@@ -214,8 +216,10 @@ class Spool:
         drawn = secrets.token_bytes(_NONCE * len(pieces))
         nonces = (drawn[at : at + _NONCE] for at in range(0, len(drawn), _NONCE))
         groups = _groups(pieces)
-        # One for all: memory that is new costs more than the sealing.
-        room = memoryview(bytearray(max(sum(sealed_length(len(piece)) for piece in group) for group in groups)))
+        need = max(sum(sealed_length(len(piece)) for piece in group) for group in groups)
+        if len(self._room) < need:
+            self._room = bytearray(need)
+        room = memoryview(self._room)
         try:
             for group in groups:
                 segment = self._with_room(after)

@@ -25,8 +25,10 @@ SETTLE: Final = "SETTLE"
 """Stands in place of SQL: the parameter is a position."""
 LEAST: Final = 64 << 10
 """Bytes of one write from which they are staged: for fewer, a second file to flush costs more than is won."""
-MOST: Final = 512 << 20
-"""Bytes of the spool beyond which writers tell blobs.db themselves."""
+MOST: Final = 3 << 30
+"""Bytes of the spool beyond which writers tell blobs.db themselves: from half of it on, it is settled beside them."""
+MOST_PIECES: Final = 128 << 10
+"""The same of pieces, over which a commit looks for segments that can go."""
 USEFUL: Final = 64 << 20
 """Bytes that the spool may have at least, or there is none: the disk is nearly full."""
 _SHARE: Final = 8
@@ -78,6 +80,8 @@ class Staging:
         self._reserve = reserve
         self._after: int | None = None
         self._is_over = False
+        self._pieces = 0
+        """At most so many lie over rows."""
         self._is_torn = True
         """Pointers may lead to segments that are not there."""
         self.added = 0
@@ -107,19 +111,19 @@ class Staging:
     @property
     def is_over(self) -> bool:
         """Whether writers tell blobs.db themselves: the bound was reached, and half of it is not free again."""
-        self._is_over = self._is_over and self._spool.size > self.bound() // 2
+        self._is_over = self._is_over and self.is_long
         return self._is_over
 
     @property
     def is_long(self) -> bool:
         """Whether more than half of what may be staged is."""
-        return self._spool.size > self.bound() // 2
+        return self._spool.size > self.bound() // 2 or self._pieces > MOST_PIECES // 2
 
     def takes(self, size: int) -> bool:
         """Whether so many bytes of one write are to be staged."""
         if size < LEAST or self.is_over:
             return False
-        self._is_over = self._spool.size + size > self.bound()
+        self._is_over = self._spool.size + size > self.bound() or self._pieces > MOST_PIECES
         return not self._is_over
 
     # --- pointers -----------------------------------------------------------------------------------------
@@ -146,6 +150,7 @@ class Staging:
             pointers += (position, place.segment, place.at, start, place.length, place.nonce)
         self._db.do(STAGE, pointers)
         self.added += len(parts)
+        self._pieces += len(parts)
         return True
 
     def _stage(self, pointers: Sequence[Any]) -> None:
@@ -261,10 +266,15 @@ class Staging:
 
     def retire(self) -> list[Segment]:
         """Give up the segments that no pointer leads to, which may go once that is on the disk."""
-        return self._spool.retire(self._live()) if self._spool.size else []
+        if not self._spool.size:
+            self._pieces = 0
+            return []
+        return self._spool.retire(self._live())
 
     def _live(self) -> set[int]:
-        return {row[0] for row in self._db.peek_all("SELECT DISTINCT segment FROM staged", ())}
+        found = dict(self._db.peek_all("SELECT segment, COUNT(*) FROM staged GROUP BY segment", ()))
+        self._pieces = sum(found.values())
+        return set(found)
 
 
 def _split(pointers: Sequence[Any]) -> list[Sequence[Any]]:

@@ -44,7 +44,7 @@ _TOGETHER: Final = 1 << 20
 _KEEPERS: Final = 2
 """Threads that hand opened bytes to the store, which takes one transaction after the other."""
 _KEPT_AT_ONCE: Final = 1 << 20
-"""Bytes copied at a time for the store: small enough for the heap's used memory, and for others to have a turn."""
+"""Bytes handed to the store at a time: others have a turn in between."""
 
 
 @dataclass(eq=False, slots=True)
@@ -171,6 +171,11 @@ class Download:
                     await _until_kept(jobs)
                     await trio.lowlevel.checkpoint()
         raise AssertionError("the deadline raises")
+
+    def is_coming(self, content: Content, offset: int, length: int) -> bool:
+        """Whether some of these bytes are on their way, and nothing was written here since the store lacked them."""
+        jobs, version = self._under_way(content, offset, length), self.landing.version
+        return any(not job.opened.is_set() and job.version == version for job in jobs)
 
     async def _begin(self, content: Content, offset: int, length: int) -> int:
         """Have these bytes fetched, and some more for a reader in sequence; how many it shall wait for."""

@@ -210,6 +210,10 @@ class SyncEngine:
         """These bytes, if they came of late and are at hand without asking the store; as it would answer now."""
         return self.landing.read(content, offset, length)
 
+    def is_coming(self, content: Content, offset: int, length: int) -> bool:
+        """Whether some of these bytes are on their way, and certainly not in the store."""
+        return self._download.is_coming(content, offset, length)
+
     def prefetch(self, content: Content, offset: int, length: int) -> None:
         """A hint that these bytes will be read soon. Returns at once."""
         if not self.health.paused and DOWN not in self.health.errors:

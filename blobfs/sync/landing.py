@@ -58,11 +58,11 @@ class Piece:
     def end(self) -> int:
         return self.start + self.size
 
-    def slices(self, step: int) -> Iterator[tuple[int, bytes]]:
+    def slices(self, step: int) -> Iterator[tuple[int, memoryview]]:
         """(row, bytes from there on), `step` bytes at a time."""
         view = memoryview(self.buffer)
         for at in range(0, self.size, step):
-            yield self.first_row + at // ROW, bytes(view[at : min(at + step, self.size)])
+            yield self.first_row + at // ROW, view[at : min(at + step, self.size)]
 
 
 class Landing:

@@ -35,10 +35,10 @@ _KNOWN: Final = 100_000
 """Ids remembered as being there; some 15 MiB."""
 _MARGIN: Final = 32 << 10
 """Bytes of a change beside its ids and its payload, at most: two revisions of 16 KiB."""
-_WINDOW: Final = 2
+_WINDOW: Final = 4
 """Extents read and hashed together, and asked for with one request."""
-_WINDOWS: Final = 3
-"""Windows under way, of all files: one is hashed or asked for, two are sent: 24 MiB of extents, and as much sealed."""
+_WINDOWS: Final = 2
+"""Windows under way, of all files: one is hashed or asked for, one is sent: 32 MiB of extents, and as much sealed."""
 
 
 class Sender:

@@ -20,6 +20,7 @@ from server.catalog import blobs
 from server.catalog.accounts import lock_account
 from server.catalog.blobs import Blob, Selection
 from server.errors import BadRequest, InvalidFlags, NotFound, Unavailable
+from server.limits import step
 from server.quota import Place
 from server.routes.asking import (
     authorise,
@@ -73,7 +74,8 @@ async def show_blob(request: Request) -> Response:
     wanted = parse_range(request.headers.get("range"), request.headers.get("if-range"), etag, blob.size)
     first, last = wanted or (0, blob.size - 1)
     length = last - first + 1
-    begun = await service.on_disk(begin, service.backend, place.key(blob_id), blob.size, first, length)
+    most = step(service.meter.open)
+    begun = await service.on_disk(begin, service.backend, place.key(blob_id), blob.size, first, length, most)
     if begun is None:
         if await service.read(blobs.find, place.user_id, place.namespace, blob_id) is None:
             raise NotFound("There is no such blob.")

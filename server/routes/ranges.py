@@ -14,10 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from server.backends.interface import BlobKey, BlobReader, BlobsBackend
 from server.errors import BadRange
+from server.limits import step
 from server.service import Service
-
-PIECE: Final = 256 << 10
-"""Bytes read and sent at a time: what one connection costs in memory."""
 
 _RANGE: Final = re.compile(r"bytes[ \t]*=[ \t]*([0-9]{0,19})-([0-9]{0,19})[ \t]*", re.IGNORECASE)
 
@@ -63,11 +61,14 @@ def parse_range(header: str | None, if_range: str | None, etag: str, size: int) 
     return first, last
 
 
-def begin(backend: BlobsBackend, key: BlobKey, size: int, offset: int, length: int) -> tuple[BlobReader, bytes] | None:
+def begin(
+    backend: BlobsBackend, key: BlobKey, size: int, offset: int, length: int, most: int
+) -> tuple[BlobReader, bytes] | None:
     """The open blob and the first piece of a range of it, for one turn in a worker thread; closed when that is all.
 
     Args:
         size: bytes that the whole blob has.
+        most: bytes of the piece.
     Answers:
         None: there is no such blob, or not with this size.
     """
@@ -76,7 +77,7 @@ def begin(backend: BlobsBackend, key: BlobKey, size: int, offset: int, length: i
         return None
     try:
         if reader.size == size:
-            return reader, _read(reader, offset, length)
+            return reader, _read(reader, offset, length, most)
     except FileNotFoundError:
         pass
     except BaseException:
@@ -86,9 +87,9 @@ def begin(backend: BlobsBackend, key: BlobKey, size: int, offset: int, length: i
     return None
 
 
-def _read(reader: BlobReader, offset: int, left: int) -> bytes:
+def _read(reader: BlobReader, offset: int, left: int, most: int) -> bytes:
     """The next piece; when nothing is left after it, the blob is closed."""
-    piece = reader.read(offset, min(left, PIECE)) if left else b""
+    piece = reader.read(offset, min(left, most)) if left else b""
     if left and not piece:
         # The length may be announced already, so breaking off is the only honest answer.
         raise OSError("a blob is shorter than it was when it was opened")
@@ -123,7 +124,8 @@ class BlobResponse(Response):
             while left > len(piece):
                 offset, left = offset + len(piece), left - len(piece)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
-                piece = await self._service.on_disk(_read, self._reader, offset, left)
+                piece = b""
+                piece = await self._service.on_disk(_read, self._reader, offset, left, step(self._service.meter.open))
             left = 0
             await send({"type": "http.response.body", "body": piece})
         finally:

@@ -10,7 +10,7 @@ from server_process import RunningServer, change
 
 from blobfs.protocol import authorization_header
 from server.errors import TooManyRequests, Unavailable
-from server.limits import SHARE, Bodies, Rates
+from server.limits import SHARE, Bodies, Rates, step
 from server.meter import KEPT, METHODS, Meter
 
 
@@ -62,6 +62,11 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     yield running
     assert running.stop() == 0
     assert running.run("check").returncode == 0
+
+
+def test_many_requests_take_less_memory_each() -> None:
+    assert step(1) == step(16) == 1 << 20
+    assert 128 * step(128) <= 2 * 16 * step(16)
 
 
 def test_an_account_over_its_rate_is_refused_and_others_are_not(narrow: RunningServer) -> None:

@@ -115,10 +115,11 @@ def test_ticks_settle_beside_a_writer_when_much_is_staged(store: Store, monkeypa
     assert staged(store) == 0
 
 
+@pytest.mark.parametrize(("bound", "most"), [("MOST", 6 * ROW), ("MOST_PIECES", 3)])
 def test_beyond_the_bound_writers_tell_the_database_themselves(
-    bench: Bench, store: Store, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, store: Store, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
 ) -> None:
-    monkeypatch.setattr(staging, "MOST", 6 * ROW)
+    monkeypatch.setattr(staging, bound, most)
     inode, data = make(store, b"f").inode, os.urandom(12 * ROW)
     for start in range(0, len(data), 2 * ROW):
         write(store, inode, start, data[start : start + 2 * ROW])

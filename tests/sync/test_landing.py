@@ -104,6 +104,33 @@ async def test_a_reader_has_the_bytes_before_the_store_has_them(account: Account
 
 
 @trio_test
+async def test_what_is_on_its_way_is_known_until_something_is_written_here(account: Account) -> None:
+    data = noise(2 * EXTENT)
+    async with account.device("one") as one, account.device("two") as two:
+        one.write("big", data)
+        await converge(one, two)
+        content, opener = two.node("big").content, two.engine._download._opener
+        assert content is not None
+        bring, gate = opener.bring, trio.Event()
+
+        async def wait(*arguments: Any, **options: Any) -> Any:
+            await gate.wait()
+            return await bring(*arguments, **options)
+
+        opener.bring = wait  # type: ignore[method-assign]
+        async with opened(two, "big") as reader, trio.open_nursery() as nursery:
+            assert not two.engine.is_coming(content, 0, REQUEST)
+            nursery.start_soon(reader.read, 0, REQUEST)
+            await until(lambda: two.engine.is_coming(content, 0, REQUEST))
+            assert not two.engine.is_coming(content, EXTENT, REQUEST)
+            two.write("other", b"anything")
+            assert not two.engine.is_coming(content, 0, REQUEST)
+            gate.set()
+            assert await reader.read() == data
+            assert not two.engine.is_coming(content, 0, REQUEST)
+
+
+@trio_test
 async def test_bytes_that_are_opened_and_not_kept_are_not_fetched_again(account: Account) -> None:
     data = noise(2 * EXTENT)
     async with account.device("one") as one, account.device("two") as two:
@@ -219,7 +246,8 @@ async def test_evicted_bytes_come_again(account: Account) -> None:
         for _ in range(2):
             async with opened(two, "big") as reader:
                 assert await reader.read() == data
-            await until(lambda: two.node("big").stored == len(data))
+            # The store tells a moment before the memory is free, from which the bytes would be read again.
+            await until(lambda: two.node("big").stored == len(data) and not two.engine.landing.held)
             two.store.attachments.evict(content, (0, 1))
             assert two.node("big").stored == 0
         assert await two.read("big", 5, EXTENT) == data[5 : 5 + EXTENT]
