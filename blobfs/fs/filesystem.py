@@ -128,6 +128,9 @@ class FileSystem(Names):
         mtime_ns = None if mtime_ns is None else max(-LAST_NS, min(mtime_ns, LAST_NS))
         atime_ns = None if atime_ns is None else max(-LAST_NS, min(atime_ns, LAST_NS))
         others = {"mode": mode, "uid": uid, "gid": gid, "atime_ns": atime_ns, "mtime_ns": mtime_ns}
+        if size is None and ((open_file := self._files.get(inode)) is None or not open_file.is_dirty):
+            self._outdate(inode)
+            return self._tree.update(inode, time.time_ns(), **others)
 
         def change() -> Node:
             now_ns = time.time_ns()
@@ -181,8 +184,8 @@ class FileSystem(Names):
         self._tree.remove_xattr(inode, name, time.time_ns())
 
     def space(self) -> tuple[Space, int]:
-        """What `df` shows, and the number of files. Never waits for the server."""
-        return within(disk_of(self._store.path, self._store.withheld()), self.allowance()), self._tree.count()
+        """What `df` shows, and about how many files there are. Never waits for the server."""
+        return within(disk_of(self._store.path, self._store.withheld()), self.allowance()), self._tree.count_roughly()
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:

@@ -106,7 +106,7 @@ class OpenFile:
     def seen_through(self, node: Node) -> Node:
         """`node` of the store with what is buffered laid over it."""
         held = self.buffer.held + (0 if self.flight is None else self.flight.held)
-        return node._replace(
+        return node.but(
             size=self.size,
             stored=max(node.stored, min(self.size, node.stored + held)),
             mtime_ns=self.mtime_ns,

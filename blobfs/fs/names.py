@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
 from typing import Final
 
 from blobfs.errors import BlobfsError, InvalidArgument
@@ -154,12 +153,7 @@ class Names:
         if not doomed:
             return
         try:
-            self._store.freeing(lambda: self._purge_all(doomed))
+            self._store.freeing(lambda: self._tree.purge(*doomed))
         except BlobfsError as error:
             self._references.put_back(doomed)
             log.warning("the space of %d deleted files is not free yet: %s", len(doomed), error)
-
-    def _purge_all(self, doomed: Iterable[Inode]) -> None:
-        with self._store.transaction():
-            for inode in doomed:
-                self._tree.purge(inode)

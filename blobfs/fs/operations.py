@@ -160,22 +160,23 @@ class Operations(pyfuse3.Operations):
     # --- translation --------------------------------------------------------------------------------------
 
     def _attributes(self, node: Node) -> EntryAttributes:
+        inode, _, kind, mode, uid, gid, rdev, size, stored, nlink, atime_ns, mtime_ns, ctime_ns, *_ = node
         answer = EntryAttributes()
-        answer.st_ino = node.inode
-        answer.entry_timeout = answer.attr_timeout = TIMEOUT_S if node.inode < FIRST else 0
-        answer.st_mode = MODES[node.kind] | node.mode
-        answer.st_nlink = node.nlink
-        if self._owner is None or node.uid == self._owner[0]:
-            answer.st_uid, answer.st_gid = node.uid, node.gid
+        answer.st_ino = inode
+        answer.entry_timeout = answer.attr_timeout = TIMEOUT_S if inode < FIRST else 0
+        answer.st_mode = MODES[kind] | mode
+        answer.st_nlink = nlink
+        if self._owner is None or uid == self._owner[0]:
+            answer.st_uid, answer.st_gid = uid, gid
         else:
             answer.st_uid, answer.st_gid = self._owner
-        answer.st_rdev = node.rdev
-        answer.st_size = node.size if node.kind is not Kind.SYMLINK else len(node.target)
+        answer.st_rdev = rdev
+        answer.st_size = size if kind is not Kind.SYMLINK else len(node.target)
         answer.st_blksize = PREFERRED_IO
-        answer.st_blocks = (node.stored + 511) >> 9
-        answer.st_atime_ns = node.atime_ns
-        answer.st_mtime_ns = node.mtime_ns
-        answer.st_ctime_ns = node.ctime_ns
+        answer.st_blocks = (stored + 511) >> 9
+        answer.st_atime_ns = atime_ns
+        answer.st_mtime_ns = mtime_ns
+        answer.st_ctime_ns = ctime_ns
         return answer
 
     # --- names --------------------------------------------------------------------------------------------

@@ -35,9 +35,10 @@ class Backlogs:
 
         Does nothing for the main thread, nor for whoever holds the lock. Raises NoSpace.
         """
-        for database in self._databases:
-            if database.backlog.waiting > SLICE and self._turns.may_rest():
-                self._empty(database)
+        if self._turns.may_rest():
+            for database in self._databases:
+                if database.backlog.waiting > SLICE:
+                    self._empty(database)
 
     def empty(self) -> None:
         """Tell the databases of all that waits now. For a worker, outside of transactions. Raises NoSpace."""

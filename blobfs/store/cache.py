@@ -8,6 +8,7 @@ database says; any other is as the database says. Every access holds the ledger'
 
 from __future__ import annotations
 
+from collections.abc import Container
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -23,12 +24,12 @@ COLUMNS: Final = (
 MAX_KNOWN: Final = 32768
 """Nodes and names that are remembered beside those that wait: some half a kilobyte each, until nobody writes."""
 
+_NAMES: Final = "SELECT id, name, inode FROM names WHERE parent = ? AND id > ? ORDER BY id LIMIT ?"
+_ROW: Final = f"{COLUMNS}, edit, synced, changed_ns, touched_ns"
 _ENTRIES: Final = (
-    f"SELECT names.id, names.name, {COLUMNS} "  # noqa: S608
-    "FROM names JOIN documents ON documents.inode = names.inode "
+    f"SELECT names.id, name, {_ROW} FROM names JOIN documents ON documents.inode = names.inode "  # noqa: S608
     "WHERE names.parent = ? AND names.id > ? ORDER BY names.id LIMIT ?"
 )
-_ROW: Final = f"{COLUMNS}, edit, synced, changed_ns, touched_ns"
 _NODE: Final = f"SELECT {_ROW} FROM documents WHERE inode = ?"  # noqa: S608
 _CHILD: Final = (
     f"SELECT names.id, {_ROW} FROM names JOIN documents ON documents.inode = names.inode "  # noqa: S608
@@ -49,6 +50,7 @@ _DELETE_NAME: Final = "DELETE FROM names WHERE id = ?"
 
 _KINDS: Final = {kind.value: kind for kind in Kind}
 _UNKNOWN: Final[Any] = object()
+_new: Final = tuple.__new__
 
 
 class Record(NamedTuple):
@@ -61,6 +63,10 @@ class Record(NamedTuple):
     touched_ns: int
     is_new: bool
     """It was made in this run and nothing else refers to it: no base, no extended attribute."""
+
+    def with_node(self, node: Node) -> Record:
+        """The document has become `node`, by what is no edit."""
+        return Record(node, *self[1:])
 
     def edited(self, node: Node, now_ns: int) -> Record:
         """The document has become `node`, by an edit that the server has to learn of. The root's are not counted."""
@@ -105,6 +111,8 @@ class TreeCache(Backlog):
         """Directories that these names are in, or were."""
         self._log: list[tuple[dict[Any, Any], Any, Any]] = []
         """What the current transaction overwrote here: table, key, former value."""
+        self._lists_known = False
+        """Whether all that was listed last was known: then it is by names alone that the database is asked first."""
         self._newest = int(ledger.one(self._db, "SELECT COALESCE(MAX(id), 0) FROM names")[0])
 
     # --- looking ----------------------------------------------------------------------------------------
@@ -135,36 +143,56 @@ class TreeCache(Backlog):
         return found
 
     def _learn(self, row: Any) -> Record:
-        record = Record._make((node_of(row[:-4]), *row[-4:], False))
-        self._nodes[record.node.inode] = record
+        record = _record_of(row)
+        self._nodes[row[0]] = record
         return record
 
     def _make_room(self) -> None:
         if len(self._nodes) + len(self._names) > MAX_KNOWN + 2 * self.waiting:
             self.shed()
 
-    def newest(self, row: Any) -> Node:
-        """The node of a row of `COLUMNS`, with what waits."""
-        record = self._nodes.get(row[0])
-        return node_of(row) if record is None else record.node
-
     def entries(self, parent: int, after: int, limit: int) -> list[Entry]:
         """Up to `limit` names of a directory whose cookies are above `after`, ascending."""
+        self._make_room()
         waiting = self._waiting_in(parent, after)
-        rows = self._ledger.peek_all(self._db, _ENTRIES, parent, after, limit)
+        last, found = self._settled_entries(parent, after, limit, waiting)
         if not waiting:
-            return [Entry(row[0], row[1], self.newest(row[2:])) for row in rows]
-        found = [Entry(row[0], row[1], self.newest(row[2:])) for row in rows if row[0] not in waiting]
-        while len(rows) == limit and len(found) < limit:
-            rows = self._ledger.peek_all(self._db, _ENTRIES, parent, rows[-1][0], limit)
-            found += [Entry(row[0], row[1], self.newest(row[2:])) for row in rows if row[0] not in waiting]
+            return found
+        while last is not None and len(found) < limit:
+            last, more = self._settled_entries(parent, last, limit, waiting)
+            found += more
         # Beyond the last row that was looked at, the database may have names that come before others that wait.
-        end = rows[-1][0] if len(rows) == limit else self._newest
+        end = self._newest if last is None else last
         for cookie, now in waiting.items():
             if now is not None and now[0] == parent and cookie <= end and (record := self.find(now[2])) is not None:
                 found.append(Entry(cookie, now[1], record.node))
         found.sort(key=_cookie_of)
         return found[:limit]
+
+    def _settled_entries(
+        self, parent: int, after: int, limit: int, waiting: Container[int]
+    ) -> tuple[int | None, list[Entry]]:
+        """Of so many names that the database has, those that do not wait; and the last one's cookie, if it has more.
+
+        Whoever lists a directory mostly uses what is in it: then it need not be asked for again.
+        """
+        nodes, names, found = self._nodes, self._names, []
+        if not self._lists_known:
+            rows = self._ledger.peek_all(self._db, _ENTRIES, parent, after, limit)
+            self._lists_known = all(row[2] in nodes for row in rows)
+        else:
+            rows = self._ledger.peek_all(self._db, _NAMES, parent, after, limit)
+            if not all(row[2] in nodes for row in rows):
+                self._lists_known = False
+                rows = self._ledger.peek_all(self._db, _ENTRIES, parent, after, limit)
+        for row in rows:
+            cookie, name, inode = row[:3]
+            record = nodes[inode] if inode in nodes else self._learn(row[2:])
+            if record is not None and cookie not in waiting:
+                if (parent, name) not in names:
+                    names[parent, name] = Link(cookie, inode)
+                found.append(_new(Entry, (cookie, name, record.node)))
+        return (rows[-1][0] if len(rows) == limit else None), found
 
     def is_empty(self, parent: int) -> bool:
         """Whether a directory has no name in it."""
@@ -371,8 +399,13 @@ def _cookie_of(entry: Entry) -> int:
 
 def node_of(row: Any) -> Node:
     """The node of a row of `COLUMNS`."""
-    inode, doc_id, kind, *others, deleted = row
-    return Node._make((inode, doc_id, _KINDS[kind], *others, bool(deleted)))
+    # Not by the constructor, which takes three times as long: a listing needs one for each name.
+    return _new(Node, (*row[:2], _KINDS[row[2]], *row[3:16], bool(row[16])))
+
+
+def _record_of(row: Any) -> Record:
+    """The record of a row of `_ROW`, which was not made in this run."""
+    return _new(Record, (node_of(row), *row[17:], False))
 
 
 def _row_of(record: Record) -> tuple[Value, ...]:

@@ -273,14 +273,15 @@ class ContentStore:
         if content in self._unresolved or self._ledger.one(self._db, _ANY_EXTENT, content) is not None:
             self._db.run("INSERT OR IGNORE INTO discarded VALUES (?)", (content,))
 
-    def free(self, content: Content) -> None:
-        """The content is no longer needed and small: it goes now."""
-        is_staged = self._payloads.is_over(*range_of(content))
-        if is_staged or content in self._unresolved or content in self._frozen:
-            self.discard(content)
-            return
-        self._ledger.mark_loss()
-        self._small.free(content)
+    def free(self, *contents: Content) -> None:
+        """These contents are no longer needed and small: they go now."""
+        staged = self._payloads.covered(contents)
+        for content in contents:
+            if content in staged or content in self._unresolved or content in self._frozen:
+                self.discard(content)
+            else:
+                self._ledger.mark_loss()
+                self._small.free(content)
 
     def sweep(self) -> bool:
         """Delete one slice of what was discarded; whether there may be more."""

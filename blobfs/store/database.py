@@ -329,6 +329,8 @@ class Database:
         """What the current transaction did here is now part of the batch."""
         if self.in_step:
             self._connection.execute("RELEASE step")
+        elif not self.notes:
+            return
         self.backlog.keep()
         self._forget()
 

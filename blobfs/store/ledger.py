@@ -23,7 +23,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 from blobfs.errors import NoSpace
@@ -179,10 +178,8 @@ class Ledger:
     def transaction(self) -> _Transaction:
         """A context: all statements in it, or none. What is in it survives SIGKILL on leaving the outermost one.
 
-        An error within ends the outermost one: it is not to be caught in between.
-
-        Raises, on leaving:
-            NoSpace: nothing of it was kept.
+        An error within ends the outermost one: it is not to be caught in between. On leaving, NoSpace is raised when
+        nothing of it was kept.
         """
         return self._transaction
 
@@ -195,37 +192,40 @@ class Ledger:
         self._loses = True
 
     def _enter(self) -> None:
+        if self._depth and self.lock.acquire(blocking=False):
+            if self._depth:  # it is this thread's
+                self._depth += 1
+                return
+            self.lock.release()
         self._backlogs.ease()
         self._turns.take()
-        if not self._depth:
-            if self._behind:
-                try:
-                    self._catch_up()
-                except BaseException:
-                    self.lock.release()
-                    raise
-            self._turns.begin()
-        self._depth += 1
+        if self._behind:
+            try:
+                self._catch_up()
+            except BaseException:
+                self.lock.release()
+                raise
+        self._turns.begin()
+        self._depth = 1
 
     def _leave(self, failed: bool) -> None:
-        notify = False
-        heavy, held_s = self._heavy, 0.0
-        try:
-            if self._depth == 1:
-                try:
-                    if failed or self.documents.failed or self.blobs.failed:
-                        self._undo()
-                        if not failed:
-                            raise NoSpace(FULL)
-                    else:
-                        self._acknowledge()
-                        notify = self._dirty
-                finally:
-                    self._dirty = self._loses = False
-        finally:
+        if self._depth > 1:
             self._depth -= 1
-            if not self._depth:
-                held_s = self._turns.end()
+            self.lock.release()
+            return
+        notify, heavy = False, self._heavy
+        try:
+            if failed or self.documents.failed or self.blobs.failed:
+                self._undo()
+                if not failed:
+                    raise NoSpace(FULL)
+            else:
+                self._acknowledge()
+                notify = self._dirty
+        finally:
+            self._dirty = self._loses = False
+            self._depth = 0
+            held_s = self._turns.end()
             self.lock.release()
         self.spool.hurry()
         self._turns.give_way(held_s)
@@ -358,8 +358,7 @@ class Ledger:
     def give_back(self, most: int) -> bool:
         """Make blobs.db smaller by up to `most` bytes of free pages; False when something waits to be committed first.
 
-        Raises:
-            NoSpace: the disk is full; nothing is lost.
+        Raises NoSpace; nothing is lost then.
         """
         with self.lock:
             # Between batches, so that a commit of its own says nothing of records that documents.db lacks.
@@ -494,7 +493,5 @@ class _Transaction:
     def __enter__(self) -> None:
         self._ledger._enter()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._ledger._leave(kind is not None)

@@ -6,12 +6,14 @@ table finds nothing lying over it, for it was settled or dropped first.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from blobfs.store.ledger import Ledger
 from blobfs.store.readers import Query
 from blobfs.store.rows import join, position_of, rows_at
+from blobfs.store.schema import ROW_BITS
 from blobfs.store.small import PUT_ROW
 from blobfs.store.spool import Bytes, Unreadable
 from blobfs.store.staging import PIECES, Piece
@@ -31,6 +33,10 @@ _LAST: Final = (
     "SELECT position, length(payload) FROM rows WHERE position BETWEEN ? AND ? ORDER BY position DESC LIMIT 1"
 )
 _LAST_OVER: Final = "SELECT MAX(position) FROM staged WHERE position BETWEEN ? AND ?"
+_COVERED: Final = (
+    "SELECT value FROM json_each(?) WHERE EXISTS (SELECT 1 FROM staged "  # noqa: S608
+    f"WHERE position BETWEEN value << {ROW_BITS} AND (value << {ROW_BITS}) + {(1 << ROW_BITS) - 1})"
+)
 LAST: Final = (1 << 63) - 1
 """The last position that there can be."""
 _DELETE: Final = "DELETE FROM rows WHERE position BETWEEN ? AND ?"
@@ -169,6 +175,12 @@ class Payloads:
         """Whether something lies over rows of these positions. Knows nothing of what waits in a backlog."""
         found = self._staging.next(first)
         return found is not None and found <= last
+
+    def covered(self, contents: Sequence[Content]) -> set[Content]:
+        """Of these contents, those with rows that something lies over. Knows nothing of what waits in a backlog."""
+        if not contents or self._staging.is_empty:
+            return set()
+        return {Content(row[0]) for row in self._ledger.peek_all(self._db, _COVERED, json.dumps(contents))}
 
     def staged(self, first: int, last: int) -> list[int]:
         """The positions that something lies over, ascending."""

@@ -30,6 +30,28 @@ def test_a_file_that_is_soon_gone_never_reaches_the_databases(bench: Bench, stor
     assert store.check() == []
 
 
+def test_a_listing_is_remembered_and_never_against_what_has_changed_since(bench: Bench, store: Store) -> None:
+    nodes = [make(store, b"%d" % number) for number in range(30)]
+    store._ledger.commit()
+    for _ in range(2):
+        store._ledger.shrink()
+        assert len(store.tree.entries(ROOT_INODE, 0, 20)) == 20
+    store.tree.unlink(ROOT_INODE, b"3", 50)
+    store.tree.rename(ROOT_INODE, b"4", ROOT_INODE, b"four", 50)
+    store.tree.update(nodes[5].inode, 50, mode=0o751)
+    store.tree.unlink(ROOT_INODE, b"25", 50)
+    make(store, b"3")
+    wanted = {b"%d" % number for number in range(30)} - {b"4", b"25"} | {b"four"}
+    for _ in range(2):
+        first = store.tree.entries(ROOT_INODE, 0, 20)
+        rest = store.tree.entries(ROOT_INODE, first[-1].cookie, 20)
+        assert {entry.name for entry in (*first, *rest)} == wanted
+        assert [entry.cookie for entry in (*first, *rest)] == sorted({entry.cookie for entry in (*first, *rest)})
+        assert {entry.name: entry.node for entry in first}[b"5"].mode == 0o751
+        assert store.tree.lookup(ROOT_INODE, b"3").inode != nodes[3].inode
+        store = bench.crash(store)
+
+
 def test_a_backlog_is_bounded(bench: Bench, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlogs, "BACKLOG", 50)
     nodes = [make(store, b"%d" % number, data=bytes([number]) * 5000) for number in range(200)]

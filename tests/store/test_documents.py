@@ -202,6 +202,35 @@ def test_a_remote_deletion_leaves_the_bytes_to_open_handles(bench: Bench, store:
     sound(bench, store)
 
 
+@pytest.mark.parametrize("is_told", [False, True], ids=["as it waits", "as the databases have it"])
+def test_deleted_files_of_all_kinds_are_purged_at_once(bench: Bench, store: Store, is_told: bool) -> None:
+    document = remote("r1", attachment=Attachment(3, (blob(1),)))
+    known = store.documents.apply(document, revision(1), False, 50).inode
+    fill(store, known, {blob(1): b"abc"})
+    (name,) = document.names
+    tagged = make(store, b"tagged", data=b"x")
+    store.tree.set_xattr(tagged.inode, b"user.a", b"1", 20)
+    files = {b"tagged": tagged.inode, bytes(name.name): known}
+    for other, size in ((b"small", 10), (b"staged", 64 << 10), (b"large", 300 << 10), (b"empty", 0)):
+        files[other] = make(store, other, data=bytes([7]) * size).inode
+    kept = make(store, b"kept", data=b"kept")
+    if is_told:
+        store._ledger.commit()
+        store._ledger.shrink()
+    inodes = [store.tree.unlink(ROOT_INODE, name, 60).inode for name in files]
+    assert inodes == list(files.values())
+    store.tree.purge(*inodes, kept.inode)
+    assert [entry.node.inode for entry in store.tree.entries(ROOT_INODE, 0, 99)] == [kept.inode]
+    # The server has to be told of one; of the others nothing is left.
+    assert [store.documents.inode(DocId(doc_id)) for doc_id in ("r1", tagged.doc_id)] == [known, None]
+    assert set(changed(store)) == {"r1", kept.doc_id}
+    assert store.tree.list_xattrs(tagged.inode) == []
+    store.tick()
+    assert store.attachments.stored() == 4
+    assert content(store, kept.inode) == b"kept"
+    sound(bench, store)
+
+
 def test_a_directory_that_was_deleted_elsewhere_is_not_while_something_is_in_it(store: Store) -> None:
     store.documents.apply(directory("d", b"d"), revision(1), False, 50)
     make(store, b"new", parent=node_of(store, "d"))
