@@ -99,11 +99,10 @@ def _woken_by_signals() -> Iterator[int]:
     reading, writing = os.pipe()
     try:
         os.set_blocking(writing, False)
-        before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        try:
-            yield reading
-        finally:
-            signal.set_wakeup_fd(before)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        yield reading
     finally:
+        # Not to what it was: Ctrl-C can come before that is noted, and nobody else waits for signals meanwhile.
+        signal.set_wakeup_fd(-1)
         os.close(reading)
         os.close(writing)

@@ -38,7 +38,10 @@ class Person:
     def expect(self, text: str) -> str:
         while text not in self._seen:
             assert select.select([self.screen], [], [], PATIENCE_S)[0], f"no {text!r} after {self._seen!r}"
-            self._seen += os.read(self.screen, 4096).decode()
+            try:
+                self._seen += os.read(self.screen, 4096).decode()
+            except OSError:
+                raise AssertionError(f"it ended, without {text!r} after {self._seen!r}") from None
         before, _, self._seen = self._seen.partition(text)
         return before
 
