@@ -280,6 +280,8 @@ class FileSystem(Names):
                 self._references.revive(applied.inode)
                 self._outdate(applied.inode)
                 self._tell(self.invalidated(applied))
+            # Whoever closes it looks for it next, and the kernel may remember that there is no such name.
+            await self.until_told()
 
     def _heed_deletion(self, inode: Inode) -> None:
         """Another device's deletion may be in the store while the news of it is still on its way."""

@@ -7,6 +7,7 @@ import trio
 
 from blobfs.errors import NotFound
 from blobfs.fs.filesystem import FileSystem
+from blobfs.fs.stale import Stale
 from blobfs.store.documents import Applied
 from blobfs.store.store import Store
 from blobfs.values.documents import ROOT, DocId, Document, Kind, Name
@@ -132,5 +133,27 @@ def test_a_file_deleted_elsewhere_that_nobody_writes_stays_deleted(
         fs.forget(inode, 1)
         await fs.flush_all()
         assert fs.entries(ROOT_INODE, 0, 10) == []
+
+    trio.run(run)
+
+
+def test_a_name_that_comes_back_is_told_to_the_kernel_before_close_returns(fs: FileSystem, remote: Remote) -> None:
+    async def run() -> None:
+        fs.notify(remote.put(b"a", b"x" * 100))
+        inode = fs.lookup(ROOT_INODE, b"a").inode
+        await fs.open(inode)
+        fs.notify(remote.put(b"a", b"", deleted=True, name_stays=True))
+        await fs.write(inode, 0, b"kept")
+        waiting: list[Stale] = []
+
+        def wait_told(timeout_s: float) -> bool:
+            if timeout_s:
+                waiting.clear()
+            return not waiting
+
+        fs.on_stale, fs.wait_told = waiting.append, wait_told
+        await fs.flush(inode)
+        assert waiting == []
+        assert fs.lookup(ROOT_INODE, b"a").inode == inode
 
     trio.run(run)
