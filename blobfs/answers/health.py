@@ -78,11 +78,11 @@ class Health:
         self._store, self._engine, self._client, self._secrets = store, engine, client, secrets
         self._enter("checking the store")
 
-    def _enter(self, what: str, done: int = 0, total: int | None = None) -> None:
-        self._stage: Json = {"what": what, "done": done, "total": total}
+    def _enter(self, what: str, done: int = 0, total: int | None = None, noun: str = "blobs") -> None:
+        self._stage: Json = {"what": what, "done": done, "total": total, "noun": noun}
 
     async def stage(self, question: Json) -> Json:
-        """What is checked at the moment, and how far that is: `total` null where nothing is counted."""
+        """What is checked at the moment, and how far it is: `total` null: nothing is counted; `noun` "": bytes are."""
         return self._stage
 
     async def answer(self, question: Json) -> Json:
@@ -126,7 +126,7 @@ class Health:
     def _databases(self, deep: bool) -> Finding:
         if not deep and self._store.tree.count() > _QUICK:
             return Finding("databases", None, "not compared, being large", "`blobfs doctor --deep` does it")
-        faults = self._store.check()
+        faults = self._store.check(partial(self._enter, "checking the databases", noun=""))
         if faults:
             advice = "unmount and mount again, which mends it; if it stays, send `blobfs doctor --bundle FILE`"
             return Finding("databases", False, f"{len(faults)} faults, the first: {faults[0]}", advice)

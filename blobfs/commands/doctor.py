@@ -74,7 +74,7 @@ def _progress(store: Path) -> Iterator[None]:
             while not ended.wait(_LOOK_S):
                 with contextlib.suppress(BlobfsError):
                     stage = ask(store, "doctor-stage")
-                    bar.begin(stage["what"], noun="blobs")
+                    bar.begin(stage["what"], noun=stage.get("noun", "blobs"))
                     bar.reach(stage["done"], stage["total"])
 
     drawing = threading.Thread(target=draw, name="progress")
@@ -191,7 +191,8 @@ def _unmounted(mount: Mount, options: argparse.Namespace) -> Iterator[Finding]:
         yield Finding("databases", False, str(error), "docs/TROUBLESHOOTING.md tells what to do")
         return
     try:
-        faults = store.check()
+        with Bar("checking the databases", None) as bar:
+            faults = store.check(bar.reach)
         if faults and options.repair:
             store.mend()
             faults, mended = store.check(), len(faults)

@@ -178,9 +178,12 @@ class Store:
         for inode in self.tree.orphans():
             self.tree.purge(inode)
 
-    def check(self) -> list[str]:
-        """What is wrong with the store, a sentence each; empty when all is as it should be. Reads every row's head."""
-        return check(self._ledger)
+    def check(self, report: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
+        """What is wrong with the store, a sentence each; empty when all is as it should be. Reads every row's head.
+
+        `report` is told how far that is: bytes of files that were looked at, and of all.
+        """
+        return check(self._ledger, report)
 
     def mend(self) -> None:
         """Make the databases agree where `check` says that they do not, as after an unclean end."""
