@@ -8,6 +8,20 @@ from tests.sync.kit import Account, converge, trio_test, until
 from tests.threats.evil import Answer, Asked, Evil
 
 
+def lose_answers(evil: Evil) -> list[Answer]:
+    """From now on no device hears what became of what it sent; the answers that it does not get."""
+    lost = list[Answer]()
+
+    def lose(asked: Asked, answer: Answer) -> Answer:
+        if not asked.is_push:
+            return answer
+        lost.append(answer)
+        return Answer(503)
+
+    evil.attack = lose
+    return lost
+
+
 @trio_test
 async def test_a_cloned_store_that_writes_on_loses_nobodys_bytes(account: Account) -> None:
     async with account.device("one") as one:
@@ -59,15 +73,7 @@ async def test_a_restart_before_the_answer_makes_no_conflict_though_the_file_was
 ) -> None:
     async with account.device("one", url=evil.url) as one:
         await one.settle()
-        lost = []
-
-        def lose(asked: Asked, answer: Answer) -> Answer:
-            if not asked.is_push:
-                return answer
-            lost.append(answer)
-            return Answer(503)
-
-        evil.attack = lose
+        lost = lose_answers(evil)
         one.write("f.txt", b"answer lost")
         one.write("empty", b"")
         one.write("same", b"as it was sent")
@@ -86,15 +92,7 @@ async def test_what_was_deleted_before_its_first_answer_was_lost_stays_deleted_a
 ) -> None:
     async with account.device("one", url=evil.url) as one:
         await one.settle()
-        lost = []
-
-        def lose(asked: Asked, answer: Answer) -> Answer:
-            if not asked.is_push:
-                return answer
-            lost.append(answer)
-            return Answer(503)
-
-        evil.attack = lose
+        lost = lose_answers(evil)
         one.write("f.txt", b"not for long")
         await until(lambda: bool(lost))
         one.remove("f.txt")
