@@ -17,7 +17,7 @@ def test_packaging_names_no_registry_and_only_what_is_there() -> None:
     for path in PACKAGING.iterdir():
         text = path.read_text()
         # In brackets, so that this line does not name it either.
-        assert not re.search(r"https?://|index-url|[p]y\W?[p]i", text, re.IGNORECASE), path.name
+        assert not re.search(r"https?://|index.url|[p]y\W?[p]i", text, re.IGNORECASE), path.name
         for name in re.findall(r"blobfs/bootstrap/[\w./-]*\w", text):
             assert (ROOT / name).exists(), name
 
