@@ -24,7 +24,7 @@ from typing import Final
 
 from blobfs import config, rclone
 from blobfs.asking import ask_hidden
-from blobfs.commands.bringing import Elsewhere
+from blobfs.commands.bringing import Absent
 from blobfs.commands.places import Place, mounted, place
 from blobfs.commands.screen import FilesBar, passing
 from blobfs.errors import BlobfsError, FileError, NoSpace, NotADirectory, NotMounted, UsageError, WrongPassphrase
@@ -48,7 +48,7 @@ def export(options: argparse.Namespace) -> int:
     if source.mount.mountpoint in (target, *target.parents):
         raise UsageError("the target lies in the mount; name a directory outside of it")
     copying = _Copying(source.mount.mountpoint, target, again=options.again, harmless=not options.keep_setuid)
-    copying.elsewhere = Elsewhere(source)
+    copying.absent = Absent(source)
     return _run("exporting", source.path, target, copying)
 
 
@@ -196,7 +196,7 @@ class _Copying:
     ) -> None:
         """`afar`: from what rclone shows, until that is set; `harmless`: without what gives programs rights."""
         self.again = again
-        self.elsewhere: Elsewhere | None = None
+        self.absent: Absent | None = None
         """What is not here of the source."""
         self._mountpoint, self._top = mountpoint, target
         # Below a mount all is of one device, and the directory under it is of another.
@@ -242,8 +242,8 @@ class _Copying:
         else:
             target.mkdir(parents=True, exist_ok=True)
             self._check_device(target.stat())
-            if self.elsewhere is not None:
-                self.elsewhere.expect(source)
+            if self.absent is not None:
+                self.absent.expect(source)
             self._guarded(self._one, source, target / source.name)
 
     def _folder(self, source: Path, target: Path) -> None:
@@ -252,8 +252,8 @@ class _Copying:
         self._check_device(target.stat())
         with os.scandir(source) as found:
             entries = sorted(found, key=lambda entry: entry.name)
-        if self.elsewhere is not None:
-            self.elsewhere.look(source)
+        if self.absent is not None:
+            self.absent.look(source)
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 self._guarded(self._inner, Path(entry.path), target / entry.name)
@@ -360,8 +360,8 @@ class _Copying:
         """Copy, leaving holes where there are none but zeros."""
         at = 0
         while not self._stop.is_set():
-            if self.elsewhere is not None:
-                self.elsewhere.bring(path, at)
+            if self.absent is not None:
+                self.absent.bring(path, at)
             if not (piece := os.read(source, _PIECE)):
                 break
             # A disk that is nearly full takes a part of it, and only then says no.
@@ -373,8 +373,8 @@ class _Copying:
         if self._stop.is_set():
             raise InterruptedError(errno.EINTR, "it was interrupted")
         os.ftruncate(target, at)
-        if self.elsewhere is not None:
-            self.elsewhere.forget(path)
+        if self.absent is not None:
+            self.absent.forget(path)
 
 
 def _copy_bare_stat(source: Path, target: Path) -> None:

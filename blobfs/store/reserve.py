@@ -73,7 +73,7 @@ class Reserve:
             return
         free = self._free()
         size = self._share(free)
-        if size < SIZE and self._size:
+        if size < SIZE and self._size > _LEAST:
             size = self._size  # what it was is what it is again, until there is room for all of it
         if size <= max(self._held, _LEAST) or free < 2 * size - self._held:
             return

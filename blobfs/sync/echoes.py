@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
+from blobfs.errors import NoSpace
 from blobfs.remote.client import Change, Sealed
 from blobfs.store.settings import Settings
 from blobfs.values.documents import DocId
@@ -38,7 +40,8 @@ class Echoes:
         self._unanswered.update(dict.fromkeys(_digest(change) for change in changes))
         for digest in list(self._unanswered)[:-_KEPT_UNANSWERED]:
             del self._unanswered[digest]
-        self._settings.set(_UNANSWERED, list(self._unanswered))
+        with suppress(NoSpace):  # a full disk keeps nothing from being sent
+            self._settings.set(_UNANSWERED, list(self._unanswered))
 
     def answered(self, changes: Sequence[Change]) -> None:
         """Of these it is known by now; the store hears of it with the next that are sent."""
