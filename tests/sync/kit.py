@@ -254,6 +254,11 @@ class Account:
             store.close()
 
 
+def noise(size: int) -> bytes:
+    """Random bytes without zeros: those that a row ends with are not stored, where something came from the server."""
+    return os.urandom(size).replace(b"\0", b"\1")
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Look again whenever the loop has had its turn, until `condition` holds."""
     with trio.fail_after(TIMEOUT_S):

@@ -16,15 +16,10 @@ from blobfs.fs.filesystem import FileSystem, Owner
 from blobfs.sync import landing
 from blobfs.values.extents import EXTENT, ROW
 from blobfs.values.nodes import Content
-from tests.sync.kit import TIMEOUT_S, Account, Device, converge, trio_test, until
+from tests.sync.kit import TIMEOUT_S, Account, Device, converge, noise, trio_test, until
 
 REQUEST: Final = 128 << 10
 """Bytes of one of the kernel's reads."""
-
-
-def noise(size: int) -> bytes:
-    """Random bytes without zeros: those that a row ends with are not stored."""
-    return os.urandom(size).replace(b"\0", b"\1")
 
 
 @contextmanager

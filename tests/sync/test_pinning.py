@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 from blobfs.sync.evict import CacheLimits, evict
 from blobfs.values.extents import EXTENT
-from tests.sync.kit import Account, converge, trio_test, until
+from tests.sync.kit import Account, converge, noise, trio_test, until
 
 
 @trio_test
 async def test_a_pinned_file_comes_and_each_newer_version_of_it(account: Account) -> None:
-    data = os.urandom(EXTENT + 5)
+    data = noise(EXTENT + 5)
     async with account.device("one") as one, account.device("two") as two:
         one.mkdir("d")
         one.write("d/big", data)
@@ -33,7 +31,7 @@ async def test_a_pinned_file_comes_and_each_newer_version_of_it(account: Account
 async def test_a_full_cache_lets_go_of_what_is_not_pinned(account: Account) -> None:
     async with account.device("one") as one:
         for name in ("pinned", "free"):
-            one.write(name, os.urandom(EXTENT))
+            one.write(name, noise(EXTENT))
         await one.settle()
         one.store.pins.add(one.node("pinned").doc_id)
         assert evict(one.store, CacheLimits(most=1), one.engine.is_pinned) == EXTENT
@@ -43,8 +41,8 @@ async def test_a_full_cache_lets_go_of_what_is_not_pinned(account: Account) -> N
 @trio_test
 async def test_a_pinned_file_that_cannot_be_had_holds_up_no_other(account: Account) -> None:
     async with account.device("one") as one, account.device("two") as two:
-        one.write("broken", os.urandom(1000))
-        one.write("whole", os.urandom(2000))
+        one.write("broken", noise(1000))
+        one.write("whole", noise(2000))
         await converge(one, two)
         blob_id = next(iter(two.store.attachments.extents(two.node("broken").content).values())).blob_id  # type: ignore[arg-type]
         blobs = [path for path in account.server.data.rglob(str(blob_id)) if path.is_file()]
