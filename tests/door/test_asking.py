@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import pty
 import select
@@ -34,12 +35,14 @@ class Person:
             os.chdir(ROOT)
             os.execv(sys.executable, [sys.executable, "-c", _PROGRAM, kind, str(questions)])
         self._seen = ""
+        # A read may end in the middle of a letter.
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def expect(self, text: str) -> str:
         while text not in self._seen:
             assert select.select([self.screen], [], [], PATIENCE_S)[0], f"no {text!r} after {self._seen!r}"
             try:
-                self._seen += os.read(self.screen, 4096).decode()
+                self._seen += self._decoder.decode(os.read(self.screen, 4096))
             except OSError:
                 raise AssertionError(f"it ended, without {text!r} after {self._seen!r}") from None
         before, _, self._seen = self._seen.partition(text)

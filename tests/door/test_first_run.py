@@ -41,8 +41,15 @@ def test_everything_in_the_store_is_private(desk: Desk) -> None:
         desk.up()
     finally:
         os.umask(before)
-    paths = [desk.store, *desk.store.rglob("*")]
-    assert [path for path in paths if path.lstat().st_mode & 0o077] == []
+    assert [path for path in (desk.store, *desk.store.rglob("*")) if is_open_to_others(path)] == []
+
+
+def is_open_to_others(path: Path) -> bool:
+    """Not, if it is gone by now: the mount's process and its server make files and take them away all the time."""
+    try:
+        return bool(path.lstat().st_mode & 0o077)
+    except FileNotFoundError:
+        return False
 
 
 def test_the_status_has_what_the_contract_names(desk: Desk) -> None:

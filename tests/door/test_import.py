@@ -125,7 +125,8 @@ def test_a_wrong_password_and_damaged_files_are_told(account: Desk, place: Path,
     done = account.run("import", "--rclone-crypt", sealed, place, "--password-file", wrong)
     assert (done.returncode, "opens no name" in done.stderr) == (3, True)
     damaged = max(sealed.iterdir(), key=lambda path: path.stat().st_size)
-    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\xaa")
+    sealed_bytes = damaged.read_bytes()
+    damaged.write_bytes(sealed_bytes[:-1] + bytes([sealed_bytes[-1] ^ 1]))
     (sealed / "not of this password").touch()
     done = account.run("import", "--rclone-crypt", sealed, place, "--password-file", account.passphrase)
     assert done.returncode == 22

@@ -51,6 +51,8 @@ def test_evicted_bytes_are_fetched_when_they_are_read(account: Desk, folder: Pat
     with (folder / "file").open("rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         assert file.read(10) == content[:10]
+    # The store gets what was fetched behind the reader.
+    wait_until(lambda: told(account, "status", folder / "file")["here"] > 0)
     assert told(account, "status", folder / "file")["state"] == "partly here"
     assert (folder / "file").read_bytes() == content
 

@@ -106,7 +106,8 @@ def test_a_bar_that_nothing_moves_is_drawn_and_taken_back() -> None:
     screen = Screen()
     with Bar("fetching", 4 << 20, screen):
         assert screen.drawn.wait(60)
-        assert screen.getvalue() == f"{GONE}fetching [{'-' * 24}]   0 %  0 B of 4.0 MiB  0 B/s"
+        # Drawn anew once it is said to stand still, however late this thread looks.
+        assert screen.getvalue().startswith(f"{GONE}fetching [{'-' * 24}]   0 %  0 B of 4.0 MiB  0 B/s")
     assert screen.getvalue().endswith(GONE)
 
 

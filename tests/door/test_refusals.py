@@ -56,8 +56,8 @@ def test_a_store_that_is_mounted_elsewhere(desk: Desk) -> None:
 def test_a_store_that_another_process_has_open(desk: Desk) -> None:
     desk.up()
     desk.run("umount", desk.mount)
-    # As a process that has no control socket would: the lock alone counts.
-    held = subprocess.Popen(["flock", "-x", str(desk.store / "lock"), "sleep", "600"])
+    # As a process that has no control socket would: the lock alone counts. One process, so that it ends as a whole.
+    held = subprocess.Popen(["flock", "--no-fork", "-x", str(desk.store / "lock"), "sleep", "600"])
     try:
         wait_until(
             lambda: subprocess.run(["flock", "-n", str(desk.store / "lock"), "true"], check=False).returncode == 1

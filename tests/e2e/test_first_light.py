@@ -8,10 +8,12 @@ import shutil
 import signal
 import subprocess
 import sysconfig
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.e2e.devices import Device, Server, contents, tree, wait_for
+from tests.e2e.devices import DEADLINE_S, Device, Server, contents, tree, wait_for
 
 MakeDevice = Callable[..., Device]
 
@@ -68,6 +70,32 @@ def test_reading_a_little_of_a_large_file_moves_little(server: Server, device: M
     assert (right.mount / "large").stat().st_blocks * 512 < 1 << 20
 
 
+@contextmanager
+def unpacking(source: Path, target: Path) -> Iterator[tuple[subprocess.Popen[bytes], threading.Event]]:
+    """A tar that copies a tree: one half, and the other once the event is set, so that it cannot be done before."""
+    packed = subprocess.run(["tar", "-c", "-C", str(source), "."], check=True, capture_output=True).stdout
+    half, rest = len(packed) // 2, threading.Event()
+    command = ["tar", "-x", "-C", str(target)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as program:
+
+        def feed() -> None:
+            assert program.stdin is not None
+            with suppress(BrokenPipeError), program.stdin:
+                program.stdin.write(packed[:half])
+                program.stdin.flush()
+                rest.wait()
+                program.stdin.write(packed[half:])
+
+        feeding = threading.Thread(target=feed)
+        feeding.start()
+        try:
+            yield program, rest
+        finally:
+            program.kill()
+            rest.set()
+            feeding.join()
+
+
 def test_a_source_tree_survives_a_kill_in_the_middle_and_is_the_same_on_both(
     server: Server, device: MakeDevice, tmp_path: Path
 ) -> None:
@@ -80,15 +108,17 @@ def test_a_source_tree_survives_a_kill_in_the_middle_and_is_the_same_on_both(
         subprocess.run(["cp", "-a", str(stdlib / part), str(source / part)], check=True)
     left.up()
     copy = ["cp", "-a", str(source), str(left.mount / "tree")]
+    (left.mount / "tree").mkdir()
     daemon = left.pid()
-    with subprocess.Popen(copy, stderr=subprocess.DEVNULL) as copying:
+    with unpacking(source, left.mount / "tree") as (program, rest):
         wait_for("a part is copied", lambda: sum(path.is_file() for path in left.mount.rglob("*")) >= 60)
         left.kill(daemon)
-    assert copying.returncode != 0
+        rest.set()
+        assert program.wait(DEADLINE_S) != 0
     left.up()
     whole = contents(source)
     wrong = [name for name, content in contents(left.mount / "tree").items() if whole[name] != content]
-    # Only the file that cp had open when the daemon died may be less than whole.
+    # Only the file that tar had open when the daemon died may be less than whole.
     assert len(wrong) <= 1
     assert len(contents(left.mount / "tree")) >= 60
     subprocess.run(["rm", "-rf", str(left.mount / "tree")], check=True)

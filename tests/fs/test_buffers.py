@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blobfs.fs.buffers import WriteBuffer
@@ -13,6 +13,8 @@ from blobfs.values.extents import ROW
 SPACE = 5 * ROW
 EDGES = st.sampled_from([0, 1, 100, ROW - 1, ROW, ROW + 1, 2 * ROW, 2 * ROW + 7, 3 * ROW - 1, 3 * ROW])
 WRITES = st.lists(st.tuples(EDGES, st.sampled_from([1, 2, 99, ROW - 100, ROW - 1, ROW, ROW + 1])), max_size=12)
+checked = settings(deadline=None, max_examples=100)
+"""However long an example takes: the processors are not ours alone."""
 
 
 def filled(writes: list[tuple[int, int]]) -> tuple[WriteBuffer, bytearray]:
@@ -33,6 +35,7 @@ def laid_out(pieces: Iterable[tuple[int, bytes | bytearray | memoryview]]) -> by
     return space
 
 
+@checked
 @given(WRITES)
 def test_pieces_are_ascending_disjoint_and_whole(writes: list[tuple[int, int]]) -> None:
     buffer, model = filled(writes)
@@ -45,6 +48,7 @@ def test_pieces_are_ascending_disjoint_and_whole(writes: list[tuple[int, int]]) 
     assert buffer.held == len(model) - model.count(0)
 
 
+@checked
 @given(WRITES, EDGES, st.sampled_from([1, 100, ROW]))
 def test_a_reader_sees_every_write(writes: list[tuple[int, int]], offset: int, length: int) -> None:
     buffer, model = filled(writes)
@@ -56,6 +60,7 @@ def test_a_reader_sees_every_write(writes: list[tuple[int, int]], offset: int, l
         assert buffer.get(offset, length) == target
 
 
+@checked
 @given(WRITES, EDGES)
 def test_pieces_can_end_at_a_size(writes: list[tuple[int, int]], size: int) -> None:
     buffer, model = filled(writes)

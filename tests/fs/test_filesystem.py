@@ -298,7 +298,7 @@ def test_a_reader_never_waits_past_the_deadline(fs: FileSystem, remote: Remote) 
         remote.hangs = True
         inode = fs.lookup(ROOT_INODE, b"a").inode
         await fs.open(inode)
-        with pytest.raises(RemoteUnavailable, match="within 5 s"):
+        with pytest.raises(RemoteUnavailable, match="within 600 s"):
             await fs.read(inode, 0, 10)
 
     trio.run(run, clock=MockClock(autojump_threshold=0))
