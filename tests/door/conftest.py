@@ -210,6 +210,12 @@ def told(account: Desk, *arguments: object) -> Any:
     return json.loads(tell(account, *arguments, "--json"))
 
 
+def await_close(account: Desk, *files: Path) -> None:
+    """On return these are closed for the mount's process, too: the kernel tells of the last close after it returned."""
+    for file in files:
+        wait_until(lambda file=file: not told(account, "status", file)["open"])  # type: ignore[misc]
+
+
 def sync(account: Desk) -> None:
     """On return everything is on the server."""
     tell(account, "sync", account.mount, "--wait", "--timeout", "60")

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 import blobfs
-from tests.door.conftest import Desk, sync, tell, told, wait_until
+from tests.door.conftest import Desk, await_close, sync, tell, told, wait_until
 from tests.door.visiting import Visitor, inner, picture
 
 NOBODY = 65534
@@ -262,6 +262,7 @@ def test_a_version_is_restored_and_a_deleted_file_comes_back(account: Desk, visi
         sync(account)
     first = told(account, "versions", file)[-1]["version"]
     assert "as it is now" in visitor.shown("versions", inner(account, file))
+    await_close(account, file)
     assert "newest" in visitor.act("restore", path=inner(account, file), version=str(first))
     assert file.read_text() == "first"
     assert "did not work" in visitor.act("restore", path=inner(account, file), version="12345678")
@@ -353,6 +354,7 @@ def test_what_a_settled_conflict_gives_up_can_come_back(
     file.write_text("mine")
     copy.write_text("theirs")
     path = inner(account, copy)
+    await_close(account, file, copy)
     if keep != "both":
         assert "not on the server yet" in visitor.act("resolve", path=path, keep=keep)
     sync(account)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.door.conftest import Desk, sync, tell, told
+from tests.door.conftest import Desk, await_close, sync, tell, told
 from tests.door.visiting import inner, picture
 
 WAIT_S = 120
@@ -64,10 +64,22 @@ def go(window: WebDriver, room: str, path: str = "") -> None:
 def press(window: WebDriver, text: str) -> None:
     """A button, and the page that it leads to."""
     before = window.find_element(By.TAG_NAME, "html")
-    buttons = window.find_elements(By.TAG_NAME, "button")
-    next(button for button in buttons if button.text == text).click()
+    wait(window, lambda: click(button for button in window.find_elements(By.TAG_NAME, "button") if button.text == text))
     wait(window, lambda: window.find_element(By.TAG_NAME, "html") != before)
     wait(window, lambda: window.find_element(By.ID, "notice"))
+
+
+def follow(window: WebDriver, link: str, by: str = By.LINK_TEXT) -> None:
+    """The page draws its list anew: what was found may be gone before it is clicked."""
+    wait(window, lambda: click(window.find_elements(by, link)))
+
+
+def click(found: Iterable[WebElement]) -> bool:
+    """The first, if there is one."""
+    for element in found:
+        element.click()
+        return True
+    return False
 
 
 def shown(window: WebDriver, text: str) -> None:
@@ -97,15 +109,15 @@ def test_a_person_goes_through_folders_and_sees_pictures_texts_and_states(
     sync(account)
     window.get_log("browser")
     go(window, "files")
-    window.find_element(By.LINK_TEXT, f"{folder.name}/").click()
+    follow(window, f"{folder.name}/")
     wait(window, lambda: loaded(window, "td img"))
     shown(window, "here")
     tell(account, "evict", folder)
-    window.find_element(By.LINK_TEXT, "photo.png").click()
+    follow(window, "photo.png")
     wait(window, lambda: loaded(window, ".preview img"))  # fetched by being looked at
-    window.find_element(By.LINK_TEXT, folder.name).click()
-    window.find_element(By.LINK_TEXT, "deep/").click()
-    window.find_element(By.LINK_TEXT, hostile).click()
+    follow(window, folder.name)
+    follow(window, "deep/")
+    follow(window, hostile)
     shown(window, "<script>document.title = 2</script>")
     assert hostile in window.find_element(By.TAG_NAME, "pre").text
     assert window.title.startswith(hostile)
@@ -143,20 +155,22 @@ def test_a_conflict_is_settled_side_by_side_and_a_version_restored(
     copy.write_text("theirs")
     sync(account)
     go(window, "conflicts")
-    window.find_element(By.LINK_TEXT, inner(account, copy)).click()
+    follow(window, inner(account, copy))
     shown(window, "mine, later")
     shown(window, "theirs")
     wait(window, lambda: are_side_by_side(*window.find_elements(By.TAG_NAME, "section")))
     wait(window, lambda: texts(window, ".changes span")[1:] == ["-mine, later", "+theirs"])
+    await_close(account, file, copy)
     press(window, "Keep both")
     assert file.read_text() == "mine, later"
     assert (folder / "letter (left 2026-01-02 030405).txt").read_text() == "theirs"
     sync(account)
     go(window, "versions", inner(account, file))
-    window.find_element(By.PARTIAL_LINK_TEXT, "Version ").click()
+    follow(window, "Version ", By.PARTIAL_LINK_TEXT)
     shown(window, "From then to now")
     wait(window, lambda: window.find_element(By.CSS_SELECTOR, "figure pre").text == "mine")
     wait(window, lambda: texts(window, ".changes .added") == ["+mine, later"])
+    await_close(account, file)
     press(window, "Restore")
     wait(window, lambda: file.read_text() == "mine")
     press(window, "Keep this file here")

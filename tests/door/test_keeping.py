@@ -12,7 +12,7 @@ from blobfs.answers.options import parse_name, parse_size
 from blobfs.answers.paths import matches, parts_of
 from blobfs.commands.files import format_state
 from blobfs.errors import UsageError
-from tests.door.conftest import Desk, read_until, sync, tell, told, wait_until
+from tests.door.conftest import Desk, await_close, read_until, sync, tell, told, wait_until
 
 
 def test_a_file_that_waits_says_since_when_why_and_what_is_next(account: Desk, folder: Path) -> None:
@@ -116,6 +116,7 @@ def test_a_conflict_is_settled_with_a_command(account: Desk, folder: Path, keep:
     file.write_text("mine")
     copy.write_text("theirs")
     sync(account)
+    await_close(account, file, copy)
     assert account.run("conflicts", file, "--keep", keep).returncode == 22
     tell(account, "conflicts", copy, "--keep", keep)
     assert {found.name: found.read_text() for found in folder.iterdir()} == left

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from blobfs.answers.past import _beside
-from tests.door.conftest import Desk, sync, tell, told
+from tests.door.conftest import Desk, await_close, sync, tell, told
 
 
 def test_an_earlier_version_is_listed_saved_and_restored(account: Desk, folder: Path) -> None:
@@ -25,6 +25,7 @@ def test_an_earlier_version_is_listed_saved_and_restored(account: Desk, folder: 
     tell(account, "versions", file, "--version", before["version"], "--output", account.home / "saved")
     assert (account.home / "saved").read_bytes() == first
     assert account.run("versions", file, "--version", 1 << 40, "--output", account.home / "none").returncode == 22
+    await_close(account, file)
     tell(account, "restore", file, "--version", before["version"])
     assert file.read_bytes() == first
     sync(account)
@@ -41,6 +42,7 @@ def test_what_was_not_sent_yet_is_not_replaced(account: Desk, folder: Path) -> N
     tell(account, "config", account.mount, "paused", "on")
     try:
         file.write_bytes(b"unsent")
+        await_close(account, file)
         done = account.run("restore", file, "--version", version)
         assert (done.returncode, "not on the server yet" in done.stderr) == (2, True)
         assert file.read_bytes() == b"unsent"
@@ -105,6 +107,7 @@ def test_a_copy_sends_no_bytes_and_is_a_file_of_its_own(account: Desk, folder: P
     source.chmod(0o640)
     os.setxattr(source, "user.tag", b"value")
     sync(account)
+    await_close(account, source)
     stored = account.status()["stored_bytes"]
     tell(account, "cp", source, folder / "copy")
     sync(account)
@@ -124,6 +127,7 @@ def test_a_folder_is_copied_with_all_in_it(account: Desk, folder: Path) -> None:
     (folder / "a" / "b" / "file").write_bytes(b"bytes")
     (folder / "a" / "link").symlink_to("b/file")
     sync(account)
+    await_close(account, folder / "a" / "b" / "file")
     assert account.run("cp", folder / "a", folder / "c").returncode == 22
     assert account.run("cp", "-r", folder / "a", folder / "a" / "b").returncode == 22
     tell(account, "cp", "-r", folder / "a", folder / "c")
