@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 Prefetch = Callable[[Content, int, int], None]
 
-TOLD_S: Final = 2.0
+TOLD_S: Final = 10.0
 """After which a command is answered though the kernel was not told of all that it changed."""
 FLUSH_S: Final = 5.0
 """How long bytes written stay in memory alone while their file stays open."""

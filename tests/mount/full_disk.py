@@ -95,7 +95,9 @@ class Trial:
         assert disk.f_bavail * disk.f_frsize < 16 * MIB
         self.remove(len(self.there) - 1)
         self.goes_on()
-        wait_until(lambda: self.reserve() == reserve)
+        # How much of what was deleted is still the log's is a matter of when the daemon looked: so there is some more.
+        os.truncate(others, 24 * MIB)
+        wait_until(lambda: self.reserve() >= reserve)
         ballast = fill(self.place)
         while self.attempt():
             pass

@@ -111,17 +111,19 @@ def test_json_survives_sigkill_once_it_is_closed(mount: Mounted) -> None:
 )
 def test_bad_json_is_refused_and_the_old_is_kept(text: Path, bad: str) -> None:
     text.write_text('{"old": true}')
+    before = len('{\n  "old": true\n}\n')
     for end in (os.close, os.fsync):
         assert "EINVAL" in refusals(text, bad.encode(), end)
-        assert soon(lambda: kept(text) == {"old": True})
+        assert kept(text, before) == {"old": True}
 
 
-def kept(text: Path) -> Any:
-    """What it says; None while what was refused is still open: the kernel tells of the last close after it returned."""
-    try:
-        return json.loads(text.read_text())
-    except OSError:
-        return None
+def kept(text: Path, size: int) -> Any:
+    """What it says, once it has this size again: the kernel tells of the last close after it returned.
+
+    Until then whoever opens it has what was refused, and looking into it again and again could keep it open for ever.
+    """
+    assert soon(lambda: text.stat().st_size == size)
+    return json.loads(text.read_text())
 
 
 def refusals(text: Path, body: bytes, end: Callable[[int], None]) -> list[str]:
@@ -140,7 +142,7 @@ def test_a_text_that_is_too_large_is_refused(text: Path) -> None:
                 file.write(b"{" + b" " * (64 << 10))
 
     assert failure(write) in ("EFBIG", "EINVAL")
-    assert soon(lambda: kept(text) == {})
+    assert kept(text, len("{}\n")) == {}
     assert failure(lambda: os.truncate(text, 0)) == "EINVAL"
 
 
