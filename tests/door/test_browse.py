@@ -351,12 +351,16 @@ def test_what_a_settled_conflict_gives_up_can_come_back(
     account: Desk, visitor: Visitor, folder: Path, keep: str, left: dict[str, str]
 ) -> None:
     file, copy = folder / "letter.txt", folder / "letter (conflict left 2026-01-02 030405).txt"
-    file.write_text("mine")
-    copy.write_text("theirs")
     path = inner(account, copy)
-    await_close(account, file, copy)
-    if keep != "both":
-        assert "not on the server yet" in visitor.act("resolve", path=path, keep=keep)
+    tell(account, "config", account.mount, "paused", "on")
+    try:
+        file.write_text("mine")
+        copy.write_text("theirs")
+        await_close(account, file, copy)
+        if keep != "both":
+            assert "not on the server yet" in visitor.act("resolve", path=path, keep=keep)
+    finally:
+        tell(account, "config", account.mount, "paused", "off")
     sync(account)
     page = visitor.shown("conflict", path)
     assert "The file" in page

@@ -119,6 +119,7 @@ def test_a_copy_sends_no_bytes_and_is_a_file_of_its_own(account: Desk, folder: P
         file.write(b"changed")
     assert source.read_bytes() == content
     assert (folder / "copy").read_bytes() == b"changed" + content[7:]
+    await_close(account, source)
     assert account.run("cp", source, folder / "copy").returncode == 22
 
 
