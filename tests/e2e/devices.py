@@ -155,6 +155,19 @@ def tree(root: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
+def wait_for_version(here: Path, there: Path) -> None:
+    """On return `here` is what `there` is. Looked at without opening it: a newer version waits while a file is open."""
+
+    def has_come() -> bool:
+        with suppress(FileNotFoundError):
+            found, wanted = here.stat(), there.stat()
+            return (found.st_size, found.st_mtime_ns) == (wanted.st_size, wanted.st_mtime_ns)
+        return False
+
+    wait_for(f"{here} is {there}", has_come)
+    wait_for(f"{here} has the bytes of {there}", lambda: here.read_bytes() == there.read_bytes())
+
+
 def contents(root: Path) -> dict[str, bytes]:
     """The bytes of every regular file below `root`."""
     files = (path for path in root.rglob("*") if path.is_file() and not path.is_symlink())

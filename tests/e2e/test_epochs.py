@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.devices import PASSPHRASE, Device, Server, blobfs, tree, wait_for
+from tests.e2e.devices import PASSPHRASE, Device, Server, blobfs, tree, wait_for, wait_for_version
 from tests.formats import reader
 
 MakeDevice = Callable[..., Device]
@@ -81,7 +81,8 @@ def test_another_device_waits_for_the_new_passphrase_and_then_nothing_is_missing
     assert {path.name for path in right.mount.iterdir()} == {"before", "after", "meanwhile"}
     (right.mount / "after").write_bytes(b"edited on the right")
     right.sync()
-    wait_for("the edit came back", lambda: (left.mount / "after").read_bytes() == b"edited on the right")
+    wait_for_version(left.mount / "after", right.mount / "after")
+    assert (left.mount / "after").read_bytes() == b"edited on the right"
     right.down()
     right.passphrase.write_text(PASSPHRASE + "\n")
     with pytest.raises(AssertionError, match="does not open this store"):
@@ -107,7 +108,8 @@ def test_a_device_that_was_not_mounted_takes_the_new_keys_with_an_invite(server:
     third.passphrase.write_text(NEW + "\n")
     third.up()
     for other in (right, third):
-        wait_for("the edit is there", lambda other=other: (other.mount / "file").read_bytes() == b"two")
+        wait_for_version(other.mount / "file", left.mount / "file")
+        assert (other.mount / "file").read_bytes() == b"two"
 
 
 def test_the_old_passphrase_and_an_old_copy_open_nothing_that_was_written_since(

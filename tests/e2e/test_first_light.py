@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.e2e.devices import DEADLINE_S, Device, Server, contents, tree, wait_for
+from tests.e2e.devices import DEADLINE_S, Device, Server, contents, tree, wait_for, wait_for_version
 
 MakeDevice = Callable[..., Device]
 
@@ -29,7 +29,8 @@ def test_a_file_arrives_on_the_second_device_and_its_edit_comes_back(server: Ser
     assert (right.mount / "hello.txt").read_text() == "hello from the left\n"
     with open(right.mount / "hello.txt", "a") as file:
         file.write("and from the right\n")
-    wait_for("the edit came back", lambda: "right" in (left.mount / "hello.txt").read_text())
+    wait_for_version(left.mount / "hello.txt", right.mount / "hello.txt")
+    assert (left.mount / "hello.txt").read_text() == "hello from the left\nand from the right\n"
 
 
 def test_what_is_written_into_a_file_while_the_other_device_deletes_it_is_on_both(
