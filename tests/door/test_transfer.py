@@ -285,10 +285,11 @@ def test_waiting_for_the_server_shows_how_long_it_takes(account: Desk, folder: P
 
 
 def test_status_names_what_comes_and_what_goes(account: Desk, folder: Path) -> None:
-    (folder / "file").write_bytes(os.urandom(9 << 20))
     name = str((folder / "file").relative_to(account.mount))
+    # Before there is anything to send: in the time that a command takes to start, all of it could be sent.
     tell(account, "config", account.mount, "upload-limit", "100K")
     try:
+        (folder / "file").write_bytes(os.urandom(9 << 20))
         wait_until(lambda: f"  sending {name}: " in tell(account, "status", account.mount))
         tell(account, "config", account.mount, "upload-limit", "off")
         sync(account)
