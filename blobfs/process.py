@@ -27,6 +27,9 @@ _LARGE: Final = 8 << 20
 _M_TRIM_THRESHOLD: Final = -1
 _SLACK: Final = 16 << 20
 """Bytes of freed memory that stay for what comes next; the store gives them back when nobody writes."""
+_M_ARENA_MAX: Final = -8
+_ARENAS: Final = 2
+"""Heaps of the process: each keeps its own slack, and by default every thread gets one."""
 _LOG_BYTES: Final = 1 << 20
 _LOG_FILES: Final = 3
 
@@ -50,6 +53,7 @@ def settle_memory() -> None:
     if tune is not None:
         tune(_M_MMAP_THRESHOLD, _LARGE)
         tune(_M_TRIM_THRESHOLD, _SLACK)
+        tune(_M_ARENA_MAX, _ARENAS)
 
 
 def answer_promptly() -> None:

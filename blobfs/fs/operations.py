@@ -80,6 +80,8 @@ USER: Final = b"user."
 CAPABILITY: Final = b"security.capability"
 MIN_BATCH: Final = 16
 """Directory entries asked of the store at once; more once it is known how many the kernel takes."""
+MAX_BATCH: Final = 256
+"""Of entries that the kernel may not take: it grows to this while it takes all."""
 
 MAX_TASKS: Final = 500
 """Requests answered at once. Only those that wait for the server last; the kernel must not run out of the others."""
@@ -272,17 +274,19 @@ class Operations(pyfuse3.Operations):
             return
         if start_id < 2 and not reply(token, b"..", self._bare(fs.parent(inode)), 2):
             return
-        after, sent = max(0, start_id - 2), 0
+        after, sent, limit = max(0, start_id - 2), 0, self._batch
         while True:
-            batch = fs.entries(inode, after, self._batch)
+            batch = fs.entries(inode, after, limit)
             for cookie, name, node in batch:
                 if not reply(token, name, self._attributes(fs.seen(node)), cookie + 2):
                     self._batch = max(MIN_BATCH, sent + 1)  # one query is enough the next time, and little is in vain
                     return
                 fs.entry_sent(node.inode)
                 sent, after = sent + 1, cookie
-            if len(batch) < self._batch:
+            if len(batch) < limit:
+                self._batch = max(self._batch, sent + 1)  # it took all these, so the next directory's as well
                 return
+            limit = max(limit, min(2 * limit, MAX_BATCH))
 
     def _bare(self, inode: Inode) -> EntryAttributes:
         answer = EntryAttributes()

@@ -56,16 +56,16 @@ class _Waiting:
             poller.register(descriptor, select.POLLIN)
             poll = self._polls[descriptor] = poller.poll
         now = time.perf_counter()
-        if now < self._turn:
-            end = now + SPIN_S
-            while now < end:
-                if poll(0):
-                    return
-                now = time.perf_counter()
-        else:
+        if now >= self._turn:
             await trio.lowlevel.checkpoint()
-        if not poll(0):
-            await trio.lowlevel.wait_readable(descriptor)
+            now = time.perf_counter()
+            self._turn = now + TURN_S
+        end = now + SPIN_S
+        while now < end:
+            if poll(0):
+                return
+            now = time.perf_counter()
+        await trio.lowlevel.wait_readable(descriptor)
         self._turn = time.perf_counter() + TURN_S
 
 

@@ -190,7 +190,7 @@ class TreeCache(Backlog):
             record = nodes[inode] if inode in nodes else self._learn(row[2:])
             if record is not None and cookie not in waiting:
                 if (parent, name) not in names:
-                    names[parent, name] = Link(cookie, inode)
+                    names[parent, name] = _new(Link, (cookie, inode))
                 found.append(_new(Entry, (cookie, name, record.node)))
         return (rows[-1][0] if len(rows) == limit else None), found
 

@@ -140,16 +140,20 @@ class Segment:
     def _open(self, cipher: AESGCM, place: Place, start: int, length: int) -> bytes:
         first, last = start // FRAME, -(-(start + length) // FRAME)
         at, end = place.at + first * (FRAME + TAG), place.at + min(last * (FRAME + TAG), sealed_length(place.length))
-        sealed = memoryview(os.pread(self._fd, end - at, at))
-        frames = [
-            cipher.decrypt(
-                place.nonce + _INDEX[first + index],
-                sealed[low : low + FRAME + TAG],
-                self._header + _OFFSET.pack(at + low),
-            )
-            for index, low in enumerate(range(0, end - at, FRAME + TAG))
-        ]
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        sealed = os.pread(self._fd, end - at, at)
+        if last - first == 1:  # the usual case of a small read
+            data = cipher.decrypt(place.nonce + _INDEX[first], sealed, self._header + _OFFSET.pack(at))
+        else:
+            view = memoryview(sealed)
+            frames = [
+                cipher.decrypt(
+                    place.nonce + _INDEX[first + index],
+                    view[low : low + FRAME + TAG],
+                    self._header + _OFFSET.pack(at + low),
+                )
+                for index, low in enumerate(range(0, end - at, FRAME + TAG))
+            ]
+            data = b"".join(frames)
         skipped = start - first * FRAME
         return data if len(data) == length else data[skipped : skipped + length]
 

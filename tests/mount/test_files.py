@@ -239,6 +239,16 @@ def test_a_directory_read_while_it_changes_shows_what_stays_once(folder: Path) -
     assert len(seen) == len(set(seen))
 
 
+def test_listings_of_any_length_are_whole(folder: Path) -> None:
+    lengths = (0, 1, 15, 16, 17, 31, 47, 48, 49, 111, 112, 113, 300)  # around where the store is asked once more
+    for length in lengths:
+        (folder / f"{length}").mkdir()
+        for number in range(length):
+            (folder / f"{length}" / f"{number}").touch()
+    for length in (*lengths, *reversed(lengths)):  # how much it is asked for depends on what was listed before
+        assert sorted(os.listdir(folder / f"{length}"), key=int) == [f"{number}" for number in range(length)]
+
+
 def test_times_are_in_nanoseconds_and_ctime_follows_every_change(folder: Path) -> None:
     path = folder / "a"
     path.write_bytes(b"x")
