@@ -136,7 +136,7 @@ class CephCluster:
         self.options["region"] = "us-east-1"
         # obstore makes no buckets, but it signs the request that does.
         bucket = obstore.sign(open_store(f"s3://{self.bucket}", self.options), "PUT", "", timedelta(minutes=1))
-        assert httpx.put(bucket, trust_env=False).status_code == 200
+        assert httpx.put(bucket, trust_env=False, timeout=START_S).status_code == 200
 
     def _run(self, program: str, *arguments: object) -> None:
         own = ["-c", str(self._conf)] if program in ("ceph", "ceph-mon", "ceph-osd", "radosgw-admin") else []
