@@ -22,7 +22,7 @@ from tests.e2e.devices import PASSPHRASE
 
 ROOT = Path(__file__).parents[2]
 PATIENT = "import blobfs.api.opening; blobfs.api.opening.PATIENCE_S = 60"
-"""How long the owner of a store may take before it answers others: on a machine that others use, too, it may be long."""
+"""How long the owner of a store may take before it answers others, on a machine that has other things to do."""
 OWNER = """
 import sys, blobfs
 with blobfs.open_account({store!r}, passphrase={passphrase!r}) as account:
