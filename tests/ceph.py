@@ -11,7 +11,6 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -25,6 +24,7 @@ import httpx
 import obstore
 
 from server.backends.objects import open_store
+from tests.ports import Port
 
 START_S = 120
 _PR_SET_PDEATHSIG = 1
@@ -73,14 +73,6 @@ rgw rados pool pg num min = 4
 """
 
 
-def _free_ports(number: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
-
-
 class CephCluster:
     """A running cluster with one bucket; `options` are those of `server.backends.objects.open_store`."""
 
@@ -103,7 +95,9 @@ class CephCluster:
             raise
 
     def _start(self, osds: int) -> None:
-        monitor, gateway = _free_ports(2)
+        # The daemons take them seconds later; both set SO_REUSEADDR.
+        self._ports = (Port(), Port())
+        monitor, gateway = (port.number for port in self._ports)
         fsid = str(uuid.uuid4())
         copies = min(osds, 3)
         places = {"directory": self.directory, "fsid": fsid, "mon": monitor, "port": gateway}
@@ -136,7 +130,7 @@ class CephCluster:
         self.options["region"] = "us-east-1"
         # obstore makes no buckets, but it signs the request that does.
         bucket = obstore.sign(open_store(f"s3://{self.bucket}", self.options), "PUT", "", timedelta(minutes=1))
-        assert httpx.put(bucket, trust_env=False).status_code == 200
+        assert httpx.put(bucket, trust_env=False, timeout=START_S).status_code == 200
 
     def _run(self, program: str, *arguments: object) -> None:
         own = ["-c", str(self._conf)] if program in ("ceph", "ceph-mon", "ceph-osd", "radosgw-admin") else []

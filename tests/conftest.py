@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,6 +21,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The mark that such tests carry."""
     config.addinivalue_line("markers", "long: takes minutes or gigabytes; run with --long")
+    # The same examples in each run, however slow the machine is: what is new to them is found by `--long`.
+    settings.register_profile(
+        "blobfs",
+        deadline=None,
+        derandomize=not config.getoption("--long"),
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("blobfs")
     _unmount_dead()
     # In the background of a shell Ctrl-C is ignored, by whatever is started from here, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)

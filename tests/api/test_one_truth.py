@@ -95,7 +95,7 @@ def test_indexes_conflicts_revisions_and_status_travel_too(visitor: blobfs.Accou
     assert visitor.get_doc_conflicts(doc.doc_id) == []
     visitor.sync()
     assert [past.content for past in visitor.get_revisions(doc.doc_id)] == [{"x": "a", "y": 1}]
-    assert visitor.status().state == "connected"
+    wait_for("it is connected", lambda: visitor.status().state == "connected")
     # The device's own card may come after what the program put.
     wait_for("everything is sent", lambda: visitor.status().pending_documents == 0)
 

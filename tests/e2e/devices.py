@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tests.ports import Port
 from tests.watches import kill_for_good
 
 PASSPHRASE = "correct horse battery staple"  # of accounts that live as long as a test
@@ -46,12 +47,13 @@ class Server:
 
     def __init__(self, data: Path) -> None:
         self.data = data
-        self.port = 0
+        self._port = Port()
+        self.port = self._port.number
         self.process: subprocess.Popen[str] | None = None
         self.start()
 
     def start(self) -> None:
-        """Start, on the port of the last time if there was one; on return it accepts connections."""
+        """Start, always on the same port; on return it accepts connections."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "server", "--data", str(self.data), "--port", str(self.port)],
             stdout=subprocess.PIPE,
@@ -59,9 +61,7 @@ class Server:
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        found = re.search(r"listening on http://127\.0\.0\.1:([0-9]+)", line)
-        assert found is not None, line
-        self.port = int(found[1])
+        assert re.search(rf"listening on http://127\.0\.0\.1:{self.port}\b", line), line
 
     def add_user(self, name: str, *options: str) -> dict[str, str]:
         """What `user add --json` prints: user, token, invite."""

@@ -122,7 +122,7 @@ def test_nothing_but_its_own_script_runs_in_the_page(browser: WebDriver, own: Ru
 
 def test_the_page_cannot_be_framed_cached_or_sniffed_and_holds_nothing(own: RunningServer) -> None:
     for name in ("", "/admin.js", "/admin.css"):
-        answer = httpx.get(f"{own.url}/admin{name}", trust_env=False)
+        answer = httpx.get(f"{own.url}/admin{name}", trust_env=False, timeout=60)
         assert answer.status_code == 200
         policy = answer.headers["content-security-policy"]
         for part in ("default-src 'none'", "frame-ancestors 'none'", "form-action 'none'", "base-uri 'none'"):
@@ -131,7 +131,7 @@ def test_the_page_cannot_be_framed_cached_or_sniffed_and_holds_nothing(own: Runn
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cache-control"] == "no-store"
         assert (Path(__file__).parents[2] / "server/pages" / (name[1:] or "admin.html")).read_text() == answer.text
-    assert httpx.get(f"{own.url}/admin/../settings.py", trust_env=False).status_code == 404
+    assert httpx.get(f"{own.url}/admin/../settings.py", trust_env=False, timeout=60).status_code == 404
 
 
 def test_times_of_tokens_are_written_down_at_the_end(tmp_path: Path) -> None:

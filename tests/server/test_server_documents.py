@@ -4,6 +4,7 @@ import base64
 import http.client
 import json
 import os
+import statistics
 import threading
 import time
 
@@ -151,13 +152,16 @@ def test_a_long_poll_ends_with_a_push_through_this_process_at_once(account: Acco
     rounds = 40
     poll = http.client.HTTPConnection(account.http.base_url.host, account.http.base_url.port, timeout=60)
     headers = {"Authorization": account.http.headers["Authorization"]}
-    started = time.monotonic()
+    waits = []
     for number in range(rounds):
         poll.request("GET", f"/documents/{account.name}?since={number}&wait=50", headers=headers)
         account.push(change(f"d{number}", None, "r1"))
+        pushed = time.monotonic()
         assert json.loads(poll.getresponse().read())["cursor"] == str(number + 1)
+        waits.append(time.monotonic() - pushed)
     poll.close()
-    assert time.monotonic() - started < rounds * 0.4  # looking once a second would take longer
+    # Looking once a second would make it half of one. Most of them: the machine may stand still for a while.
+    assert statistics.median(waits) < 0.25
 
 
 def test_a_long_poll_ends_with_a_push_through_another_process(account: Account) -> None:

@@ -94,14 +94,18 @@ BODIES = (
 
 
 @given(body=BODIES)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_no_json_body_makes_the_server_fail(account: Account, body: object) -> None:
     for path in ("/documents/{}", "/blobs/{}/missing", "/stream/{}?direction=download", "/blobs/{}/flags"):
         assert account.http.post(path.format(account.name), json=body).status_code < 500
 
 
 @given(body=st.binary(max_size=200))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_no_bytes_make_a_stream_or_a_push_fail(account: Account, body: bytes) -> None:
     for path in ("/stream/{}?direction=upload", "/documents/{}"):
         assert account.http.post(path.format(account.name), content=body).status_code < 500
@@ -111,7 +115,9 @@ def test_no_bytes_make_a_stream_or_a_push_fail(account: Account, body: bytes) ->
     name=st.sampled_from(["namespace", "limit", "cursor", "order_by", "filter_flag", "deleted", "only_count"]),
     value=st.text(max_size=30),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_no_query_makes_a_list_fail(account: Account, name: str, value: str) -> None:
     params = {"order_by": "date"} | {name: value.encode("utf-8", "replace").decode()}
     assert account.http.get(f"/blobs/{account.name}", params=params).status_code < 500

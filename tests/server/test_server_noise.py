@@ -16,7 +16,9 @@ from blobfs.protocol import ITEM_HEADER, MAX_BLOB, BadStream, authorization_head
 from server.errors import BadRange
 from server.routes.ranges import is_match, parse_range
 
-checked = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+checked = settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 NUMBERS = st.integers(-2, 30) | st.sampled_from([1 << 63, 1 << 64, 10**18, 10**19, 10**30, -1])
 ODD = ["9" * 5000, "\u0663", "-0", "1e5", "NaN", "inf", "1e400", "\0", "%00", "../x"]
 TEXT = st.text(max_size=30) | st.sampled_from(ODD)

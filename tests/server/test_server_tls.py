@@ -41,11 +41,11 @@ def test_a_server_with_a_certificate_speaks_https_and_nothing_else(tmp_path: Pat
         pin = server.process.stdout.readline().removeprefix("key pin ").strip()
         invite = parse_invite(json.loads(server.run("user", "add", "alice", "--json").stdout)["invite"])
         assert (invite.url, invite.pin) == (server.url, pin)
-        with httpx.Client(verify=trusting, trust_env=False) as client:
+        with httpx.Client(verify=trusting, trust_env=False, timeout=60) as client:
             assert client.get(server.url).json()["version"] == 1
         plain = server.url.replace("https", "http")
         try:
-            refused = httpx.get(plain, trust_env=False).status_code >= 400
+            refused = httpx.get(plain, trust_env=False, timeout=60).status_code >= 400
         except httpx.HTTPError:
             refused = True
         assert refused

@@ -21,9 +21,11 @@ from blobfs.errors import BytesAbsent, NotFound
 from blobfs.remote.client import RemoteClient
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine, SyncOptions
+from blobfs.sync.upload import Round
 from blobfs.values.documents import Json, Kind, dump
 from blobfs.values.keys import AccountId, Keys, derive_keys
 from blobfs.values.nodes import ROOT_INODE, Inode, Node
+from tests.ports import Port
 
 REPOSITORY = Path(__file__).parents[2]
 ACCOUNT = AccountId("ab" * 16)
@@ -53,19 +55,20 @@ class Server:
     """A `blobfs-server` process on a loopback port of the system's choice."""
 
     def __init__(self, data: Path) -> None:
-        self.data, self.port, self.url = data, 0, ""
+        self._port = Port()
+        self.data, self.port, self.url = data, self._port.number, ""
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """On return it listens; again on the port that it had."""
+        """On return it listens; always on the same port."""
         command = [sys.executable, "-m", "server", "--data", str(self.data), "--port", str(self.port)]
         log = (self.data.parent / "server.log").open("a")
         with log:
             self._process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if found := re.search(r"listening on (http://[^\s:]+:(\d+))", line):
-                self.url, self.port = found[1], int(found[2])
+            if found := re.search(r"listening on (http://[^\s:]+:\d+)", line):
+                self.url = found[1]
                 return
         raise AssertionError("the server did not start: " + (self.data.parent / "server.log").read_text())
 
@@ -109,8 +112,8 @@ class Server:
 def serving(directory: Path) -> Iterator[Server]:
     """A running server with its data in `directory`."""
     server = Server(directory / "server")
-    server.start()
     try:
+        server.start()
         yield server
     finally:
         server.stop()
@@ -127,7 +130,16 @@ class Device:
     def __init__(self, store: Store, engine: SyncEngine, client: RemoteClient) -> None:
         self.store, self.engine, self.client = store, engine, client
         self.open: set[Inode] = set()
+        self._looking = 0
         engine.is_busy = self.open.__contains__
+        self._look, engine._upload.round = engine._upload.round, self._round  # type: ignore[method-assign]
+
+    async def _round(self, *, hurry: bool) -> Round:
+        self._looking += 1
+        try:
+            return await self._look(hurry=hurry)
+        finally:
+            self._looking -= 1
 
     def node(self, path: str) -> Node:
         node = self.store.tree.get(ROOT_INODE)
@@ -156,14 +168,18 @@ class Device:
     def mkdir(self, path: str) -> None:
         self.make(path, Kind.DIRECTORY)
 
+    # Each in one transaction: a worker of sync that is at the store meanwhile sees all of it or nothing, and what was
+    # looked at is what is changed.
+
     def write(self, path: str, data: bytes, offset: int = 0, *, truncate: bool = True) -> Node:
         """Open for writing, write, close."""
-        node = self.node(path) if self.exists(path) else self.make(path, Kind.FILE)
-        now_ns = time.time_ns()
-        if truncate and node.size:
-            self.store.attachments.resize(node.inode, 0, now_ns)
-        size = offset + len(data) if truncate else max(node.size, offset + len(data))
-        return self.store.attachments.write(node.inode, [(offset, data)] if data else [], size, now_ns, now_ns)
+        with self.store.transaction():
+            node = self.node(path) if self.exists(path) else self.make(path, Kind.FILE)
+            now_ns = time.time_ns()
+            if truncate and node.size:
+                self.store.attachments.resize(node.inode, 0, now_ns)
+            size = offset + len(data) if truncate else max(node.size, offset + len(data))
+            return self.store.attachments.write(node.inode, [(offset, data)] if data else [], size, now_ns, now_ns)
 
     async def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         node = self.node(path)
@@ -177,18 +193,20 @@ class Device:
                 await self.engine.fetch(node.content, absent.offset, absent.length)
 
     def rename(self, old: str, new: str) -> None:
-        replaced = self.store.tree.rename(*self._place(old), *self._place(new), time.time_ns())
-        if replaced is not None and replaced.deleted:
-            self.store.tree.purge(replaced.inode)
+        with self.store.transaction():
+            replaced = self.store.tree.rename(*self._place(old), *self._place(new), time.time_ns())
+            if replaced is not None and replaced.deleted:
+                self.store.tree.purge(replaced.inode)
 
     def remove(self, path: str) -> None:
-        node = self.node(path)
-        if node.kind is Kind.DIRECTORY:
-            self.store.tree.rmdir(*self._place(path), time.time_ns())
-        else:
-            gone = self.store.tree.unlink(*self._place(path), time.time_ns())
-            if gone.deleted:
-                self.store.tree.purge(gone.inode)
+        with self.store.transaction():
+            node = self.node(path)
+            if node.kind is Kind.DIRECTORY:
+                self.store.tree.rmdir(*self._place(path), time.time_ns())
+            else:
+                gone = self.store.tree.unlink(*self._place(path), time.time_ns())
+                if gone.deleted:
+                    self.store.tree.purge(gone.inode)
 
     def paths(self, path: str = "") -> dict[str, Node]:
         """Every path below, with its node."""
@@ -209,7 +227,9 @@ class Device:
         return found
 
     async def settle(self) -> None:
+        """As `SyncEngine.settle`; and no worker is looking for what may be sent, of which a test does half so far."""
         await self.engine.settle(LIMIT_S)
+        await until(lambda: not self._looking)
 
 
 class Account:
@@ -271,3 +291,4 @@ async def converge(*devices: Device) -> None:
     for _ in range(3):
         for device in devices:
             await device.settle()
+    await until(lambda: not any(device._looking for device in devices))

@@ -103,19 +103,20 @@ class Machine:
         target = place if verb == "rename" else some
         node = device.node(target) if device.exists(target) else None
         former = await device.read(target) if node is not None and node.kind is Kind.FILE else None
-        if (device.node(target) if device.exists(target) else None) != node:
-            return  # another device's work arrived while it was read
-        # No await from here on: what is given up is what was read.
-        if verb == "write" and (node is None or former is not None):
-            data = f"bytes {next(self._numbers)}".encode()
-            device.write(target, data)
-            self.kept.add(data)
-        elif verb == "rename" and some != place:
-            device.rename(some, place)
-        elif verb == "remove":
-            device.remove(target)
-        else:
-            return
+        # In one transaction, since a worker may apply what another device did: what is given up is what was read.
+        with device.store.transaction():
+            if (device.node(target) if device.exists(target) else None) != node:
+                return  # another device's work arrived while it was read
+            if verb == "write" and (node is None or former is not None):
+                data = f"bytes {next(self._numbers)}".encode()
+                device.write(target, data)
+                self.kept.add(data)
+            elif verb == "rename" and some != place:
+                device.rename(some, place)
+            elif verb == "remove":
+                device.remove(target)
+            else:
+                return
         if former is not None:
             self.kept.discard(former)
 

@@ -63,7 +63,8 @@ async def test_what_arrived_before_a_kill_is_not_sent_again(account: Account) ->
             second = proxy.sent - first
             # What was on its way when the line broke goes once more: six blobs at most.
             assert first + second < len(data) + 7 * EXTENT
-            assert second < 12 * EXTENT - EXTENT
+            # Of seven that were begun one at least had arrived, and maybe no other one.
+            assert second < 11 * EXTENT + (512 << 10)
             async with account.device("two") as two:
                 await two.settle()
                 assert await two.read("big") == data
@@ -83,6 +84,8 @@ async def test_a_change_is_there_at_once_though_nobody_asks_again_and_again(acco
         account.device("two", url=proxy.url) as two,
     ):
         await converge(one, two)
+        # It asks once what the account holds, and not again soon, since it sends nothing.
+        await until(lambda: two.engine.allowance.last is not None)
         requests = proxy.requests
         for name in "abcde":
             one.write(name, b"now")
@@ -117,6 +120,8 @@ async def test_a_reader_waits_for_none_of_a_hundred_files_on_their_way_up(accoun
 async def test_a_server_that_asks_for_time_gets_it(account: Account) -> None:
     async with proxying(account.server.url) as proxy, account.device("one", url=proxy.url) as one:
         await one.settle()
+        # Nobody but the feed is to meet the failure: who asks what the account holds makes nobody else wait.
+        await until(lambda: one.engine.allowance.last is not None)
         proxy.retry_after_s, proxy.failures = 2, 1
         await proxy.cut()
         await until(lambda: proxy.failures == 0)

@@ -79,6 +79,8 @@ def test_a_canary_is_in_no_file_argument_environment_or_log_and_all_files_are_pr
     refused = blobfs("mount", str(left.mount), "--store", str(left.store), "--passphrase-file", str(wrong))
     assert refused.returncode != 0
     assert CANARY not in refused.stdout + refused.stderr
+    # What it still has on its way would come and go while it is read.
+    server.stop()
     for root in (left.store, scratch, server.data):
         for path in (path for path in root.rglob("*") if path.is_file()):
             data = path.read_bytes()

@@ -28,7 +28,9 @@ from blobfs.store.store import Store
 from tests.sync.kit import KEYS
 from tests.threats.test_decoders import JUNK, NOISE
 
-checked = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+checked = settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 WAITS = {"fetch", "settle", "revisions", "status", "incoming.take", "incoming.fail", "incoming.address"}
 METHODS = sorted(
     PLAIN | OWN | {f"blobs.{name}" for name in SHELF | {"put"}} | {f"incoming.{name}" for name in MAILROOM}

@@ -270,10 +270,12 @@ async def test_an_honest_server_is_never_doubted(account: Account, caplog: pytes
             for device in devices:
                 for _ in range(dice.randrange(4)):
                     name = f"f{dice.randrange(6)}"
-                    if device.exists(name) and dice.random() < 0.3:
-                        device.remove(name)
-                    else:
-                        device.write(name, dice.randbytes(20))
+                    # It may come or go by what arrives meanwhile, in another thread.
+                    with device.store.transaction():
+                        if device.exists(name) and dice.random() < 0.3:
+                            device.remove(name)
+                        else:
+                            device.write(name, dice.randbytes(20))
             async with trio.open_nursery() as nursery:
                 for device in dice.sample(devices, 2):
                     nursery.start_soon(device.settle)
