@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -168,3 +170,29 @@ async def test_documents_that_fit_nowhere_stop_nobody(account: Account, caplog: 
         await converge(one, two)
         assert len(Cards(one.store).all()) == len(Cards(two.store).all()) == 2
     assert not [record for record in caplog.records if record.exc_info]
+
+
+@trio_test
+async def test_folders_in_each_other_that_come_deepest_first_are_all_there(account: Account) -> None:
+    """Too many for the stack, and beside an edit, so that they are planned together."""
+    depth = 400
+    async with account.device("one") as one, account.device("two") as two:
+        one.write("file", b"one")
+        await converge(one, two)
+        base = two.store.documents.base(two.node("file").doc_id)
+        assert base is not None
+        own = two.store.device
+        edited = (replace(base.document, mode=0o640), base.revision.advanced(own), str(base.revision))
+        ids = [DocId(ROOT), *(DocId(f"{number:032x}") for number in range(depth))]
+        folders = [
+            (Document(doc_id, Kind.DIRECTORY, (Name(parent, b"d"),)), Revision.of({own: 1}), None)
+            for parent, doc_id in itertools.pairwise(ids)
+        ]
+        changes = [
+            Change(document.doc_id, former, str(revision), False, crypto.seal_document(KEYS, document, revision))
+            for document, revision, former in [*reversed(folders), edited]
+        ]
+        assert {result.status for result in await two.client.push(changes)} == {"ok"}
+        await until(lambda: one.node("file").mode == 0o640)
+        assert one.engine.status().parked == ()
+        assert one.node("/".join("d" * depth)).doc_id == ids[-1]
