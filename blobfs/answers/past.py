@@ -2,15 +2,18 @@
 
 A version is told by its number in the account's sequence, which never changes. Invariants: what is restored is a new
 revision on top of the present one, so nothing of the present is lost by it; nothing is written that was not
-authenticated; a file whose present state the server does not have yet is not replaced.
+authenticated; a file whose present state the server does not have yet is not replaced; a version that is not the one
+that was asked for is refused, or named.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import logging
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -24,6 +27,7 @@ from blobfs.errors import (
     InvalidArgument,
     IsADirectory,
     NotFound,
+    Rollback,
     StaleHandle,
     UsageError,
 )
@@ -39,6 +43,13 @@ from blobfs.values.revisions import Revision
 
 _MOST: Final = 1000
 """Versions of one document that are asked for."""
+_LISTED: Final = 16
+"""Documents whose lists of versions are remembered."""
+_OTHER: Final = (
+    "the server shows another version under that number than before; nothing was changed, list the versions again"
+)
+
+_log: Final = logging.getLogger(__name__)
 
 
 class Past:
@@ -59,6 +70,8 @@ class Past:
         self._leaves = Leaves(client, store.keys)
         self._reading: tuple[DocId, object, Document] | None = None
         """The version that was read last: it is read extent by extent."""
+        self._listed: OrderedDict[DocId, Mapping[int, str]] = OrderedDict()
+        """By number, the revisions that were shown to somebody who may choose one: the numbers are the server's."""
 
     # --- looking ----------------------------------------------------------------------------------------------
 
@@ -67,6 +80,10 @@ class Past:
         doc_id = self._document(question)
         revisions = await self._client.revisions(doc_id, _MOST)
         opened = [(entry, self._open(entry)) for entry in revisions]
+        self._listed[doc_id] = {entry.seq: entry.revision for entry in revisions}
+        self._listed.move_to_end(doc_id)
+        if len(self._listed) > _LISTED:
+            self._listed.popitem(last=False)
         entries = [
             {
                 "version": entry.seq,
@@ -93,10 +110,17 @@ class Past:
         return crypto.open_document(self._store.keys, entry.doc_id, revision, entry.deleted, entry.payload)
 
     async def _version(self, doc_id: DocId, number: object) -> Document:
-        """One version that is not a deletion. Raises NotFound: the server does not have it."""
+        """One version that is not a deletion.
+
+        Raises:
+            NotFound: the server does not have it. Rollback: it is another one than the server listed.
+        """
         for entry in await self._client.revisions(doc_id, _MOST):
             if entry.seq == number and not entry.deleted:
-                return self._open(entry)
+                document = self._open(entry)
+                if self._listed.get(doc_id, {}).get(entry.seq, entry.revision) != entry.revision:
+                    raise Rollback(_OTHER)
+                return document
         raise NotFound("the server does not have that version; `blobfs versions` lists those that it has")
 
     async def read(self, question: Json) -> Json:
@@ -211,18 +235,19 @@ class Past:
     async def undelete(self, question: Json) -> Json:
         """A deleted file or folder comes back where it was, with the folders that it was in, or under a name beside.
 
-        A folder brings all that the trash has of it. The answer begins with the path of what was asked for.
+        A folder brings all that the trash has of it. The answer begins with the path of what was asked for; in `older`
+        are those of which the server shows no version that was followed by the deletion: an older one came back.
         """
         doc_id = DocId(text_of(question, "doc_id"))
         inside = await trio.to_thread.run_sync(self._inside, doc_id)
-        restored, seen = list[str](), set[DocId]()
-        await self._undelete(doc_id, restored, seen)
+        restored, older, seen = list[str](), list[str](), set[DocId]()
+        await self._undelete(doc_id, restored, older, seen)
         restored.insert(0, restored.pop())
         for inner in inside:
             # One that came with another, or that the server keeps no more, stops none of the others.
             with contextlib.suppress(NotFound):
-                await self._undelete(inner, restored, seen)
-        return {"restored": restored}
+                await self._undelete(inner, restored, older, seen)
+        return {"restored": restored, "older": older}
 
     def _inside(self, doc_id: DocId) -> list[DocId]:
         """What was deleted in a folder, or in a folder that was deleted in it; folders first."""
@@ -236,16 +261,16 @@ class Past:
             found += children.pop(folder, ())
         return found[1:]
 
-    async def _undelete(self, doc_id: DocId, restored: list[str], seen: set[DocId]) -> None:
+    async def _undelete(self, doc_id: DocId, restored: list[str], older: list[str], seen: set[DocId]) -> None:
         base = self._store.documents.base(doc_id)
         if base is None or not base.deleted or doc_id in seen:
             raise NotFound("there is no such document in the trash; `blobfs trash` lists what is")
         seen.add(doc_id)
-        document = await self._last(doc_id)
+        document, is_last = await self._last(doc_id, base.revision)
         parent = document.names[0].parent if document.names else ROOT
         above = self._store.documents.base(parent)
         if parent != ROOT and above is not None and above.deleted and not self._is_live(parent):
-            await self._undelete(parent, restored, seen)
+            await self._undelete(parent, restored, older, seen)
         if parent != ROOT and not self._is_live(parent):
             parent = ROOT
         name = document.names[0].name if document.names else doc_id.encode("ascii")
@@ -253,11 +278,18 @@ class Past:
         applied = await trio.to_thread.run_sync(self._revive, document, Name(parent, name), attachment)
         self._notify(applied)
         restored.append(path_of(self._store, applied.inode))
+        if not is_last:
+            older.append(restored[-1])
+            _log.warning("document %s: the server does not show the version that was deleted, but an older one", doc_id)
 
-    async def _last(self, doc_id: DocId) -> Document:
-        for entry in await self._client.revisions(doc_id, _MOST):
-            if not entry.deleted:
-                return self._open(entry)
+    async def _last(self, doc_id: DocId, deletion: Revision) -> tuple[Document, bool]:
+        """What was deleted, and whether it is just that: the version that the deletion followed, not one before it."""
+        living = [entry for entry in await self._client.revisions(doc_id, _MOST) if not entry.deleted]
+        for entry in living:
+            if _is_followed_by(entry.revision, deletion):
+                return self._open(entry), True
+        if living:
+            return self._open(living[0]), False
         raise NotFound("the server does not keep the deleted file any more; its retention time is over")
 
     def _is_live(self, doc_id: DocId) -> bool:
@@ -314,6 +346,15 @@ class Past:
                 node.doc_id, now_ns, mtime_ns=document.mtime_ns, xattrs=document.xattrs, content=document.content
             )
         return Applied(node.inode, None, (), ((parent, name),), content_changed=True)
+
+
+def _is_followed_by(text: str, revision: Revision) -> bool:
+    """Whether one edit, of whatever device, leads from the revision of this text to the other one."""
+    try:
+        former = Revision.parse(text)
+    except ValueError:
+        return False
+    return any(former.advanced(device) == revision for device, _ in revision.entries)
 
 
 def _beside(name: bytes, number: int) -> bytes:
