@@ -304,7 +304,7 @@ class Past:
                 raise NotFound("the file is not in the trash any more")
             self._check_padding(base.document, attachment)
             number = 1
-            while documents.at(name.parent, free := _beside(name.name, number)) is not None:
+            while documents.at(name.parent, free := beside(name.name, number)) is not None:
                 number += 1
             local = replace(document, names=(Name(name.parent, free),), attachment=None)
             applied = documents.apply(
@@ -357,7 +357,7 @@ def _is_followed_by(text: str, revision: Revision) -> bool:
     return any(former.advanced(device) == revision for device, _ in revision.entries)
 
 
-def _beside(name: bytes, number: int) -> bytes:
+def beside(name: bytes, number: int) -> bytes:
     """A name, or from number 2 on one like it: `stem (restored).ext`, `stem (restored 2).ext`."""
     if number == 1:
         return name

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from blobfs.errors import NotADirectory, NotFound, UsageError
+from blobfs.store.hidden import NAME
 from blobfs.store.store import Store
 from blobfs.store.survey import Found
 from blobfs.values.documents import Json, Kind, name_from_text, name_to_text
@@ -60,6 +61,8 @@ def find_parent(store: Store, path: str) -> tuple[Inode, bytes]:
     *above, name = parts_of(path) or [b""]
     if not name:
         raise UsageError("name a file in the mount, not the mount itself")
+    if (*above, name)[0] == NAME:
+        raise UsageError("that place is for blobfs itself; choose another one")
     directory = store.tree.get(ROOT_INODE)
     for part in above:
         directory = _child(store, directory, part)

@@ -14,7 +14,7 @@ from typing import Final
 from blobfs.errors import NotADirectory, NotFound
 from blobfs.store.ledger import Ledger
 from blobfs.store.tree import Tree
-from blobfs.values.documents import ROOT, DocId, Document, Kind
+from blobfs.values.documents import ROOT, DocId, Document, Kind, Name
 from blobfs.values.nodes import ROOT_INODE, Inode, Node
 
 NAME: Final = b".blobfs"
@@ -27,6 +27,14 @@ IS_SHOWN: Final = (
     "FROM above JOIN names ON names.inode = above.inode) SELECT 1 FROM above WHERE is_hidden)"
 )
 """SQL: whether the row of `documents` at hand is outside. It walks up, so it costs by depth and not by number."""
+
+_WAYS: Final = (
+    "WITH RECURSIVE above(inode, is_hidden) AS (SELECT ?, 0 UNION "  # noqa: S608 - constants only
+    f"SELECT names.parent, names.parent = {ROOT_INODE} AND names.name = x'{NAME.hex()}' "
+    "FROM above JOIN names ON names.inode = above.inode) "
+    f"SELECT is_hidden FROM above WHERE inode = {ROOT_INODE}"
+)
+"""SQL: of each kind of way from the root to a node, whether it leads through the hidden directory."""
 
 
 class Hidden:
@@ -84,6 +92,28 @@ class Hidden:
             (name.parent == ROOT and name.name == NAME) or (top is not None and name.parent == top.doc_id)
             for name in document.names
         )
+
+    def is_hiding(self, document: Document) -> bool:
+        """Whether a document that came would take what people see here to where nobody looks: no device does that."""
+        inode = self._inode(document.doc_id)
+        if inode is None or 0 not in self._ways(inode) or not document.names:
+            return False
+        return all(self._is_hidden(name) for name in document.names)
+
+    def _is_hidden(self, name: Name) -> bool:
+        if name.parent == ROOT:
+            return name.name == NAME
+        parent = self._inode(name.parent)
+        return parent is not None and self._ways(parent) == {1}
+
+    def _inode(self, doc_id: DocId) -> Inode | None:
+        row = self._ledger.one(
+            self._ledger.documents, "SELECT inode FROM documents WHERE doc_id = ? AND NOT deleted", doc_id
+        )
+        return None if row is None else Inode(row[0])
+
+    def _ways(self, inode: Inode) -> set[int]:
+        return {row[0] for row in self._ledger.all(self._ledger.documents, _WAYS, inode)}
 
     def contains(self, inode: Inode) -> bool:
         """Whether a live node is the hidden directory or has a name somewhere in it."""

@@ -298,6 +298,8 @@ class Feed:
                 self._check_epoch(document, revision)
                 if self._store.hidden.is_usurped_by(document) and not sealed.deleted:
                     raise CorruptDocument(f"refused: document {sealed.doc_id} has a name that blobfs keeps for itself")
+                if self._store.hidden.is_hiding(document) and not sealed.deleted:
+                    raise CorruptDocument(f"refused: document {sealed.doc_id} would go where nobody sees it any more")
                 opened.append(Remote(sealed.doc_id, revision, State(document, sealed.deleted)))
             except ValueError:
                 refused.append((sealed.doc_id, CorruptDocument("a document came with a malformed revision")))
