@@ -43,6 +43,8 @@ from blobfs.values.revisions import Revision
 
 _MOST: Final = 1000
 """Versions of one document that are asked for."""
+_PATH: Final = 4096
+"""Bytes of a folder's path that are told, the last ones: as many as any tool takes."""
 _LISTED: Final = 16
 """Documents whose lists of versions are remembered."""
 _OTHER: Final = (
@@ -198,14 +200,14 @@ class Past:
         return await trio.to_thread.run_sync(self._trash, question)
 
     def _trash(self, question: Json) -> Json:
-        entries: list[Json] = []
+        entries, folders = list[Json](), dict[DocId, bytes]()
         for doc_id in self._store.survey.deleted():
             base = self._store.documents.base(doc_id)
             if base is not None and base.document.names:
                 entries.append(
                     {
                         "doc_id": doc_id,
-                        "path": self._former_path(base.document),
+                        "path": self._former_path(base.document, folders),
                         "kind": base.document.kind.value,
                         # Of a deletion the time is its own; older versions of blobfs left the file's.
                         "deleted": base.document.mtime_ns / 1e9,
@@ -213,24 +215,31 @@ class Past:
                 )
         return page(sorted(entries, key=lambda entry: (str(entry["path"]), str(entry["doc_id"]))), question)
 
-    def _former_path(self, document: Document) -> str:
-        """Where it was: under names that its folders have now, or had when they were deleted, too."""
-        parts, seen = list[bytes](), set[DocId]()
-        while document.names and document.doc_id not in seen:
-            seen.add(document.doc_id)
-            name = document.names[0]
-            parts.append(name.name)
-            if name.parent == ROOT:
+    def _former_path(self, document: Document, folders: dict[DocId, bytes]) -> str:
+        """Where it was: under names that its folders have now, or had when they were deleted, too.
+
+        Args:
+            folders: paths of folders that were looked for already, each with a slash behind it; gets those of others.
+        """
+        chain, seen = list[tuple[DocId, bytes]](), {document.doc_id}
+        parent = document.names[0].parent
+        while parent != ROOT and parent not in folders and parent not in seen:
+            seen.add(parent)
+            folder = self._last_known(parent)
+            if folder is None or not folder.names:
                 break
-            local = self._store.documents.local(name.parent)
-            base = self._store.documents.base(name.parent)
-            if local is not None and not local.node.deleted:
-                document = local.document
-            elif base is not None:
-                document = base.document
-            else:
-                break
-        return name_to_text(b"/".join(reversed(parts)))
+            chain.append((parent, folder.names[0].name))
+            parent = folder.names[0].parent
+        path = folders.get(parent, b"")
+        for doc_id, name in reversed(chain):
+            path = folders[doc_id] = (path + name + b"/")[-_PATH:]
+        return name_to_text(path + document.names[0].name)
+
+    def _last_known(self, doc_id: DocId) -> Document | None:
+        local, base = self._store.documents.local(doc_id), self._store.documents.base(doc_id)
+        if local is not None and not local.node.deleted:
+            return local.document
+        return None if base is None else base.document
 
     async def undelete(self, question: Json) -> Json:
         """A deleted file or folder comes back where it was, with the folders that it was in, or under a name beside.

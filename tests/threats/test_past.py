@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,14 @@ from typing import Any
 import pytest
 
 from blobfs.answers.past import Past
+from blobfs.control import MAX_ANSWER
 from blobfs.errors import BlobfsError, Rollback
+from blobfs.store.documents import Base
+from blobfs.sync.merge import State
+from blobfs.sync.plan import Remote, plan
+from blobfs.sync.view import Executor, StoreView
+from blobfs.values.documents import ROOT, DocId, Document, Kind, Name, name_to_text
+from blobfs.values.revisions import DeviceId, Revision
 from tests.sync.kit import Account, Device, trio_test
 from tests.threats.evil import Answer, Asked, Attack, Evil
 
@@ -108,3 +116,40 @@ async def test_versions_of_another_document_or_of_nobody_are_refused(account: Ac
             with pytest.raises(BlobfsError):
                 await past.versions({"path": "f"})
             assert await two.read("f") == b"version 2", what
+
+
+@trio_test
+async def test_a_trash_of_the_longest_names_in_the_deepest_folders_is_told_page_by_page(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device of the account that deletes what it can must not take the list of it away, too."""
+    depth, name = 150, b"\xff" * 255
+    ids = [DocId(ROOT), *(DocId(f"{number:032x}") for number in range(depth))]
+    arrivals = [
+        Remote(doc_id, Revision.of({DeviceId("a" * 16): 2}), State(document, deleted=True))
+        for parent, doc_id in itertools.pairwise(ids)
+        for document in (Document(doc_id, Kind.DIRECTORY, (Name(parent, name),)),)
+    ]
+    async with account.device("two") as two:
+        with two.store.transaction():
+            planned = plan(
+                StoreView(two.store), arrivals, device=two.store.device, label="two", new_id=lambda: DocId("f" * 32)
+            )
+            Executor(two.store).run(planned)
+        looked, base = Counter[DocId](), two.store.documents.base
+
+        def counted(doc_id: DocId) -> Base | None:
+            looked[doc_id] += 1
+            return base(doc_id)
+
+        monkeypatch.setattr(two.store.documents, "base", counted)
+        past, entries, start = past_of(two), [], 0
+        while start is not None:
+            answer = await past.trash({"from": start})
+            assert len(json.dumps(answer)) < MAX_ANSWER
+            entries += answer["entries"]
+            start = answer["next"]
+            assert max(looked.values()) <= 2
+            looked.clear()
+        assert {entry["doc_id"] for entry in entries} == set(ids[1:])
+        assert all(entry["path"].endswith(name_to_text(name)) for entry in entries)
