@@ -17,7 +17,7 @@ from blobfs.sync.merge import State
 from blobfs.sync.plan import Remote, plan
 from blobfs.sync.view import Executor, StoreView
 from blobfs.values.cards import Card
-from blobfs.values.documents import DocId, Document, Kind, Name
+from blobfs.values.documents import ROOT, DocId, Document, Kind, Name
 from blobfs.values.extents import Attachment
 from blobfs.values.revisions import DeviceId, Revision
 from tests.sync.kit import KEYS
@@ -109,3 +109,27 @@ def test_it_can_all_be_deleted_again(store: Store) -> None:
     look_everywhere(store)
     assert store.blobs.namespaces() == ["ns"]
     assert store.check() == []
+
+
+def test_only_where_the_mount_shows_nothing_is_out_of_sight(store: Store) -> None:
+    """The mount shows attachments, so a person can move a file there."""
+    file = store.documents.create(DocId("file"), {}, 5, uid=0, gid=0)
+    hidden = store.hidden
+
+    def hides(*names: Name) -> bool:
+        return hidden.is_hiding(Document(file.doc_id, names=names))
+
+    devices, listed = hidden.directory(b"devices").doc_id, hidden.directory(b"attachments", b"other").doc_id
+    shown = store.documents.create(DocId("shown"), {}, 5, uid=0, gid=0).doc_id
+    assert hides(Name(devices, b"x"))
+    assert hides(Name(hidden.directory().doc_id, b"x"), Name(devices, b"x"))
+    assert hides(Name(ROOT, b".blobfs"))
+    assert not hides(Name(listed, b"x"))
+    assert not hides(Name(hidden.directory(b"attachments", b"other", b"inner").doc_id, b"x"))
+    assert not hides(Name(devices, b"x"), Name(ROOT, b"x"))
+    assert not hides(Name(shown, b"x"))
+    assert not hides(Name(DocId("unknown"), b"x"))
+    assert not hides()
+    assert not hidden.is_hiding(Document(DocId("new"), names=(Name(devices, b"x"),)))
+    store.documents.edit(file.doc_id, 6, names=(Name(devices, b"y"),))
+    assert not hides(Name(devices, b"x"))
