@@ -255,7 +255,7 @@ def _aside(parked: Sequence[Json], now_s: float) -> list[str]:
         since = f" (since {_format_moment(float(entry['since']), now_s)})" if entry.get("since") else ""
         lines.append(f"  aside   {name}{': ' * bool(name)}{printable(str(entry['reason']))}{since}")
     if len(parked) > _ASIDE:
-        lines.append(f"  aside   and {len(parked) - _ASIDE} more; `blobfs status --json` has them all")
+        lines.append(f"  aside   and {len(parked) - _ASIDE} more; `blobfs status --json` tells of them")
     return lines
 
 

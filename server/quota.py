@@ -77,14 +77,7 @@ def reserve(
     """
     account = lock_account(connection, place.user_id)
     held = blobs.find_several(connection, place.user_id, place.namespace, dict(wanted))
-    room = None if account.quota is None else account.quota - account.used - account.reserved
-    slots = MAX_BLOBS - account.blobs
-    if place.namespace == INCOMING_NAMESPACE:
-        # What senders leave has a quota of its own: a flood of it must not stop the account's own devices.
-        items, size = blobs.held(connection, place.user_id, place.namespace)
-        slots = min(slots, MAX_INCOMING - items)
-        share = MAX_INCOMING_BYTES if account.quota is None else min(MAX_INCOMING_BYTES, account.quota // 4)
-        room = share - size if room is None else min(room, share - size)
+    room, slots = _room(connection, account, place)
     answers: list[Reservation | UploadStatus] = []
     rows: list[dict[str, object]] = []
     total = 0
@@ -105,6 +98,19 @@ def reserve(
     return answers
 
 
+def _room(connection: Connection, account: Account, place: Place) -> tuple[int | None, int]:
+    """(bytes, blobs) that may still come to a place; None: no limit. Below zero where a limit was lowered."""
+    room = None if account.quota is None else account.quota - account.used - account.reserved
+    slots = MAX_BLOBS - account.blobs
+    if place.namespace == INCOMING_NAMESPACE:
+        # What senders leave has a quota of its own: a flood of it must not stop the account's own devices.
+        items, size = blobs.held(connection, place.user_id, place.namespace)
+        slots = min(slots, MAX_INCOMING - items)
+        share = MAX_INCOMING_BYTES if account.quota is None else min(MAX_INCOMING_BYTES, account.quota // 4)
+        room = share - size if room is None else min(room, share - size)
+    return room, slots
+
+
 def extend(connection: Connection, reservation: Reservation, needed: int, wanted: int) -> None:
     """Enlarge a reservation to `wanted` bytes, or as far as there is room, but at least to `needed`.
 
@@ -112,8 +118,9 @@ def extend(connection: Connection, reservation: Reservation, needed: int, wanted
         OverQuota: there is no room for `needed`; what was reserved stays so.
     """
     account = lock_account(connection, reservation.place.user_id)
-    if account.quota is not None:
-        wanted = min(wanted, reservation.bytes + account.quota - account.used - account.reserved)
+    room, _ = _room(connection, account, reservation.place)
+    if room is not None:
+        wanted = min(wanted, reservation.bytes + room)
     if wanted < needed:
         raise OverQuota("The account's quota has no room for this blob.")
     connection.execute(update(RESERVATIONS).where(RESERVATIONS.c.id == reservation.number).values(bytes=wanted))

@@ -21,6 +21,7 @@ import trio
 import blobfs
 from blobfs.account import publish_again
 from blobfs.answers.paths import path_of
+from blobfs.answers.strays import Strays
 from blobfs.devices import Register
 from blobfs.errors import BlobfsError, NotFound, RemoteUnavailable
 from blobfs.remote.client import RemoteClient
@@ -95,6 +96,7 @@ class Health:
             self._disk(),
             self._sync(),
             *self._aside(),
+            *await trio.to_thread.run_sync(self._strays, repair),
             await trio.to_thread.run_sync(self._conflicts),
             self._local_keys(),
             self._quota(),
@@ -165,6 +167,20 @@ class Health:
             return []
         text = f"{len(parked)} documents are put aside, the first because {parked[0].reason}"
         return [Finding("put aside", False, text, "`blobfs status DIR` lists them with their reasons")]
+
+    def _strays(self, repair: bool) -> list[Finding]:
+        """What no path leads to, though all that the server shows was read."""
+        strays = Strays(self._store)
+        number = strays.count() if self._engine.is_well else 0
+        if not number:
+            return []
+        what = f"{number} files or folders are in folders that the server does not show, so they are in no listing"
+        if not repair:
+            advice = "`blobfs doctor DIR --repair` moves them into the mount's top folder; the log of the device that "
+            return [Finding("folders", False, what, advice + "moved them, or the server's operator, may know more")]
+        applied = strays.bring_back()
+        trio.from_thread.run_sync(lambda: [self._engine.on_applied(change) for change in applied])
+        return [Finding("folders", True, f"repaired: {what}; they are in the mount's top folder now")]
 
     def _conflicts(self) -> Finding:
         below = self._store.survey.below(ROOT_INODE)

@@ -2,15 +2,18 @@
 
 A version is told by its number in the account's sequence, which never changes. Invariants: what is restored is a new
 revision on top of the present one, so nothing of the present is lost by it; nothing is written that was not
-authenticated; a file whose present state the server does not have yet is not replaced.
+authenticated; a file whose present state the server does not have yet is not replaced; a version that is not the one
+that was asked for is refused, or named.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import logging
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -24,6 +27,7 @@ from blobfs.errors import (
     InvalidArgument,
     IsADirectory,
     NotFound,
+    Rollback,
     StaleHandle,
     UsageError,
 )
@@ -39,6 +43,15 @@ from blobfs.values.revisions import Revision
 
 _MOST: Final = 1000
 """Versions of one document that are asked for."""
+_PATH: Final = 4096
+"""Bytes of a folder's path that are told, the last ones: as many as any tool takes."""
+_LISTED: Final = 16
+"""Documents whose lists of versions are remembered."""
+_OTHER: Final = (
+    "the server shows another version under that number than before; nothing was changed, list the versions again"
+)
+
+_log: Final = logging.getLogger(__name__)
 
 
 class Past:
@@ -59,6 +72,8 @@ class Past:
         self._leaves = Leaves(client, store.keys)
         self._reading: tuple[DocId, object, Document] | None = None
         """The version that was read last: it is read extent by extent."""
+        self._listed: OrderedDict[DocId, Mapping[int, str]] = OrderedDict()
+        """By number, the revisions that were shown to somebody who may choose one: the numbers are the server's."""
 
     # --- looking ----------------------------------------------------------------------------------------------
 
@@ -67,6 +82,10 @@ class Past:
         doc_id = self._document(question)
         revisions = await self._client.revisions(doc_id, _MOST)
         opened = [(entry, self._open(entry)) for entry in revisions]
+        self._listed[doc_id] = {entry.seq: entry.revision for entry in revisions}
+        self._listed.move_to_end(doc_id)
+        if len(self._listed) > _LISTED:
+            self._listed.popitem(last=False)
         entries = [
             {
                 "version": entry.seq,
@@ -93,10 +112,17 @@ class Past:
         return crypto.open_document(self._store.keys, entry.doc_id, revision, entry.deleted, entry.payload)
 
     async def _version(self, doc_id: DocId, number: object) -> Document:
-        """One version that is not a deletion. Raises NotFound: the server does not have it."""
+        """One version that is not a deletion.
+
+        Raises:
+            NotFound: the server does not have it. Rollback: it is another one than the server listed.
+        """
         for entry in await self._client.revisions(doc_id, _MOST):
             if entry.seq == number and not entry.deleted:
-                return self._open(entry)
+                document = self._open(entry)
+                if self._listed.get(doc_id, {}).get(entry.seq, entry.revision) != entry.revision:
+                    raise Rollback(_OTHER)
+                return document
         raise NotFound("the server does not have that version; `blobfs versions` lists those that it has")
 
     async def read(self, question: Json) -> Json:
@@ -174,14 +200,14 @@ class Past:
         return await trio.to_thread.run_sync(self._trash, question)
 
     def _trash(self, question: Json) -> Json:
-        entries: list[Json] = []
+        entries, folders = list[Json](), dict[DocId, bytes]()
         for doc_id in self._store.survey.deleted():
             base = self._store.documents.base(doc_id)
             if base is not None and base.document.names:
                 entries.append(
                     {
                         "doc_id": doc_id,
-                        "path": self._former_path(base.document),
+                        "path": self._former_path(base.document, folders),
                         "kind": base.document.kind.value,
                         # Of a deletion the time is its own; older versions of blobfs left the file's.
                         "deleted": base.document.mtime_ns / 1e9,
@@ -189,40 +215,48 @@ class Past:
                 )
         return page(sorted(entries, key=lambda entry: (str(entry["path"]), str(entry["doc_id"]))), question)
 
-    def _former_path(self, document: Document) -> str:
-        """Where it was: under names that its folders have now, or had when they were deleted, too."""
-        parts, seen = list[bytes](), set[DocId]()
-        while document.names and document.doc_id not in seen:
-            seen.add(document.doc_id)
-            name = document.names[0]
-            parts.append(name.name)
-            if name.parent == ROOT:
+    def _former_path(self, document: Document, folders: dict[DocId, bytes]) -> str:
+        """Where it was: under names that its folders have now, or had when they were deleted, too.
+
+        Args:
+            folders: paths of folders that were looked for already, each with a slash behind it; gets those of others.
+        """
+        chain, seen = list[tuple[DocId, bytes]](), {document.doc_id}
+        parent = document.names[0].parent
+        while parent != ROOT and parent not in folders and parent not in seen:
+            seen.add(parent)
+            folder = self._last_known(parent)
+            if folder is None or not folder.names:
                 break
-            local = self._store.documents.local(name.parent)
-            base = self._store.documents.base(name.parent)
-            if local is not None and not local.node.deleted:
-                document = local.document
-            elif base is not None:
-                document = base.document
-            else:
-                break
-        return name_to_text(b"/".join(reversed(parts)))
+            chain.append((parent, folder.names[0].name))
+            parent = folder.names[0].parent
+        path = folders.get(parent, b"")
+        for doc_id, name in reversed(chain):
+            path = folders[doc_id] = (path + name + b"/")[-_PATH:]
+        return name_to_text(path + document.names[0].name)
+
+    def _last_known(self, doc_id: DocId) -> Document | None:
+        local, base = self._store.documents.local(doc_id), self._store.documents.base(doc_id)
+        if local is not None and not local.node.deleted:
+            return local.document
+        return None if base is None else base.document
 
     async def undelete(self, question: Json) -> Json:
         """A deleted file or folder comes back where it was, with the folders that it was in, or under a name beside.
 
-        A folder brings all that the trash has of it. The answer begins with the path of what was asked for.
+        A folder brings all that the trash has of it. The answer begins with the path of what was asked for; in `older`
+        are those of which the server shows no version that was followed by the deletion: an older one came back.
         """
         doc_id = DocId(text_of(question, "doc_id"))
         inside = await trio.to_thread.run_sync(self._inside, doc_id)
-        restored, seen = list[str](), set[DocId]()
-        await self._undelete(doc_id, restored, seen)
+        restored, older, seen = list[str](), list[str](), set[DocId]()
+        await self._undelete(doc_id, restored, older, seen)
         restored.insert(0, restored.pop())
         for inner in inside:
             # One that came with another, or that the server keeps no more, stops none of the others.
             with contextlib.suppress(NotFound):
-                await self._undelete(inner, restored, seen)
-        return {"restored": restored}
+                await self._undelete(inner, restored, older, seen)
+        return {"restored": restored, "older": older}
 
     def _inside(self, doc_id: DocId) -> list[DocId]:
         """What was deleted in a folder, or in a folder that was deleted in it; folders first."""
@@ -236,16 +270,16 @@ class Past:
             found += children.pop(folder, ())
         return found[1:]
 
-    async def _undelete(self, doc_id: DocId, restored: list[str], seen: set[DocId]) -> None:
+    async def _undelete(self, doc_id: DocId, restored: list[str], older: list[str], seen: set[DocId]) -> None:
         base = self._store.documents.base(doc_id)
         if base is None or not base.deleted or doc_id in seen:
             raise NotFound("there is no such document in the trash; `blobfs trash` lists what is")
         seen.add(doc_id)
-        document = await self._last(doc_id)
+        document, is_last = await self._last(doc_id, base.revision)
         parent = document.names[0].parent if document.names else ROOT
         above = self._store.documents.base(parent)
         if parent != ROOT and above is not None and above.deleted and not self._is_live(parent):
-            await self._undelete(parent, restored, seen)
+            await self._undelete(parent, restored, older, seen)
         if parent != ROOT and not self._is_live(parent):
             parent = ROOT
         name = document.names[0].name if document.names else doc_id.encode("ascii")
@@ -253,11 +287,18 @@ class Past:
         applied = await trio.to_thread.run_sync(self._revive, document, Name(parent, name), attachment)
         self._notify(applied)
         restored.append(path_of(self._store, applied.inode))
+        if not is_last:
+            older.append(restored[-1])
+            _log.warning("document %s: the server does not show the version that was deleted, but an older one", doc_id)
 
-    async def _last(self, doc_id: DocId) -> Document:
-        for entry in await self._client.revisions(doc_id, _MOST):
-            if not entry.deleted:
-                return self._open(entry)
+    async def _last(self, doc_id: DocId, deletion: Revision) -> tuple[Document, bool]:
+        """What was deleted, and whether it is just that: the version that the deletion followed, not one before it."""
+        living = [entry for entry in await self._client.revisions(doc_id, _MOST) if not entry.deleted]
+        for entry in living:
+            if _is_followed_by(entry.revision, deletion):
+                return self._open(entry), True
+        if living:
+            return self._open(living[0]), False
         raise NotFound("the server does not keep the deleted file any more; its retention time is over")
 
     def _is_live(self, doc_id: DocId) -> bool:
@@ -272,7 +313,7 @@ class Past:
                 raise NotFound("the file is not in the trash any more")
             self._check_padding(base.document, attachment)
             number = 1
-            while documents.at(name.parent, free := _beside(name.name, number)) is not None:
+            while documents.at(name.parent, free := beside(name.name, number)) is not None:
                 number += 1
             local = replace(document, names=(Name(name.parent, free),), attachment=None)
             applied = documents.apply(
@@ -316,7 +357,16 @@ class Past:
         return Applied(node.inode, None, (), ((parent, name),), content_changed=True)
 
 
-def _beside(name: bytes, number: int) -> bytes:
+def _is_followed_by(text: str, revision: Revision) -> bool:
+    """Whether one edit, of whatever device, leads from the revision of this text to the other one."""
+    try:
+        former = Revision.parse(text)
+    except ValueError:
+        return False
+    return any(former.advanced(device) == revision for device, _ in revision.entries)
+
+
+def beside(name: bytes, number: int) -> bytes:
     """A name, or from number 2 on one like it: `stem (restored).ext`, `stem (restored 2).ext`."""
     if number == 1:
         return name

@@ -7,15 +7,19 @@ surrogates (PEP 383). Knows nothing of what is asked about the node.
 from __future__ import annotations
 
 import fnmatch
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from blobfs.errors import NotADirectory, NotFound, UsageError
+from blobfs.store.hidden import NAME
 from blobfs.store.store import Store
 from blobfs.store.survey import Found
 from blobfs.values.documents import Json, Kind, name_from_text, name_to_text
 from blobfs.values.nodes import ROOT_INODE, Inode, Node
 
+_ROOM = 2 << 20
+"""Bytes of the entries of a page, which is far below what an answer may have."""
 _DEPTH = 4096
 """Directories above each other that a path is given for; deeper ones are rings that sync is about to break."""
 
@@ -60,6 +64,8 @@ def find_parent(store: Store, path: str) -> tuple[Inode, bytes]:
     *above, name = parts_of(path) or [b""]
     if not name:
         raise UsageError("name a file in the mount, not the mount itself")
+    if (*above, name)[0] == NAME:
+        raise UsageError("that place is for blobfs itself; choose another one")
     directory = store.tree.get(ROOT_INODE)
     for part in above:
         directory = _child(store, directory, part)
@@ -102,8 +108,14 @@ def matches(path: str, pattern: str) -> bool:
 
 
 def page(entries: Sequence[Json], question: Json, size: int = 400) -> Json:
-    """A part of a long list, from `from` on, and where the next one begins."""
+    """A part of a long list, from `from` on, and where the next one begins; as many entries as one answer takes."""
     first: Any = question.get("from", 0)
     first = first if isinstance(first, int) and first >= 0 else 0
-    last = first + size
+    last, room = first, _ROOM
+    for entry in entries[first : first + size]:
+        # Names that are no text take six times their bytes, and folders in each other make long paths of them.
+        room -= len(json.dumps(entry))
+        if room < 0 and last > first:
+            break
+        last += 1
     return {"entries": list(entries[first:last]), "next": last if last < len(entries) else None}

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from blobfs.errors import InvalidDocument
+from blobfs.protocol import is_id
 from blobfs.store.documents import Applied
 from blobfs.store.store import Store
 from blobfs.values.documents import Kind, is_name
@@ -97,7 +98,9 @@ def told_as(store: Store, node: Node, names: Sequence[tuple[Inode, bytes]]) -> s
         if store.hidden.contains(parent):
             above = store.tree.names(parent)
             is_ours = (place := store.hidden.find(PLACE)) is not None and above and above[0][0] == place.inode
-            return above[0][1].decode("ascii") if is_ours else None
+            # Another device may have given it a name that is no document's.
+            doc_id = os.fsdecode(above[0][1]) if is_ours else ""
+            return doc_id if is_id(doc_id) else None
     return None if store.hidden.contains(node.inode) else node.doc_id
 
 

@@ -15,6 +15,8 @@ from blobfs.status import format_bytes, printable
 from blobfs.values.documents import Json
 from blobfs.values.extents import EXTENT
 
+_OLDER = "; the server does not show the version that was deleted: this is an older one"
+
 
 def versions(options: argparse.Namespace) -> int:
     """`versions`: list them, or save one."""
@@ -100,6 +102,8 @@ def _undelete(found: Place, entries: list[Json], names: list[str]) -> int:
             raise NotFound("there is no such file in the trash; `blobfs trash DIR` lists what is")
         if len(wanted) > 1:
             raise UsageError("several deleted files had that path; name one by its id")
-        for path in found.ask("undelete", doc_id=wanted[0]["doc_id"], timeout_s=None)["restored"]:
-            print(f"Restored {printable(os.fspath(found.mount.mountpoint / path))}.")
+        answer = found.ask("undelete", doc_id=wanted[0]["doc_id"], timeout_s=None)
+        for path in answer["restored"]:
+            older = _OLDER if path in answer["older"] else ""
+            print(f"Restored {printable(os.fspath(found.mount.mountpoint / path))}{older}.")
     return 0

@@ -338,8 +338,7 @@ class _Copying:
         raise FileExistsError(errno.EEXIST, "another file of that name is there, and is left alone")
 
     def _file(self, source: Path, target: Path, info: os.stat_result) -> None:
-        # A name has 255 bytes at most, and a character up to four.
-        part = target.with_name(target.name[:60] + _PART)
+        part = _part(source, target)
         part.unlink(missing_ok=True)
         try:
             with open(source, "rb", buffering=0) as reader, open(part, "xb", buffering=0) as writer:
@@ -375,6 +374,15 @@ class _Copying:
         os.ftruncate(target, at)
         if self.absent is not None:
             self.absent.forget(path)
+
+
+def _part(source: Path, target: Path) -> Path:
+    """What a file is called until it is whole; no name of a file that is copied, too."""
+    number = ""
+    # A name has 255 bytes at most, and a character up to four.
+    while os.path.lexists(source.with_name(part := f"{target.name[:60]}{_PART}{number}")):
+        number = str(int(number or 1) + 1)
+    return target.with_name(part)
 
 
 def _copy_bare_stat(source: Path, target: Path) -> None:

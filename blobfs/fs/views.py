@@ -307,8 +307,8 @@ class ViewedFileSystem(FileSystem):
         super().set_xattr(inode, name, value)
 
     def list_xattrs(self, inode: Inode) -> list[bytes]:
-        """As FileSystem."""
-        return super().list_xattrs(inode) if inode < FIRST else []
+        """As FileSystem. What another device stored under the names of ours is not listed, and never read."""
+        return [name for name in super().list_xattrs(inode) if name not in (STATE, DOC_ID)] if inode < FIRST else []
 
     def remove_xattr(self, inode: Inode, name: bytes) -> None:
         """As FileSystem."""

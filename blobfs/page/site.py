@@ -227,8 +227,10 @@ class Site:
             await self._ask("restore", path=path, version=_number(form))
             return "That version is the newest one now.", _at(path)
         if action == "undelete":
-            restored = (await self._ask("undelete", doc_id=form.get("doc_id", "")))["restored"]
-            return f"{name_of(restored[0])} is back.", _at(restored[0].rpartition("/")[0])
+            answer = await self._ask("undelete", doc_id=form.get("doc_id", ""))
+            restored = answer["restored"]
+            older = " The server does not show the version that was deleted: an older one came." * bool(answer["older"])
+            return f"{name_of(restored[0])} is back.{older}", _at(restored[0].rpartition("/")[0])
         if action == "resolve":
             stays = await self._ask("resolve", path=path, keep=form.get("keep"))
             return "The conflict is resolved.", _at(stays["path"])

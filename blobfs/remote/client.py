@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Se
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Final, Self, TypeGuard
+from typing import Any, Final, Self
 
 import trio
 
@@ -30,6 +30,7 @@ from blobfs.errors import (
     RemoteUnavailable,
 )
 from blobfs.protocol import ChangeStatus, ItemStatus, UploadStatus
+from blobfs.remote.parsing import array, broken, is_count, members, number, parse, texts
 from blobfs.remote.transport import ADVICE, Answer, AnswerTooLong, Lane, Limits, RangeRefused, Transport
 from blobfs.values.documents import DocId
 from blobfs.values.extents import BlobId
@@ -141,7 +142,7 @@ class RemoteClient:
         Raises:
             ProtocolError: it is not.
         """
-        body = _json((await self._ask("GET", protocol.ROOT, most=64 << 10)).body)
+        body = parse((await self._ask("GET", protocol.ROOT, most=64 << 10)).body)
         if body.get("version") != protocol.VERSION:
             raise ProtocolError("the server speaks another version of the protocol; bring both to the same version")
 
@@ -150,7 +151,7 @@ class RemoteClient:
         answer = await self._ask("GET", protocol.ROOT, most=64 << 10)
         try:
             return parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
 
     async def fetch_secret(self) -> tuple[bytes, str] | None:
@@ -159,7 +160,10 @@ class RemoteClient:
             answer = await self._ask("GET", self._path(protocol.SECRETS), most=protocol.MAX_SECRETS)
         except BlobNotFound:
             return None
-        return answer.body, answer.headers.get("etag", "")
+        tag = answer.headers.get("etag", "")
+        if not (tag.isascii() and tag.isprintable()):  # it goes back in a header of ours
+            raise broken("tag")
+        return answer.body, tag
 
     async def store_secret(self, body: bytes, replaces: str | None = None) -> None:
         """Put the wrapped secret there, as the first one or in place of the one with the tag `replaces`.
@@ -173,11 +177,11 @@ class RemoteClient:
     async def usage(self) -> Usage | None:
         """What the account holds and may hold; None: the server is older than the question."""
         try:
-            body = _json((await self._ask("GET", self._path(protocol.USAGE), most=64 << 10)).body)
+            body = parse((await self._ask("GET", self._path(protocol.USAGE), most=64 << 10)).body)
         except BlobNotFound:
             return None
         quota = body.get("quota")
-        return Usage(_count(body.get("used")), None if quota is None else _count(quota), _count(body.get("objects")))
+        return Usage(number(body.get("used")), None if quota is None else number(quota), number(body.get("objects")))
 
     # --- documents ------------------------------------------------------------------------------------------
 
@@ -213,9 +217,9 @@ class RemoteClient:
             answer = await self._ask("GET", path, most=MAX_PAGE, query={"limit": limit})
         except BlobNotFound:
             return []
-        entries = [_sealed(entry) for entry in _list(_json(answer.body).get("revisions"), protocol.MAX_CHANGES)]
+        entries = [_sealed(entry) for entry in array(parse(answer.body).get("revisions"), protocol.MAX_CHANGES)]
         if any(entry.doc_id != doc_id for entry in entries):
-            raise _broken("revisions")
+            raise broken("revisions")
         return entries
 
     # --- blobs ----------------------------------------------------------------------------------------------
@@ -228,10 +232,10 @@ class RemoteClient:
             batch = wanted[at : at + protocol.MAX_IDS]
             body = json.dumps({"ids": batch}).encode("ascii")
             answer = await self._ask("POST", path, most=80 * len(batch) + 1024, body=body, headers=_JSON_TYPE)
-            lacking = _list(_json(answer.body).get("missing"), len(batch))
-            if not set(map(str, lacking)) <= set(batch):
-                raise _broken("missing")
-            found.update(BlobId(str(name)) for name in lacking)
+            lacking = texts(parse(answer.body).get("missing"), len(batch))
+            if not set(lacking) <= set(batch):
+                raise broken("missing")
+            found.update(BlobId(name) for name in lacking)
         return found
 
     async def put(self, blob_id: BlobId, sealed: bytes | memoryview, digest: bytes | None = None) -> None:
@@ -262,14 +266,15 @@ class RemoteClient:
         path = self._path(protocol.STREAM)
         answer = await self._ask("POST", path, most=most, body=body, query={"direction": "upload"})
         statuses: dict[str, str] = {}
-        for entry in _list(_json(answer.body).get("results"), len(blobs)):
-            statuses[str(_members(entry).get("blob_id"))] = str(entry.get("status"))
-        for name, _ in blobs:
-            status = statuses.get(name)
-            if status == UploadStatus.OVER_QUOTA:
+        for entry in array(parse(answer.body).get("results"), len(blobs)):
+            name, status = texts([members(entry).get("blob_id"), entry.get("status")], 2)
+            statuses[name] = status
+        for blob_id, _ in blobs:
+            found = statuses.get(blob_id)
+            if found == UploadStatus.OVER_QUOTA:
                 raise QuotaExceeded(ADVICE[QuotaExceeded])
-            if status not in (UploadStatus.CREATED, UploadStatus.EXISTS):
-                raise _broken("upload")
+            if found not in (UploadStatus.CREATED, UploadStatus.EXISTS):
+                raise broken("upload")
 
     async def get(self, blob_id: BlobId, start: int, size: int, *, lane: Lane = Lane.READER) -> bytes:
         """`size` stored bytes of a blob from `start` on, as they came: not authenticated.
@@ -295,7 +300,7 @@ class RemoteClient:
             raise _other_length(blob_id) from None
         place = answer.headers.get("content-range", "")
         if answer.status != 206 or not place.startswith(f"bytes {start}-"):
-            raise _broken("range")
+            raise broken("range")
         if not place.startswith(f"bytes {start}-{start + size - 1}/"):
             raise _other_length(blob_id)
         if answer.size != size:
@@ -341,19 +346,19 @@ class _Items:
         try:
             status, id_length, length = protocol.unpack_item_header(await self._take(protocol.ITEM_HEADER.size))
         except protocol.BadStream:
-            raise _broken("stream") from None
+            raise broken("stream") from None
         if (await self._take(id_length)) != name.encode("ascii"):
-            raise _broken("stream")
+            raise broken("stream")
         if status is ItemStatus.NOT_FOUND:
             return None
         if length != size:
-            raise _broken("stream item")
+            raise broken("stream item")
         return await self._take(length)
 
     async def end(self) -> None:
         """Nothing may follow the last item."""
         if self._held or await anext(self._chunks, None) is not None:
-            raise _broken("stream")
+            raise broken("stream")
 
     async def _take(self, length: int) -> bytes:
         while len(self._held) < length:
@@ -373,86 +378,40 @@ def _other_length(blob_id: BlobId) -> CorruptBlob:
     return CorruptBlob(f"blob {blob_id} has not the length on the server that a device gave it")
 
 
-def _broken(what: str) -> ProtocolError:
-    return ProtocolError(f"{ADVICE[ProtocolError]} ({what})")
-
-
-def _json(body: bytes) -> dict[str, Any]:
-    """A JSON object without duplicate keys or NaN."""
-    try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        raise _broken("JSON") from None
-    return _members(value)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("duplicate keys")
-    return members
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
-
-
-def _members(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _broken("JSON")
-    return value
-
-
-def _list(value: Any, most: int) -> list[Any]:
-    if not isinstance(value, list) or len(value) > most:
-        raise _broken("JSON")
-    return value
-
-
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
-        raise _broken("usage")
-    return value
-
-
-def _is_count(value: Any) -> TypeGuard[int]:
-    return type(value) is int and 0 < value < 1 << 63
-
-
 def _sealed(value: Any) -> Sealed:
-    entry = _members(value)
+    entry = members(value)
     doc_id, seq, revision = entry.get("doc_id"), entry.get("seq"), entry.get("revision")
     deleted, payload = entry.get("deleted"), entry.get("payload")
-    if not (isinstance(doc_id, str) and protocol.is_id(doc_id) and _is_count(seq)):
-        raise _broken("document")
+    if not (isinstance(doc_id, str) and protocol.is_id(doc_id) and is_count(seq)):
+        raise broken("document")
     if not (isinstance(revision, str) and len(revision) <= MAX_REVISION and isinstance(deleted, bool)):
-        raise _broken("document")
+        raise broken("document")
     if not isinstance(payload, str) or len(payload) > protocol.MAX_DOCUMENT * 4 // 3 + 8:
-        raise _broken("document")
+        raise broken("document")
     try:
         return Sealed(DocId(doc_id), seq, revision, deleted, base64.b64decode(payload, validate=True))
     except ValueError:  # what is not base64, and what is not even ASCII
-        raise _broken("document") from None
+        raise broken("document") from None
 
 
 def _parse_page(answer: bytes, since: str | None) -> Page:
-    body = _json(answer)
-    documents = tuple(_sealed(entry) for entry in _list(body.get("documents"), protocol.MAX_CHANGES))
+    body = parse(answer)
+    documents = tuple(_sealed(entry) for entry in array(body.get("documents"), protocol.MAX_CHANGES))
     cursor, more = body.get("cursor"), body.get("more")
     if not isinstance(cursor, str) or len(cursor) > 1024 or not isinstance(more, bool):
-        raise _broken("feed")
+        raise broken("feed")
     if any(one.seq >= other.seq for one, other in itertools.pairwise(documents)):
-        raise _broken("feed out of order")
+        raise broken("feed out of order")
     if more and (not documents or cursor == since):
-        raise _broken("a feed without an end")
+        raise broken("a feed without an end")
     left = body.get("left")
-    return Page(documents, cursor, more, None if left is None else _count(left))
+    return Page(documents, cursor, more, None if left is None else number(left))
 
 
 def _parse_results(answer: bytes, changes: Sequence[Change]) -> list[Result]:
-    results = _list(_json(answer).get("results"), len(changes))
+    results = array(parse(answer).get("results"), len(changes))
     if len(results) != len(changes):
-        raise _broken("results")
+        raise broken("results")
     return [_result(change, entry) for change, entry in zip(changes, results, strict=True)]
 
 
@@ -473,21 +432,22 @@ def _pack_changes(changes: Sequence[Change]) -> bytes:
 
 
 def _result(change: Change, value: Any) -> Result:
-    entry = _members(value)
+    entry = members(value)
+    (name,) = texts([entry.get("status")], 1)
     try:
-        status = ChangeStatus(str(entry.get("status")))
+        status = ChangeStatus(name)
     except ValueError:
-        raise _broken("result") from None
+        raise broken("result") from None
     seq, current = entry.get("seq"), entry.get("current")
-    missing = _list(entry.get("missing") or [], max(len(change.added), 1))
-    if entry.get("doc_id") != change.doc_id or (status is ChangeStatus.OK and not _is_count(seq)):
-        raise _broken("result")
-    if not set(map(str, missing)) <= set(change.added):
-        raise _broken("result")
+    missing = texts(entry.get("missing") or [], max(len(change.added), 1))
+    if entry.get("doc_id") != change.doc_id or (status is ChangeStatus.OK and not is_count(seq)):
+        raise broken("result")
+    if not set(missing) <= set(change.added):
+        raise broken("result")
     sealed = None if current is None else _sealed(current)
     if sealed is not None and sealed.doc_id != change.doc_id:
-        raise _broken("result")
-    return Result(status, seq if _is_count(seq) else None, tuple(BlobId(str(name)) for name in missing), sealed)
+        raise broken("result")
+    return Result(status, seq if is_count(seq) else None, tuple(BlobId(one) for one in missing), sealed)
 
 
 __all__ = ("Change", "Lane", "Limits", "Page", "PreconditionFailed", "RemoteClient", "Result", "Sealed", "Usage")

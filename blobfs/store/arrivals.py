@@ -16,12 +16,13 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from blobfs.errors import NotFound
+from blobfs.protocol import is_id
 from blobfs.store.attachments import Attachments
 from blobfs.store.documents import DocumentStore
 from blobfs.store.hidden import Hidden
 from blobfs.store.ledger import Ledger
 from blobfs.store.tree import Tree
-from blobfs.values.documents import DocId, Json, Kind, Name
+from blobfs.values.documents import DocId, Json, Kind, Name, name_to_text
 from blobfs.values.keys import AccountId
 from blobfs.values.nodes import ROOT_INODE, Content, Node
 
@@ -112,8 +113,10 @@ class Arrivals:
         parent = self._hidden.find(HIDDEN)
         if parent is None:
             return {}
-        sql = "SELECT CAST(name AS TEXT) FROM names WHERE parent = ? ORDER BY name"
-        items = [row[0] for row in self._ledger.all(self._ledger.documents, sql, parent.inode)]
+        sql = "SELECT name FROM names WHERE parent = ? ORDER BY name"
+        items = filter(
+            is_id, (name_to_text(row[0]) for row in self._ledger.all(self._ledger.documents, sql, parent.inode))
+        )
         return {item_id: failure for item_id in items if (failure := self.look(item_id).failure) is not None}
 
     def _node(self, item_id: str, parent: Node, name: bytes) -> Node:

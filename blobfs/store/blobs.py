@@ -16,14 +16,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from blobfs.errors import BlobExists, BlobNotFound
-from blobfs.protocol import Flag
+from blobfs.protocol import Flag, is_id
 from blobfs.store.attachments import Attachments
 from blobfs.store.documents import DocumentStore
 from blobfs.store.hidden import LOCAL, Hidden
 from blobfs.store.ledger import Ledger
 from blobfs.store.settings import Settings
 from blobfs.store.tree import Tree
-from blobfs.values.documents import DocId, Kind, Name
+from blobfs.values.documents import DocId, Kind, Name, name_to_text
 from blobfs.values.nodes import Content, Inode, Node
 
 SHARED: Final = b"blobs"
@@ -94,9 +94,11 @@ class Blobs:
         found = set[str]()
         for top in (SHARED, LOCAL):
             node = self._hidden.find(top)
-            sql = "SELECT CAST(name AS TEXT) FROM names WHERE parent = ? AND name NOT LIKE '%(%'"
-            found.update(row[0] for row in self._ledger.all(self._db, sql, -1 if node is None else node.inode))
-        return sorted(found)
+            sql = "SELECT name FROM names WHERE parent = ?"
+            names = (row[0] for row in self._ledger.all(self._db, sql, -1 if node is None else node.inode))
+            found.update(name_to_text(name) for name in names)
+        # Beside them there can be conflict copies, and whatever a hostile device put there.
+        return sorted(name for name in found if is_id(name))
 
     def find(self, namespace: str, blob_id: str) -> Blob | None:
         """A blob; None: there is none. Of two of one id, one of them local, the local one."""
@@ -154,8 +156,8 @@ class Blobs:
         for (doc_id,) in self._ledger.all(self._db, sql, node.doc_id):
             base = self._documents.base(DocId(doc_id))
             names = () if base is None else base.document.names
-            found.update(name.name.decode() for name in names if name.parent == node.doc_id)
-        return sorted(blob_id for blob_id in found if self.find(namespace, blob_id) is None)
+            found.update(name_to_text(name.name) for name in names if name.parent == node.doc_id)
+        return sorted(blob_id for blob_id in found if is_id(blob_id) and self.find(namespace, blob_id) is None)
 
     def staying(self) -> set[DocId]:
         """Every document that waits for no server: local blobs, and the directories that they are in."""

@@ -14,11 +14,13 @@ from typing import Final
 from blobfs.errors import NotADirectory, NotFound
 from blobfs.store.ledger import Ledger
 from blobfs.store.tree import Tree
-from blobfs.values.documents import ROOT, DocId, Document, Kind
+from blobfs.values.documents import ROOT, DocId, Document, Kind, Name
 from blobfs.values.nodes import ROOT_INODE, Inode, Node
 
 NAME: Final = b".blobfs"
 """In the root. Nobody can make this name through the mount."""
+LISTED: Final = b"attachments"
+"""In it: what the mount shows all the same, below the views."""
 LOCAL: Final = b"local"
 """In it: what is in this directory, two deep, never leaves this device."""
 IS_SHOWN: Final = (
@@ -27,6 +29,14 @@ IS_SHOWN: Final = (
     "FROM above JOIN names ON names.inode = above.inode) SELECT 1 FROM above WHERE is_hidden)"
 )
 """SQL: whether the row of `documents` at hand is outside. It walks up, so it costs by depth and not by number."""
+
+_WAYS: Final = (
+    "WITH RECURSIVE above(inode, is_hidden) AS (SELECT ?, 0 UNION "  # noqa: S608 - constants only
+    f"SELECT names.parent, names.parent = {ROOT_INODE} AND names.name = x'{NAME.hex()}' "
+    "FROM above JOIN names ON names.inode = above.inode) "
+    "SELECT inode, is_hidden FROM above"
+)
+"""SQL: what is above a node, and of the root, whether the way from there leads through the hidden directory."""
 
 
 class Hidden:
@@ -84,6 +94,30 @@ class Hidden:
             (name.parent == ROOT and name.name == NAME) or (top is not None and name.parent == top.doc_id)
             for name in document.names
         )
+
+    def is_hiding(self, document: Document) -> bool:
+        """Whether a document that came would take what people see here to where nobody looks: no device does that."""
+        inode = self._inode(document.doc_id)
+        if inode is None or not document.names or (ROOT_INODE, 0) not in self._above(inode):
+            return False
+        return all(self._is_hidden(name) for name in document.names)
+
+    def _is_hidden(self, name: Name) -> bool:
+        if name.parent == ROOT:
+            return name.name == NAME
+        parent, listed = self._inode(name.parent), self.find(LISTED)
+        above = set[tuple[int, int]]() if parent is None else self._above(parent)
+        is_listed = listed is not None and (listed.inode, 0) in above
+        return (ROOT_INODE, 1) in above and (ROOT_INODE, 0) not in above and not is_listed
+
+    def _inode(self, doc_id: DocId) -> Inode | None:
+        row = self._ledger.one(
+            self._ledger.documents, "SELECT inode FROM documents WHERE doc_id = ? AND NOT deleted", doc_id
+        )
+        return None if row is None else Inode(row[0])
+
+    def _above(self, inode: Inode) -> set[tuple[int, int]]:
+        return set(self._ledger.all(self._ledger.documents, _WAYS, inode))
 
     def contains(self, inode: Inode) -> bool:
         """Whether a live node is the hidden directory or has a name somewhere in it."""

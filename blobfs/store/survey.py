@@ -21,6 +21,12 @@ _BELOW: Final = (
     "SELECT path, inode, doc_id, kind, size, stored, mtime_ns, content, edit > synced, changed_ns "
     "FROM below JOIN documents USING (inode) WHERE kind != '' ORDER BY path"
 )
+_STRAYS: Final = (
+    "SELECT child.doc_id, MIN(names.name) FROM documents AS parent JOIN names ON names.parent = parent.inode "
+    "JOIN documents AS child ON child.inode = names.inode WHERE parent.kind = '' AND child.kind != '' "
+    "AND NOT EXISTS (SELECT 1 FROM names AS other JOIN documents AS above ON above.inode = other.parent "
+    "WHERE other.inode = child.inode AND above.kind != '') GROUP BY child.doc_id"
+)
 _ABSENT: Final = "SELECT content, length, present FROM extents WHERE blob_id IS NOT NULL AND present != ?"
 
 
@@ -81,6 +87,11 @@ class Survey:
         for content, size in self._ledger.all(self._ledger.blobs, "SELECT content, attachment FROM unresolved"):
             found[Content(content)] = int(size.strip("[").partition(",")[0])
         return found
+
+    def strays(self) -> list[tuple[DocId, bytes]]:
+        """(document, name) of what is in folders that never came, and nowhere else: no path leads there."""
+        rows = self._ledger.all(self._ledger.documents, _STRAYS)
+        return [(DocId(doc_id), bytes(name)) for doc_id, name in rows]
 
     def deleted(self) -> list[DocId]:
         """Documents that the server knows as deleted and this device does not have."""

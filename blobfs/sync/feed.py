@@ -37,6 +37,12 @@ from blobfs.values.revisions import DeviceId, Revision
 
 _log: Final = logging.getLogger(__name__)
 
+_STRANGERS: Final = 1000
+"""Documents that nobody here knows of put aside one by one: there is no end to those that a server can make up."""
+_MORE: Final = DocId("")
+"""Stands for the others."""
+_EARLY_S: Final = 1.0
+"""A wait for news that ends sooner, and without any, was none: whoever asks again at once might do so for ever."""
 _CHUNK: Final = 100
 """Documents applied in one transaction: for some 30 ms nobody else gets at the store."""
 _MARKS: Final = "feed"
@@ -131,9 +137,11 @@ class Feed:
 
     async def follow(self) -> None:
         """Wait for news, and apply them. Raises as `catch_up`."""
-        asked = self._ask()
+        asked, began = self._ask(), trio.current_time()
         page = await self._client.feed(asked.cursor, wait_s=protocol.MAX_WAIT_S)
         await self._take(asked, page)
+        if not page.documents and trio.current_time() - began < _EARLY_S:
+            await trio.sleep(_EARLY_S)
 
     def _ask(self) -> _Asked:
         return _Asked(self._cursor, self._echoes.mark, self.story.claims())
@@ -290,6 +298,8 @@ class Feed:
                 self._check_epoch(document, revision)
                 if self._store.hidden.is_usurped_by(document) and not sealed.deleted:
                     raise CorruptDocument(f"refused: document {sealed.doc_id} has a name that blobfs keeps for itself")
+                if self._store.hidden.is_hiding(document) and not sealed.deleted:
+                    raise CorruptDocument(f"refused: document {sealed.doc_id} would go where nobody sees it any more")
                 opened.append(Remote(sealed.doc_id, revision, State(document, sealed.deleted)))
             except ValueError:
                 refused.append((sealed.doc_id, CorruptDocument("a document came with a malformed revision")))
@@ -307,8 +317,17 @@ class Feed:
 
     def _park(self, doc_id: DocId, error: Exception) -> None:
         reason = str(error) if isinstance(error, BlobfsError) else "an error of blobfs itself; the log has the details"
+        if len(self.parked) >= _STRANGERS and doc_id not in self.parked and not self._is_known(doc_id):
+            doc_id, reason = _MORE, f"beside these there are others that were not applied; of one of them: {reason}"
+            if doc_id in self.parked:
+                # Nor may they push everything else out of the log.
+                return
         _log.warning("document %s was not applied: %s", doc_id, reason)
         self.parked[doc_id] = Parked(doc_id, reason, time.time())
+
+    def _is_known(self, doc_id: DocId) -> bool:
+        documents = self._store.documents
+        return documents.inode(doc_id) is not None or documents.base(doc_id) is not None
 
     async def _apply(self, arrivals: Sequence[Remote]) -> None:
         self.applied += len(arrivals)

@@ -292,14 +292,14 @@ class _Planner:
         return document
 
     def _ring(self, doc_id: DocId, parent: DocId) -> list[DocId]:
-        ring = [doc_id]
+        ring = {doc_id: None}  # in order, and quick to look into: a chain of folders can be long
         while parent != doc_id:
             state = self._state(parent)
             if parent == ROOT or state is None or state.deleted or not state.document.names or parent in ring:
                 return []
-            ring.append(parent)
+            ring[parent] = None
             parent = state.document.names[0].parent
-        return ring
+        return list(ring)
 
     def _names(self, member: DocId, doc_id: DocId, document: Document) -> tuple[Name, ...]:
         if member == doc_id:
@@ -484,9 +484,8 @@ class _Planner:
         return (state.deleted, -depth if state.deleted else depth, doc_id)
 
     def _depth(self, document: Document) -> int:
-        depth, seen = 0, set[DocId]()
-        while document.names and document.names[0].parent not in (ROOT, *seen):
-            parent = document.names[0].parent
+        depth, seen = 0, {ROOT}
+        while document.names and (parent := document.names[0].parent) not in seen:
             seen.add(parent)
             state, depth = self._state(parent), depth + 1
             if state is None:

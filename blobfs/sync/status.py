@@ -68,6 +68,8 @@ STUCK: Final = frozenset(
 )
 """States that a person has to mend."""
 
+_SHOWN_ASIDE: Final = 1000
+"""Documents put aside that are told one by one: an answer has a bound, and a server that spoils documents has none."""
 DOUBTFUL: Final = frozenset((SyncState.WRONG_ACCOUNT, SyncState.WRONG_SERVER, SyncState.ROLLED_BACK))
 """States in which what the server once confirmed may be nowhere but here."""
 
@@ -133,9 +135,7 @@ class SyncStatus:
             "pending": {"documents": self.pending_documents, "bytes": self.pending_bytes},
             "last_contact": self.last_contact_s,
             "since": self.since_s,
-            "parked": [
-                {"doc_id": entry.doc_id, "reason": entry.reason, "since": entry.since_s} for entry in self.parked
-            ],
+            "parked": self._aside(),
             "transfers": [
                 {"what": entry.what, "doc_id": entry.doc_id, "total": entry.total, "done": entry.done}
                 for entry in self.transfers
@@ -143,6 +143,16 @@ class SyncStatus:
             "held": list(self.held),
             "reading": None if self.reading is None else {"done": self.reading.done, "total": self.reading.total},
         }
+
+    def _aside(self) -> list[dict[str, Any]]:
+        shown = [
+            {"doc_id": entry.doc_id, "reason": entry.reason, "since": entry.since_s}
+            for entry in self.parked[:_SHOWN_ASIDE]
+        ]
+        if (more := len(self.parked) - len(shown)) > 0:
+            since_s = self.parked[_SHOWN_ASIDE].since_s
+            shown.append({"doc_id": "", "reason": f"{more} more documents are put aside", "since": since_s})
+        return shown
 
 
 @dataclass(slots=True)

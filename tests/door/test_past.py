@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from blobfs.answers.past import _beside
+from blobfs.answers.past import beside
 from tests.door.conftest import Desk, await_close, sync, tell, told
 
 
@@ -136,7 +136,7 @@ def test_a_folder_is_copied_with_all_in_it(account: Desk, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "number", "beside"),
+    ("name", "number", "free"),
     [
         (b"a.txt", 1, b"a.txt"),
         (b"a.txt", 2, b"a (restored).txt"),
@@ -145,5 +145,5 @@ def test_a_folder_is_copied_with_all_in_it(account: Desk, folder: Path) -> None:
         (b"x" * 255, 2, b"x" * 244 + b" (restored)"),
     ],
 )
-def test_a_name_beside_a_taken_one(name: bytes, number: int, beside: bytes) -> None:
-    assert _beside(name, number) == beside
+def test_a_name_beside_a_taken_one(name: bytes, number: int, free: bytes) -> None:
+    assert beside(name, number) == free

@@ -50,6 +50,19 @@ def test_what_goes_in_comes_out_the_same(account: Desk, folder: Path) -> None:
     assert (target / "a" / "file").stat().st_nlink == 2
 
 
+def test_a_file_that_has_the_name_of_an_unfinished_one_is_copied_as_any_other(account: Desk, folder: Path) -> None:
+    source, target = account.home / "parts", account.home / "plain parts"
+    source.mkdir()
+    long = "n" * 60
+    names = [long + ".blobfs-part", long + ".blobfs-part2", long + "z", long, "a", "a.blobfs-part"]
+    for name in names:
+        (source / name).write_text(name)
+    tell(account, "import", source, folder / "in")
+    assert {path.name: path.read_text() for path in (folder / "in").iterdir()} == {name: name for name in names}
+    tell(account, "export", folder / "in", target)
+    assert {path.name: path.read_text() for path in target.iterdir()} == {name: name for name in names}
+
+
 def test_a_second_run_goes_on_and_overwrites_nothing(account: Desk, folder: Path) -> None:
     source = account.home / "again"
     (source / "inner").mkdir(parents=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -14,7 +15,7 @@ from blobfs.fs import filesystem
 from blobfs.fs.filesystem import FileSystem, Owner
 from blobfs.fs.space import Allowance, Space, disk_of, within
 from blobfs.fs.stale import Stale
-from blobfs.fs.views import ViewedFileSystem
+from blobfs.fs.views import DOC_ID, STATE, ViewedFileSystem
 from blobfs.fs.writeback import MAX_HELD, SPILL
 from blobfs.store.store import Store
 from blobfs.values.documents import Kind
@@ -404,3 +405,17 @@ def test_what_blobfs_keeps_hidden_is_in_no_listing(store: Store, remote: Remote)
     assert [entry.name for entry in fs.entries(ROOT_INODE, 0, 1)] == [b"a"]
     top = fs.lookup(ROOT_INODE, b".blobfs")
     assert [entry.name for entry in fs.entries(top.inode, 0, 9)] == [b"documents", b"by-id"]
+
+
+def test_what_another_device_stored_under_the_names_of_our_attributes_is_neither_listed_nor_read(
+    store: Store, remote: Remote
+) -> None:
+    owner = Owner(0, 0, is_root=True)
+    fs = ViewedFileSystem(store, fetch=remote.fetch, prefetch=remote.prefetch, owner=owner, fetch_deadline_s=5)
+    node = fs.make(ROOT_INODE, b"f", Kind.FILE, 0o600, 0, 0)
+    for name in (STATE, DOC_ID, b"user.own"):
+        store.tree.set_xattr(node.inode, name, b"another's", time.time_ns())
+    assert fs.list_xattrs(node.inode) == [b"user.own"]
+    assert fs.get_xattr(node.inode, DOC_ID) == node.doc_id.encode()
+    assert fs.get_xattr(node.inode, STATE) == b"LOCAL dirty"
+    assert fs.get_xattr(node.inode, b"user.own") == b"another's"

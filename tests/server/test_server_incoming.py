@@ -47,6 +47,17 @@ def test_what_waits_in_the_box_has_a_bound_of_its_own(server: RunningServer) -> 
     assert account.put("b", bytes(3000)).status_code == 201
 
 
+def test_an_item_of_a_length_that_nobody_announced_is_stopped_at_the_bound_of_the_box(server: RunningServer) -> None:
+    account = server.account("incoming-chunked", quota=4000)
+    url = f"/incoming/{account.name}"
+    assert account.http.put(f"{url}/large", content=iter([bytes(600), bytes(401)])).status_code == 507
+    assert account.http.put(f"{url}/one", content=iter([bytes(600), bytes(300)])).status_code == 201
+    assert account.http.put(f"{url}/two", content=iter([bytes(101)])).status_code == 507
+    assert account.http.put(f"{url}/fits", content=iter([bytes(60), bytes(40)])).status_code == 201
+    assert account.used() == (1000, 0)
+    assert account.http.put(f"/blobs/{account.name}/own", content=iter([bytes(2000)])).status_code == 201
+
+
 @pytest.mark.parametrize("namespace", ["MX", "default"])
 def test_the_box_has_room_for_a_bounded_number_of_items(
     server: RunningServer, account: Account, namespace: str

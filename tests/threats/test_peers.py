@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -168,3 +170,71 @@ async def test_documents_that_fit_nowhere_stop_nobody(account: Account, caplog: 
         await converge(one, two)
         assert len(Cards(one.store).all()) == len(Cards(two.store).all()) == 2
     assert not [record for record in caplog.records if record.exc_info]
+
+
+@trio_test
+async def test_folders_in_each_other_that_come_deepest_first_are_all_there(account: Account) -> None:
+    """Too many for the stack, and beside an edit, so that they are planned together."""
+    depth = 400
+    async with account.device("one") as one, account.device("two") as two:
+        one.write("file", b"one")
+        await converge(one, two)
+        base = two.store.documents.base(two.node("file").doc_id)
+        assert base is not None
+        own = two.store.device
+        edited = (replace(base.document, mode=0o640), base.revision.advanced(own), str(base.revision))
+        ids = [DocId(ROOT), *(DocId(f"{number:032x}") for number in range(depth))]
+        folders = [
+            (Document(doc_id, Kind.DIRECTORY, (Name(parent, b"d"),)), Revision.of({own: 1}), None)
+            for parent, doc_id in itertools.pairwise(ids)
+        ]
+        changes = [
+            Change(document.doc_id, former, str(revision), False, crypto.seal_document(KEYS, document, revision))
+            for document, revision, former in [*reversed(folders), edited]
+        ]
+        assert {result.status for result in await two.client.push(changes)} == {"ok"}
+        await until(lambda: one.node("file").mode == 0o640)
+        assert one.engine.status().parked == ()
+        assert one.node("/".join("d" * depth)).doc_id == ids[-1]
+
+
+@trio_test
+async def test_what_people_see_cannot_be_moved_to_where_nobody_looks(account: Account) -> None:
+    """What is deleted is in the trash; what is hidden would be nowhere."""
+    async with account.device("one") as one, account.device("two") as two:
+        for folder in ("documents", "photos"):
+            one.mkdir(folder)
+            one.write(f"{folder}/all", folder.encode())
+        one.write("file", b"file")
+        Cards(one.store).write(Card(one.store.device, "one"))
+        await converge(one, two)
+        top = two.store.hidden.find()
+        cards = two.store.hidden.find(b"devices")
+        assert top is not None
+        assert cards is not None
+        moves = {
+            "documents": Name(top.doc_id, b"gone"),
+            "photos": Name(DocId(ROOT), b".blobfs"),
+            "file": Name(cards.doc_id, b"gone"),
+            "photos/all": Name(cards.doc_id, b"all"),
+        }
+        own, ids = two.store.device, {path: one.node(path).doc_id for path in moves}
+        for path, name in moves.items():
+            base = two.store.documents.base(ids[path])
+            assert base is not None
+            document, revision = replace(base.document, names=(name,)), base.revision.advanced(own)
+            payload = crypto.seal_document(KEYS, document, revision)
+            (result,) = await two.client.push([Change(ids[path], str(base.revision), str(revision), False, payload)])
+            assert result.status == "ok"
+        two.write("beside", b"goes on")
+        await until(lambda: one.exists("beside"))
+        parked = {entry.doc_id: entry.reason for entry in one.engine.status().parked}
+        assert set(ids.values()) <= set(parked)
+        assert all("nobody sees" in parked[doc_id] or "keeps for itself" in parked[doc_id] for doc_id in ids.values())
+        for path, data in (("documents/all", b"documents"), ("photos/all", b"photos"), ("file", b"file")):
+            assert await one.read(path) == data
+        # Out of the hidden directory, and from one place in it to another, things move as ever.
+        assert two.store.hidden.find(b"devices") is not None
+        two.store.hidden.directory(b"incoming")
+        await two.settle()
+        await until(lambda: one.store.hidden.find(b"incoming") is not None)
