@@ -261,7 +261,8 @@ class FileSystem(Names):
         file.handles -= 1
         if file.handles > 0:
             return
-        await self._writeback.landed(file)
+        if file.flight is not None:
+            await self._writeback.landed(file)
         await self._keep(file)
         self._drop_if_unused(file)
 

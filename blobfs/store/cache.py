@@ -41,6 +41,7 @@ _UPDATE: Final = (
     "UPDATE documents SET mode = ?, uid = ?, gid = ?, size = ?, stored = ?, nlink = ?, atime_ns = ?, mtime_ns = ?, "
     "ctime_ns = ?, content = ?, deleted = ?, edit = ?, changed_ns = ?, touched_ns = ? WHERE inode = ?"
 )
+_TOUCH: Final = "UPDATE documents SET nlink = ?, mtime_ns = ?, ctime_ns = ? WHERE inode = ?"
 _DELETE: Final = "DELETE FROM documents WHERE inode = ?"
 _ADD_NAME: Final = "INSERT INTO names VALUES (?, ?, ?, ?)"
 _PUT_NAME: Final = "INSERT OR REPLACE INTO names VALUES (?, ?, ?, ?)"
@@ -66,13 +67,13 @@ class Record(NamedTuple):
 
     def with_node(self, node: Node) -> Record:
         """The document has become `node`, by what is no edit."""
-        return Record(node, *self[1:])
+        return _new(Record, (node, *self[1:]))
 
     def edited(self, node: Node, now_ns: int) -> Record:
         """The document has become `node`, by an edit that the server has to learn of. The root's are not counted."""
         changed_ns = self.changed_ns if self.edit > self.synced else now_ns
         edit = self.edit + (node.inode != ROOT_INODE)
-        return Record(node, edit, self.synced, changed_ns, now_ns, self.is_new)
+        return _new(Record, (node, edit, self.synced, changed_ns, now_ns, self.is_new))
 
 
 class Link(NamedTuple):
@@ -229,8 +230,17 @@ class TreeCache(Backlog):
 
     def change(self, record: Record) -> None:
         """A row of `documents` has other attributes."""
-        inode = record.node.inode
         self._db.tell(_UPDATE, _changes_of(record))
+        self._renew(record)
+
+    def touch(self, record: Record) -> None:
+        """A directory has other entries: the number of its links and its times are new."""
+        node = record.node
+        self._db.tell(_TOUCH, (node.nlink, node.mtime_ns, node.ctime_ns, node.inode))
+        self._renew(record)
+
+    def _renew(self, record: Record) -> None:
+        inode = record.node.inode
         if not self._db.in_step and inode not in self._changed:
             self._set(self._changed, inode, True)
         self._set(self._nodes, inode, record)
@@ -249,7 +259,7 @@ class TreeCache(Backlog):
         """A free name gets a node."""
         self._newest += 1
         self._db.tell(_ADD_NAME, (self._newest, parent, name, inode))
-        self._set(self._names, (parent, name), Link(self._newest, inode))
+        self._set(self._names, (parent, name), _new(Link, (self._newest, inode)))
         self._move(self._newest, None, (parent, name, inode))
 
     def delete_name(self, parent: Inode, name: bytes) -> None:
@@ -282,16 +292,17 @@ class TreeCache(Backlog):
     def _move(self, cookie: int, was: tuple[int, bytes, Inode] | None, now: tuple[int, bytes, Inode] | None) -> None:
         if self._db.in_step:
             return
-        for place in (was, now):
-            if place is not None:
-                self._stir(place[0], cookie)
+        if was is not None:
+            self._stir(was[0], cookie)
+        if now is not None:
+            self._stir(now[0], cookie)
         former = self._moved.get(cookie)
         if former is not None:
             was = former.was
         if was is None and now is None:
             self._unset(self._moved, cookie)
         else:
-            self._set(self._moved, cookie, _Move(was, now))
+            self._set(self._moved, cookie, _new(_Move, (was, now)))
 
     def _stir(self, parent: int, cookie: int) -> None:
         stirred = self._stirred.get(parent)

@@ -169,8 +169,7 @@ class Tree:
             raise NotADirectory("the parent is not a directory")
         if node.deleted:
             raise NotFound("the directory is gone")
-        node = node.but(mtime_ns=now_ns, ctime_ns=now_ns, nlink=node.nlink + links)
-        self._cache.change(record.with_node(node))
+        self._cache.touch(record.with_node(node.touched(now_ns, links)))
 
     def link(self, inode: Inode, parent: Inode, name: bytes, now_ns: int) -> Node:
         """One more name for a file.
@@ -236,7 +235,7 @@ class Tree:
 
     def _lose_name(self, node: Node, now_ns: int) -> Node:
         left = 0 if node.kind is Kind.DIRECTORY else node.nlink - 1
-        return self._edit(node.inode, now_ns, nlink=left, deleted=left == 0, ctime_ns=now_ns)
+        return self.edit(node.inode, now_ns, nlink=left, deleted=left == 0, ctime_ns=now_ns)
 
     def purge(self, *inodes: Inode) -> None:
         """Nobody holds these deleted nodes any more: their bytes go. A row stays while the server has to be told.
@@ -314,7 +313,7 @@ class Tree:
             if parent != new_parent:
                 self._touch(parent, now_ns, links=-moved)
             self._touch(new_parent, now_ns, links=moved * (parent != new_parent))
-            self._edit(node.inode, now_ns, ctime_ns=now_ns)
+            self.edit(node.inode, now_ns, ctime_ns=now_ns)
             return None if other is None else self.get(other.inode)
 
     def _replace(self, node: Node, other: Node, parent: Inode, name: bytes, now_ns: int) -> None:
@@ -385,14 +384,13 @@ class Tree:
         changes = {"mode": mode, "uid": uid, "gid": gid, "atime_ns": atime_ns, "mtime_ns": mtime_ns}
         given = {column: value for column, value in changes.items() if value is not None}
         with self._ledger.transaction():
-            return self._edit(inode, now_ns, ctime_ns=now_ns, **given)
+            return self.edit(inode, now_ns, ctime_ns=now_ns, **given)
 
     def edit(self, inode: Inode, now_ns: int, **changes: Any) -> Node:
-        """Change fields of a node: an edit that the server has to learn of; the node after. Raises NotFound."""
-        with self._ledger.transaction():
-            return self._edit(inode, now_ns, **changes)
+        """Change fields of a node: an edit that the server has to learn of; the node after. Within a transaction.
 
-    def _edit(self, inode: Inode, now_ns: int, **changes: Any) -> Node:
+        Raises NotFound.
+        """
         record = self._find(inode)
         node = record.node.but(**changes)
         self._cache.change(record.edited(node, now_ns))
