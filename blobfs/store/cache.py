@@ -35,7 +35,7 @@ _CHILD: Final = (
     f"SELECT names.id, {_ROW} FROM names JOIN documents ON documents.inode = names.inode "  # noqa: S608
     "WHERE parent = ? AND name = ?"
 )
-_SOME_NAMES: Final = "SELECT id FROM names WHERE parent = ? LIMIT ?"
+_ONE_MORE: Final = "SELECT 1 FROM names WHERE parent = ? LIMIT 1 OFFSET ?"
 _INSERT: Final = "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '{}', ?, ?, ?, ?)"
 _UPDATE: Final = (
     "UPDATE documents SET mode = ?, uid = ?, gid = ?, size = ?, stored = ?, nlink = ?, atime_ns = ?, mtime_ns = ?, "
@@ -89,6 +89,9 @@ class _Move(NamedTuple):
     was: tuple[int, bytes, Inode] | None
     """As the database has the row; None: not at all."""
     now: tuple[int, bytes, Inode] | None
+
+
+_NOTHING: Final = _Move(None, None)
 
 
 class TreeCache(Backlog):
@@ -197,11 +200,13 @@ class TreeCache(Backlog):
 
     def is_empty(self, parent: int) -> bool:
         """Whether a directory has no name in it."""
-        waiting = self._waiting_in(parent, 0)
-        if any(now is not None and now[0] == parent for now in waiting.values()):
-            return False
-        rows = self._ledger.peek_all(self._db, _SOME_NAMES, parent, len(waiting) + 1)
-        return all(row[0] in waiting for row in rows)
+        gone = 0  # names that the database still has there
+        for cookie in self._stirred.get(parent, ()):
+            was, now = self._moved.get(cookie, _NOTHING)
+            if now is not None and now[0] == parent:
+                return False
+            gone += was is not None and was[0] == parent
+        return self._ledger.peek(self._db, _ONE_MORE, parent, gone) is None
 
     def _waiting_in(self, parent: int, after: int) -> dict[int, tuple[int, bytes, Inode] | None]:
         """What became of names that are in a directory, or were, and that the database has otherwise or not at all."""

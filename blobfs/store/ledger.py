@@ -342,7 +342,7 @@ class Ledger:
             is_due = 0 < self._since <= time.monotonic() - BATCH_AGE_S
             is_calm, self._ticked = self._sequence == self._ticked, self._sequence
             self.blobs.bound_log(self.log.bound())
-        if is_told := is_due or not is_busy or self.reserve.is_spent or not self._backlogs.are_short():
+        if is_told := is_due or not is_busy or not self._backlogs.are_short():
             self._backlogs.empty()
         if is_due:
             self.commit()

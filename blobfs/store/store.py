@@ -238,7 +238,9 @@ class Store:
         return self._ledger.reserve.lacking
 
     def _free_rows(self) -> None:
-        is_busy = self._ledger.sequence != self._told
+        # Where room is short, nothing waits for the end of a flood.
+        is_tight = self._ledger.reserve.is_spent or self._ledger.staging.is_long
+        is_busy = self._ledger.sequence != self._told and not is_tight
         # To look for what was discarded is to have the databases told.
         has_swept = not self._ledger.tick(is_busy=is_busy) or self._sweep()
         if has_swept:
