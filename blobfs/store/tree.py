@@ -143,7 +143,8 @@ class Tree:
             is_new, doc_id = doc_id is None, doc_id or new_doc_id()
             nlink = 2 if directory else 1
             times = (now_ns, now_ns, now_ns, now_ns)
-            node = Node(inode, doc_id, kind, mode, uid, gid, rdev, 0, 0, nlink, *times, target, content, False)
+            fields = (inode, doc_id, kind, mode, uid, gid, rdev, 0, 0, nlink, *times, target, content, False)
+            node = tuple.__new__(Node, fields)  # as `Node(*fields)`, in a third of the time
             self._cache.insert(Record(node, 1, 0, now_ns, now_ns, is_new))
             self._ledger.mark_changed()
         return node
