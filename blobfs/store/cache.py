@@ -115,6 +115,8 @@ class TreeCache(Backlog):
         """Directories that these names are in, or were."""
         self._log: list[tuple[dict[Any, Any], Any, Any]] = []
         """What the current transaction overwrote here: table, key, former value."""
+        self._filled: dict[str, bool] = {}
+        """Tables of which it is known whether they have any row: until a statement is run that is no backlog's."""
         self._lists_known = False
         """Whether all that was listed last was known: then it is by names alone that the database is asked first."""
         self._newest = int(ledger.one(self._db, "SELECT COALESCE(MAX(id), 0) FROM names")[0])
@@ -220,6 +222,14 @@ class TreeCache(Backlog):
             if cookie not in self._moved:
                 return Inode(parent)
         return next((Inode(now[0]) for _, now in self._moved.values() if now is not None and now[2] == inode), None)
+
+    def is_any_in(self, table: str) -> bool:
+        """Whether a table that is changed by statements alone has any row."""
+        found = self._filled.get(table)
+        if found is None:
+            row = self._ledger.peek(self._db, f"SELECT EXISTS (SELECT 1 FROM {table})")  # noqa: S608
+            found = self._filled[table] = bool(row[0])
+        return found
 
     # --- changing ---------------------------------------------------------------------------------------
 
@@ -349,6 +359,7 @@ class TreeCache(Backlog):
         if self._nodes or self._names:
             for table in (self._nodes, self._names, self._whole, self._changed, self._moved, self._stirred):
                 table.clear()
+        self._filled.clear()
         self._log.clear()
 
     def shed(self) -> None:

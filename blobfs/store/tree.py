@@ -246,7 +246,7 @@ class Tree:
         with self._ledger.transaction():
             found = [record for inode in inodes if (record := self._cache.find(inode)) and record.node.deleted]
             older = [record.node for record in found if not record.is_new]
-            known = self._among(_ALL_KNOWN, [node.doc_id for node in older])
+            known = self._among("bases", _ALL_KNOWN, [node.doc_id for node in older])
             small: list[Content] = []
             for record in found:
                 node = record.node
@@ -259,12 +259,14 @@ class Tree:
                 else:
                     self._cache.delete(node.inode)
             self._content.free(*small)
-            for inode in self._among(_WITH_XATTRS, [node.inode for node in older]):
+            for inode in self._among("xattrs", _WITH_XATTRS, [node.inode for node in older]):
                 self._db.run("DELETE FROM xattrs WHERE inode = ?", (inode,))
 
-    def _among(self, query: str, values: Sequence[DocId | Inode]) -> set[Any]:
-        """Which of these the query finds: one for all, since most of a query's time is its own."""
-        return {row[0] for row in self._ledger.peek_all(self._db, query, json.dumps(values))} if values else set()
+    def _among(self, table: str, query: str, values: Sequence[DocId | Inode]) -> set[Any]:
+        """Which of these the query finds in a table: one for all, since most of a query's time is its own."""
+        if not values or not self._cache.is_any_in(table):
+            return set()
+        return {row[0] for row in self._ledger.peek_all(self._db, query, json.dumps(values))}
 
     def orphans(self) -> list[Inode]:
         """Deleted nodes that nobody can hold after a start, for `purge`."""

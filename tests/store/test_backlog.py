@@ -255,3 +255,20 @@ def test_what_a_transaction_gives_up_beside_a_write_goes_or_stays_with_it(
         assert (b"long" in names(store)) == fails
         store = bench.crash(store)
     assert store.check() == []
+
+
+def test_attributes_of_a_purged_file_go_though_there_were_none_a_moment_before(bench: Bench, store: Store) -> None:
+    make(store, b"first")
+    second = make(store, b"second")
+    store.tree.set_xattr(second.inode, b"user.a", b"1", 20)
+    store = bench.crash(store)
+    store.tree.remove_xattr(second.inode, b"user.a", 30)
+    store.tree.purge(store.tree.unlink(ROOT_INODE, b"first", 40).inode)
+    with pytest.raises(RuntimeError), store.transaction():
+        store.tree.set_xattr(second.inode, b"user.a", b"2", 50)
+        raise RuntimeError
+    store.tree.set_xattr(second.inode, b"user.a", b"3", 50)
+    store = bench.crash(store)
+    store.tree.purge(store.tree.unlink(ROOT_INODE, b"second", 60).inode)
+    assert store._ledger.all(store._ledger.documents, "SELECT * FROM xattrs") == []
+    assert store.check() == []
