@@ -24,7 +24,7 @@ from blobfs.store.store import Store
 from blobfs.sync import parcel
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.merge import State
-from blobfs.sync.plan import Remote, plan
+from blobfs.sync.plan import Remote, Same, plan
 from blobfs.sync.recovery import Recovery
 from blobfs.sync.status import Parked, Reading
 from blobfs.sync.story import Story
@@ -326,7 +326,7 @@ class Feed:
         """Whether all are new here, so that no order among them matters."""
         return all(self._store.documents.inode(remote.doc_id) is None for remote in arrivals)
 
-    async def _apply_some(self, arrivals: Sequence[Remote], same: Mapping[DocId, int]) -> None:
+    async def _apply_some(self, arrivals: Sequence[Remote], same: Mapping[Same, int]) -> None:
         try:
             done = await trio.to_thread.run_sync(partial(self._apply_now, arrivals, same))
         except NoSpace:
@@ -348,7 +348,7 @@ class Feed:
                 # It is applied all the same; what the kernel holds of it runs out by itself.
                 _log.exception("the mount could not be told of a change from another device")
 
-    def _apply_now(self, arrivals: Sequence[Remote], same: Mapping[DocId, int]) -> list[Applied]:
+    def _apply_now(self, arrivals: Sequence[Remote], same: Mapping[Same, int]) -> list[Applied]:
         """Plan and do, in one transaction. In a worker thread."""
         with self._store.transaction():
             # Again, now that nobody else is at the store: a file may have been opened or edited since it was looked at.
@@ -359,7 +359,7 @@ class Feed:
                 device=self._store.device,
                 label=self._label,
                 new_id=lambda: DocId(secrets.token_hex(16)),
-                same_content={doc_id for doc_id, edit in same.items() if self._is_as_of(doc_id, edit)},
+                same_content={pair for pair, edit in same.items() if self._is_as_of(pair[0], edit)},
                 own={remote.doc_id for remote in arrivals if self._own.get(remote.doc_id) == str(remote.revision)},
             )
             done = Executor(self._store).run(decided)
@@ -405,12 +405,12 @@ class Feed:
         held = self.waiting.get(occupant)
         return held is not None and occupant != doc_id and name not in held.state.document.names
 
-    def _find_equal(self, arrivals: Sequence[Remote]) -> Mapping[DocId, int]:
-        """Which files have unsent bytes that are the arriving ones: the same was written twice, or sent before.
+    def _find_equal(self, arrivals: Sequence[Remote]) -> Mapping[Same, int]:
+        """Which files have the bytes that arrive for them, or for their name: written twice, or sent before.
 
         With the edit that was looked at: a later one may have changed the bytes.
         """
-        documents, found = self._store.documents, dict[DocId, int]()
+        documents, found = self._store.documents, dict[Same, int]()
         for remote in arrivals:
             document = remote.state.document
             if remote.state.deleted or document.kind is not Kind.FILE or document.attachment is None:
@@ -420,7 +420,7 @@ class Feed:
             for doc_id in here:
                 local = documents.local(doc_id)
                 if local is not None and self._has_bytes_of(local, document.attachment):
-                    found[doc_id] = local.edit
+                    found[doc_id, remote.doc_id] = local.edit
         return found
 
     def _is_as_of(self, doc_id: DocId, edit: int) -> bool:
