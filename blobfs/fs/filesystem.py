@@ -261,7 +261,8 @@ class FileSystem(Names):
         file.handles -= 1
         if file.handles > 0:
             return
-        await self._writeback.landed(file)
+        if file.flight is not None:
+            await self._writeback.landed(file)
         await self._keep(file)
         self._drop_if_unused(file)
 
@@ -287,9 +288,12 @@ class FileSystem(Names):
         """Another device's deletion may be in the store while the news of it is still on its way."""
         if inode in self._elsewhere or self._references.is_deleted(inode):
             return
-        with suppress(NotFound):
+        try:
             node = self._tree.get(inode)
-            if node.deleted:
+        except NotFound:
+            return
+        if node.deleted:
+            with suppress(NotFound):
                 self._elsewhere.note_early(node)
 
     def _drop_if_unused(self, file: OpenFile) -> None:

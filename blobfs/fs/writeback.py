@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from blobfs.errors import BlobfsError
+from blobfs.errors import BlobfsError, BytesAbsent
 from blobfs.fs.handles import OpenFile
 from blobfs.fs.presence import Presence
 from blobfs.store.store import Store
@@ -63,6 +63,12 @@ class WriteBack:
             if file.is_dirty:
                 self.settle(file, self.write(file))
 
+        if file.flight is None:
+            try:
+                store()  # nearly always all that it takes
+                return
+            except BytesAbsent:
+                pass
         await self._presence.perform(store, first=lambda: self.landed(file))
 
     async def landed(self, file: OpenFile) -> None:

@@ -88,7 +88,7 @@ class Attachments:
             stored = node.stored
             if size != node.size:
                 stored -= self._content.resize(content, node.size, size)
-            if any(offset < 0 or offset + len(data) > size for offset, data in pieces):
+            if pieces and (pieces[0][0] < 0 or pieces[-1][0] + len(pieces[-1][1]) > size):
                 raise InvalidArgument("bytes beyond the size of the file")
             if filled := [piece for piece in pieces if len(piece[1])]:
                 stored += self._content.write(content, filled, node.size)

@@ -16,6 +16,8 @@ from blobfs.store.turns import Turns
 
 BACKLOG: Final = 4096
 """Entries of a database's backlog, beyond which whoever adds to it shortens it."""
+SHORT: Final = 2048
+"""Entries of each, up to which it costs nobody much to have them wait: some milliseconds for whoever asks."""
 RELIEF: Final = 32
 """Transactions after which that is looked at."""
 SLICE: Final = 64
@@ -40,6 +42,10 @@ class Backlogs:
                 if database.backlog.waiting > SLICE:
                     self._empty(database)
 
+    def are_short(self) -> bool:
+        """Whether little waits for either database. The lock need not be held: it is a hint."""
+        return all(database.backlog.waiting <= SHORT for database in self._databases)
+
     def empty(self) -> None:
         """Tell the databases of all that waits now. For a worker, outside of transactions. Raises NoSpace."""
         for database in self._databases:
@@ -52,13 +58,8 @@ class Backlogs:
             self._query(database.backlog.settle, SLICE)
             self._turns.give_way(time.perf_counter() - started)
 
-    def relieve(self, sequence: int) -> bool:
-        """Shorten those that grow faster than workers empty them; False: the disk is full. The lock is held.
-
-        `sequence` is the number of the transaction that just ended.
-        """
-        if sequence % RELIEF:
-            return True
+    def relieve(self) -> bool:
+        """Shorten those that grow faster than workers empty them; False: the disk is full. The lock is held."""
         for database in self._databases:
             beyond = database.backlog.waiting - BACKLOG
             if beyond > 0:

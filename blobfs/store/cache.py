@@ -35,12 +35,13 @@ _CHILD: Final = (
     f"SELECT names.id, {_ROW} FROM names JOIN documents ON documents.inode = names.inode "  # noqa: S608
     "WHERE parent = ? AND name = ?"
 )
-_SOME_NAMES: Final = "SELECT id FROM names WHERE parent = ? LIMIT ?"
+_ONE_MORE: Final = "SELECT 1 FROM names WHERE parent = ? LIMIT 1 OFFSET ?"
 _INSERT: Final = "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '{}', ?, ?, ?, ?)"
 _UPDATE: Final = (
     "UPDATE documents SET mode = ?, uid = ?, gid = ?, size = ?, stored = ?, nlink = ?, atime_ns = ?, mtime_ns = ?, "
     "ctime_ns = ?, content = ?, deleted = ?, edit = ?, changed_ns = ?, touched_ns = ? WHERE inode = ?"
 )
+_TOUCH: Final = "UPDATE documents SET nlink = ?, mtime_ns = ?, ctime_ns = ? WHERE inode = ?"
 _DELETE: Final = "DELETE FROM documents WHERE inode = ?"
 _ADD_NAME: Final = "INSERT INTO names VALUES (?, ?, ?, ?)"
 _PUT_NAME: Final = "INSERT OR REPLACE INTO names VALUES (?, ?, ?, ?)"
@@ -66,13 +67,13 @@ class Record(NamedTuple):
 
     def with_node(self, node: Node) -> Record:
         """The document has become `node`, by what is no edit."""
-        return Record(node, *self[1:])
+        return _new(Record, (node, *self[1:]))
 
     def edited(self, node: Node, now_ns: int) -> Record:
         """The document has become `node`, by an edit that the server has to learn of. The root's are not counted."""
         changed_ns = self.changed_ns if self.edit > self.synced else now_ns
         edit = self.edit + (node.inode != ROOT_INODE)
-        return Record(node, edit, self.synced, changed_ns, now_ns, self.is_new)
+        return _new(Record, (node, edit, self.synced, changed_ns, now_ns, self.is_new))
 
 
 class Link(NamedTuple):
@@ -88,6 +89,9 @@ class _Move(NamedTuple):
     was: tuple[int, bytes, Inode] | None
     """As the database has the row; None: not at all."""
     now: tuple[int, bytes, Inode] | None
+
+
+_NOTHING: Final = _Move(None, None)
 
 
 class TreeCache(Backlog):
@@ -111,6 +115,8 @@ class TreeCache(Backlog):
         """Directories that these names are in, or were."""
         self._log: list[tuple[dict[Any, Any], Any, Any]] = []
         """What the current transaction overwrote here: table, key, former value."""
+        self._filled: dict[str, bool] = {}
+        """Tables of which it is known whether they have any row: until a statement is run that is no backlog's."""
         self._lists_known = False
         """Whether all that was listed last was known: then it is by names alone that the database is asked first."""
         self._newest = int(ledger.one(self._db, "SELECT COALESCE(MAX(id), 0) FROM names")[0])
@@ -196,11 +202,13 @@ class TreeCache(Backlog):
 
     def is_empty(self, parent: int) -> bool:
         """Whether a directory has no name in it."""
-        waiting = self._waiting_in(parent, 0)
-        if any(now is not None and now[0] == parent for now in waiting.values()):
-            return False
-        rows = self._ledger.peek_all(self._db, _SOME_NAMES, parent, len(waiting) + 1)
-        return all(row[0] in waiting for row in rows)
+        gone = 0  # names that the database still has there
+        for cookie in self._stirred.get(parent, ()):
+            was, now = self._moved.get(cookie, _NOTHING)
+            if now is not None and now[0] == parent:
+                return False
+            gone += was is not None and was[0] == parent
+        return self._ledger.peek(self._db, _ONE_MORE, parent, gone) is None
 
     def _waiting_in(self, parent: int, after: int) -> dict[int, tuple[int, bytes, Inode] | None]:
         """What became of names that are in a directory, or were, and that the database has otherwise or not at all."""
@@ -214,6 +222,14 @@ class TreeCache(Backlog):
             if cookie not in self._moved:
                 return Inode(parent)
         return next((Inode(now[0]) for _, now in self._moved.values() if now is not None and now[2] == inode), None)
+
+    def is_any_in(self, table: str) -> bool:
+        """Whether a table that is changed by statements alone has any row."""
+        found = self._filled.get(table)
+        if found is None:
+            row = self._ledger.peek(self._db, f"SELECT EXISTS (SELECT 1 FROM {table})")  # noqa: S608
+            found = self._filled[table] = bool(row[0])
+        return found
 
     # --- changing ---------------------------------------------------------------------------------------
 
@@ -229,8 +245,17 @@ class TreeCache(Backlog):
 
     def change(self, record: Record) -> None:
         """A row of `documents` has other attributes."""
-        inode = record.node.inode
         self._db.tell(_UPDATE, _changes_of(record))
+        self._renew(record)
+
+    def touch(self, record: Record) -> None:
+        """A directory has other entries: the number of its links and its times are new."""
+        node = record.node
+        self._db.tell(_TOUCH, (node.nlink, node.mtime_ns, node.ctime_ns, node.inode))
+        self._renew(record)
+
+    def _renew(self, record: Record) -> None:
+        inode = record.node.inode
         if not self._db.in_step and inode not in self._changed:
             self._set(self._changed, inode, True)
         self._set(self._nodes, inode, record)
@@ -249,7 +274,7 @@ class TreeCache(Backlog):
         """A free name gets a node."""
         self._newest += 1
         self._db.tell(_ADD_NAME, (self._newest, parent, name, inode))
-        self._set(self._names, (parent, name), Link(self._newest, inode))
+        self._set(self._names, (parent, name), _new(Link, (self._newest, inode)))
         self._move(self._newest, None, (parent, name, inode))
 
     def delete_name(self, parent: Inode, name: bytes) -> None:
@@ -282,16 +307,17 @@ class TreeCache(Backlog):
     def _move(self, cookie: int, was: tuple[int, bytes, Inode] | None, now: tuple[int, bytes, Inode] | None) -> None:
         if self._db.in_step:
             return
-        for place in (was, now):
-            if place is not None:
-                self._stir(place[0], cookie)
+        if was is not None:
+            self._stir(was[0], cookie)
+        if now is not None:
+            self._stir(now[0], cookie)
         former = self._moved.get(cookie)
         if former is not None:
             was = former.was
         if was is None and now is None:
             self._unset(self._moved, cookie)
         else:
-            self._set(self._moved, cookie, _Move(was, now))
+            self._set(self._moved, cookie, _new(_Move, (was, now)))
 
     def _stir(self, parent: int, cookie: int) -> None:
         stirred = self._stirred.get(parent)
@@ -333,6 +359,7 @@ class TreeCache(Backlog):
         if self._nodes or self._names:
             for table in (self._nodes, self._names, self._whole, self._changed, self._moved, self._stirred):
                 table.clear()
+        self._filled.clear()
         self._log.clear()
 
     def shed(self) -> None:

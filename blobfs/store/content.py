@@ -18,7 +18,7 @@ from blobfs.store.payloads import Part, Payloads
 from blobfs.store.places import Places
 from blobfs.store.rows import extents_at, position_of, range_of, rows_at, rows_of
 from blobfs.store.schema import ROW_BITS
-from blobfs.store.small import PUT_EXTENT, SmallContents
+from blobfs.store.small import DISCARD, PUT_EXTENT, SmallContents
 from blobfs.store.spool import Bytes, Unreadable
 from blobfs.values.extents import (
     ALL_ROWS,
@@ -273,8 +273,9 @@ class ContentStore:
 
     def discard(self, content: Content) -> None:
         """The content is no longer needed. `sweep` frees it, later and in slices: freeing a row reads all its pages."""
-        if content in self._unresolved or self._ledger.one(self._db, _ANY_EXTENT, content) is not None:
-            self._db.run("INSERT OR IGNORE INTO discarded VALUES (?)", (content,))
+        is_known = self._small.holds(content) or content in self._unresolved
+        if is_known or self._ledger.peek(self._db, _ANY_EXTENT, content) is not None:
+            self._small.discard(content)
 
     def free(self, *contents: Content) -> None:
         """These contents are no longer needed and small: they go now."""
@@ -325,7 +326,7 @@ class ContentStore:
                 self.require(content, index * EXTENT, EXTENT)
         copy = self._frozen[content] = self.new()
         # From the beginning: whatever ends this process, the copy goes with it.
-        self._db.run("INSERT OR IGNORE INTO discarded VALUES (?)", (copy,))
+        self._db.run(DISCARD, (copy,))
 
     def _preserve(self, content: Content, row: int) -> None:
         """The row is about to change: its bytes of the frozen moment are put by, unless they are already."""
@@ -369,7 +370,7 @@ class ContentStore:
         copy = self._frozen.pop(content, None)
         if copy is not None:
             # Once more: the transaction in which it was frozen may have failed.
-            self._db.run("INSERT OR IGNORE INTO discarded VALUES (?)", (copy,))
+            self._db.run(DISCARD, (copy,))
 
     # --- what sync knows ----------------------------------------------------------------------------------
 

@@ -38,6 +38,7 @@ _HEADER: Final = len(MAGIC) + _SALT
 _LENGTH: Final = struct.Struct(">I")
 _OFFSET: Final = struct.Struct(">Q")
 _NONCE: Final = 12
+_DRAWN: Final = 64
 _PREFIX: Final = _LENGTH.size + _NONCE
 _NAME: Final = re.compile("journal-[0-9]{10}")
 _AHEAD: Final = bytes(256 << 10)
@@ -65,6 +66,7 @@ class Journal:
         salt = secrets.token_bytes(_SALT)
         self._header = MAGIC + salt
         self._cipher = AESGCM(derive(key, "journal", salt))
+        self._nonces = _draw_nonces()
         self._pack = msgpack.Packer().pack  # one for all: each has a buffer of a quarter of a MiB
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
@@ -89,7 +91,7 @@ class Journal:
         """
         plaintext = self._pack((sequence, previous, notes))
         # Random, not counted: a record that a full disk cut short is followed by another at the same place.
-        nonce = os.urandom(_NONCE)
+        nonce = next(self._nonces)
         sealed = self._cipher.encrypt(nonce, plaintext, self._header + _OFFSET.pack(self.size))
         self._write(_LENGTH.pack(len(sealed)) + nonce + sealed)
         self.records += 1
@@ -138,6 +140,14 @@ class Journal:
     def close(self) -> None:
         """Release the descriptor; the file stays."""
         os.close(self._fd)
+
+
+def _draw_nonces() -> Iterator[bytes]:
+    """Random nonces, each once: to ask the system for many of them takes as long as for one."""
+    while True:
+        drawn = os.urandom(_DRAWN * _NONCE)
+        for at in range(0, len(drawn), _NONCE):
+            yield drawn[at : at + _NONCE]
 
 
 def sync_directory(directory: Path) -> None:

@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from blobfs.errors import NoSpace
 from blobfs.store import schema
-from blobfs.store.backlogs import Backlogs
+from blobfs.store.backlogs import RELIEF, Backlogs
 from blobfs.store.committer import Committer
 from blobfs.store.database import FULL, SHORT_LOG, Database, Value, refusal
 from blobfs.store.journal import Journal, journals, number_of
@@ -225,10 +225,8 @@ class Ledger:
         finally:
             self._dirty = self._loses = False
             self._depth = 0
-            held_s = self._turns.end()
-            self.lock.release()
+            self._turns.end()
         self.spool.hurry()
-        self._turns.give_way(held_s)
         if self._heavy > heavy:
             self.log.hurry()
         if notify:
@@ -272,7 +270,7 @@ class Ledger:
                 self._committer.wake()
             else:
                 self._commit()
-        elif not self._backlogs.relieve(sequence):
+        elif sequence % RELIEF == 0 and not self._backlogs.relieve():
             self._behind = True
 
     def _flush_journal(self) -> None:
@@ -334,16 +332,22 @@ class Ledger:
         except OSError as error:
             raise refusal(files.path, error) from error
 
-    def tick(self) -> None:
-        """Empty the backlogs, commit an old batch, see to the log. For a worker, once a second. Raises NoSpace."""
-        self._backlogs.empty()
+    def tick(self, *, is_busy: bool) -> bool:
+        """Empty the backlogs, commit an old batch, see to the log; whether the databases were told of all that waited.
+
+        For a worker, once a second. While others write (`is_busy`), a little may wait until a commit is due: much of
+        it is soon changed again, or gone. Raises NoSpace.
+        """
         with self.lock:
-            due = self._since and time.monotonic() - self._since >= BATCH_AGE_S
+            is_due = 0 < self._since <= time.monotonic() - BATCH_AGE_S
             is_calm, self._ticked = self._sequence == self._ticked, self._sequence
             self.blobs.bound_log(self.log.bound())
-        if due:
+        if is_told := is_due or not is_busy or not self._backlogs.are_short():
+            self._backlogs.empty()
+        if is_due:
             self.commit()
         self.log.settle(is_calm=is_calm)
+        return is_told
 
     @property
     def sequence(self) -> int:
@@ -427,9 +431,8 @@ class Ledger:
 
     def flushes_quickly(self) -> bool:
         """Whether `flush` has some records to bring to the disk and nothing else, and the disk is quick at that."""
-        is_little = not self._unflushed and not self._retired and self._journal.unflushed <= QUICK_BYTES
-        is_little = is_little and not self.spool.unflushed
-        return is_little and self._flush_s <= QUICK_S and not self._flushing.locked()
+        is_much = self._unflushed or self._retired or self._journal.unflushed > QUICK_BYTES or self.spool.unflushed
+        return not is_much and self._flush_s <= QUICK_S and not self._flushing.locked()
 
     def close(self) -> None:
         """Commit, bring everything to the disk, and close; an orderly end leaves no journal behind.

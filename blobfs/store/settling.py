@@ -40,12 +40,16 @@ class Settler:
         self._added, self._looked = 0, 0
         self._waited = 0
         """Ticks since somebody wrote."""
+        self._busy = 0
+        """Ticks for which somebody has been changing something, names say."""
         self._next = 0
         self._damaged: set[int] = set()
         """Positions that cannot be settled: they were told of."""
 
-    def work(self) -> None:
+    def work(self, *, is_busy: bool) -> None:
         """Settle for a second when nobody has written or read since the last call, or half of what may be staged is.
+
+        `is_busy` says that somebody has changed something else since then, which is waited for, too, but not for ever.
 
         Raises:
             NoSpace: the disk is full; nothing is lost.
@@ -54,11 +58,14 @@ class Settler:
         is_written, self._added = staging.added != self._added, staging.added
         is_read, self._looked = staging.looked != self._looked, staging.looked
         self._waited = 0 if is_written else self._waited + 1
+        self._busy = self._busy + 1 if is_busy else 0
         if staging.is_empty:
             return
         if is_written and (staging.is_over or not staging.is_long):
             return
         if is_read and self._waited < PATIENCE and not staging.is_long:
+            return
+        if is_busy and self._busy < PATIENCE and not staging.is_long:
             return
         end = time.monotonic() + SPAN_S
         self._settle_until(lambda: time.monotonic() >= end, is_gentle=True)

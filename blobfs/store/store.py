@@ -65,6 +65,8 @@ class Store:
         self.keys = keys
         self._seen, self._calm = 0, 0
         """The transaction that the last tick saw as the newest, and for how many ticks it has been."""
+        self._told = 0
+        """The last transaction of the last tick: a later one is somebody else's."""
         self._lock = _lock(path)
         try:
             self._ledger = Ledger(path, keys)
@@ -162,6 +164,7 @@ class Store:
         store = cls(path, keys)
         try:
             store._resume(is_unclean=was_older)
+            store._told = store._ledger.sequence
         except BaseException:
             store.close()
             raise
@@ -235,12 +238,19 @@ class Store:
         return self._ledger.reserve.lacking
 
     def _free_rows(self) -> None:
-        self._ledger.tick()
-        for _ in range(_SWEEPS):
-            if not self._content.sweep():
-                # Not before: what is discarded needs no place in the database.
-                self._settler.work()
-                break
+        # Where room is short, nothing waits for the end of a flood.
+        is_tight = self._ledger.reserve.is_spent or self._ledger.staging.is_long
+        is_busy = self._ledger.sequence != self._told and not is_tight
+        # To look for what was discarded is to have the databases told.
+        has_swept = not self._ledger.tick(is_busy=is_busy) or self._sweep()
+        if has_swept:
+            # Not before: what is discarded needs no place in the database.
+            self._settler.work(is_busy=is_busy)
+        self._told = self._ledger.sequence
+
+    def _sweep(self) -> bool:
+        """Free some of what was discarded; whether that was all."""
+        return any(not self._content.sweep() for _ in range(_SWEEPS))
 
     def _rest(self) -> None:
         """Give memory back to the system when nothing has been written for a while."""

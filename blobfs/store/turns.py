@@ -46,9 +46,12 @@ class Turns:
         """A transaction begins; the lock is held."""
         self._taken = time.perf_counter()
 
-    def end(self) -> float:
-        """It ends, and the lock is about to be given back; how many seconds it took."""
-        return time.perf_counter() - self._taken
+    def end(self) -> None:
+        """It ends: give the lock back, and way."""
+        held_s = time.perf_counter() - self._taken
+        self.lock.release()
+        if held_s > MOMENT_S:
+            self.give_way(held_s)
 
     def give_way(self, held_s: float) -> None:
         """The lock was given back after so many seconds, unless the thread took it twice."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from blobfs.errors import NotEmpty
-from blobfs.store import backlogs
+from blobfs.store import backlogs, ledger
 from blobfs.store.store import Store
 from blobfs.values.documents import Kind
 from blobfs.values.extents import ROW
@@ -151,3 +153,118 @@ def test_a_directory_emptied_in_memory_alone_can_be_removed_and_one_filled_there
         store.tree.rmdir(ROOT_INODE, b"filled", 30)
     store.tree.rmdir(ROOT_INODE, b"emptied", 30)
     assert set(names(store)) == {b"filled"}
+
+
+def test_a_directory_is_empty_when_all_that_the_database_has_there_is_gone(store: Store) -> None:
+    folder, other = (make(store, name, Kind.DIRECTORY).inode for name in (b"folder", b"other"))
+    for number in range(5):
+        make(store, b"%d" % number, parent=folder)
+    store._ledger.commit()
+    store.tree.unlink(folder, b"0", 50)
+    store.tree.unlink(folder, b"1", 50)
+    make(store, b"1", parent=folder)
+    store.tree.rename(folder, b"2", folder, b"two", 50)
+    for name in (b"1", b"3", b"4"):
+        store.tree.rename(folder, name, other, name, 50)
+    with pytest.raises(NotEmpty):
+        store.tree.check_empty(folder)
+    store.tree.rename(folder, b"two", other, b"two", 50)
+    store.tree.check_empty(folder)
+    store.tree.rename(other, b"two", folder, b"2", 50)
+    with pytest.raises(NotEmpty):
+        store.tree.check_empty(folder)
+    store.tree.unlink(folder, b"2", 50)
+    for _ in range(2):
+        store.tree.check_empty(folder)
+        with pytest.raises(NotEmpty):
+            store.tree.check_empty(other)
+        store._ledger.commit()
+
+
+def waiting(store: Store) -> tuple[bool, bool]:
+    return store._ledger.documents.backlog.waiting > 0, store._ledger.blobs.backlog.waiting > 0
+
+
+def test_what_is_little_waits_while_somebody_writes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "BATCH_AGE_S", 3600.0)
+    make(store, b"a", data=b"bytes")
+    store.tick()
+    assert waiting(store) == (True, True)
+    make(store, b"b")
+    store.tick()
+    assert waiting(store) == (True, True)
+    store.tick()
+    assert waiting(store) == (False, False)
+    assert set(names(store)) == {b"a", b"b"}
+
+
+def test_what_is_much_or_has_waited_long_is_told_beside_a_writer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "BATCH_AGE_S", 3600.0)
+    monkeypatch.setattr(backlogs, "SHORT", 2)
+    make(store, b"a", data=b"bytes")
+    store.tick()
+    assert waiting(store) == (False, False)
+    monkeypatch.setattr(backlogs, "SHORT", 2048)
+    monkeypatch.setattr(ledger, "BATCH_AGE_S", 0.0)
+    make(store, b"b", data=b"bytes")
+    commits = store._ledger.documents.commits
+    store.tick()
+    assert (waiting(store), store._ledger.documents.commits) == ((False, False), commits + 1)
+
+
+def discarded(store: Store) -> int:
+    return len(store._ledger.all(store._ledger.blobs, "SELECT content FROM discarded"))
+
+
+def test_a_long_file_is_given_up_without_a_statement_and_freed_later(bench: Bench, store: Store) -> None:
+    node = make(store, b"long", data=os.urandom(3 * ROW))
+    store._ledger.commit()
+    before = store._ledger.blobs.changes
+    store.tree.purge(store.tree.unlink(ROOT_INODE, b"long", 50).inode)
+    assert (store._ledger.blobs.changes, store._ledger.blobs.backlog.waiting) == (before, 1)
+    store = bench.crash(store)
+    assert discarded(store) == 1
+    store.tick()
+    assert (discarded(store), store._ledger.all(store._ledger.blobs, "SELECT * FROM extents")) == (0, [])
+    assert make(store, b"next", data=b"x").content != node.content
+    assert store.check() == []
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_transaction_gives_up_beside_a_write_goes_or_stays_with_it(
+    bench: Bench, store: Store, is_first: bool, fails: bool
+) -> None:
+    long, other = (make(store, name, data=os.urandom(3 * ROW)) for name in (b"long", b"other"))
+    data = content(store, long.inode)
+    try:
+        with store.transaction():
+            if is_first:
+                write(store, other.inode, ROW, os.urandom(ROW))
+            store.tree.purge(store.tree.unlink(ROOT_INODE, b"long", 50).inode)
+            if not is_first:
+                write(store, other.inode, ROW, os.urandom(ROW))
+            if fails:
+                raise RuntimeError
+    except RuntimeError:
+        assert (content(store, long.inode), discarded(store)) == (data, 0)
+    kept = content(store, other.inode)
+    for _ in range(2):
+        assert discarded(store) == (0 if fails else 1)
+        assert content(store, other.inode) == kept
+        assert (b"long" in names(store)) == fails
+        store = bench.crash(store)
+    assert store.check() == []
+
+
+def test_attributes_of_a_purged_file_go_though_there_were_none_a_moment_before(bench: Bench, store: Store) -> None:
+    make(store, b"first")
+    second = make(store, b"second")
+    store.tree.set_xattr(second.inode, b"user.a", b"1", 20)
+    store = bench.crash(store)
+    store.tree.remove_xattr(second.inode, b"user.a", 30)
+    store.tree.purge(store.tree.unlink(ROOT_INODE, b"first", 40).inode)
+    store.tree.set_xattr(second.inode, b"user.a", b"2", 50)
+    store.tree.purge(store.tree.unlink(ROOT_INODE, b"second", 60).inode)
+    assert store._ledger.all(store._ledger.documents, "SELECT * FROM xattrs") == []
+    assert store.check() == []

@@ -105,6 +105,19 @@ def test_readers_are_left_alone_for_some_seconds(store: Store) -> None:
     assert staged(store) == 0
 
 
+def test_a_change_of_names_is_waited_for_and_not_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settling, "PATIENCE", 5)
+    inode = make(store, b"f", data=os.urandom(SIZE)).inode
+    store.tick()
+    for number in range(settling.PATIENCE - 2):
+        make(store, b"%d" % number)
+        store.tick()
+        assert staged(store) == 8
+    make(store, b"last")
+    store.tick()
+    assert (staged(store), store.tree.get(inode).stored) == (0, SIZE)
+
+
 def test_ticks_settle_beside_a_writer_when_much_is_staged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staging, "MOST", 6 * ROW)
     inode = make(store, b"f", data=os.urandom(2 * ROW)).inode
@@ -192,6 +205,7 @@ def test_a_deleted_file_leaves_no_segment(store: Store) -> None:
         write(store, store.tree.lookup(ROOT_INODE, b"f").inode, 0, os.urandom(size))
         assert segments(store.path)
         store.tree.purge(store.tree.unlink(ROOT_INODE, b"f", 5).inode)
+        store.tick()  # finds that somebody writes
         store.tick()
         store._ledger.commit()
         assert (staged(store), segments(store.path)) == (0, [])
