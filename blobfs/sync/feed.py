@@ -24,8 +24,9 @@ from blobfs.store.store import Store
 from blobfs.sync import parcel
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.merge import State
-from blobfs.sync.plan import Remote, plan
+from blobfs.sync.plan import plan
 from blobfs.sync.recovery import Recovery
+from blobfs.sync.situation import Remote
 from blobfs.sync.status import Parked, Reading
 from blobfs.sync.story import Story
 from blobfs.sync.view import Executor, StoreView

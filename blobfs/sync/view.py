@@ -9,10 +9,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from blobfs.store.documents import Applied, Base
+from blobfs.store.bases import Base
+from blobfs.store.documents import Applied
 from blobfs.store.store import Store
 from blobfs.sync.merge import Side, State
-from blobfs.sync.plan import Adopt, Edit, Known, Plan, Remote, Split
+from blobfs.sync.situation import Adopt, Edit, Known, Place, Plan, Remote, Split
 from blobfs.values.documents import ROOT, DocId, Document, Name
 from blobfs.values.nodes import Inode, Node
 
@@ -25,7 +26,8 @@ class StoreView:
 
     def known(self, doc_id: DocId) -> Known | None:
         """See `View`."""
-        local, base = self._documents.local(doc_id), remote_of(self._documents.base(doc_id))
+        local = self._documents.local(doc_id)
+        base = remote_of(self._documents.base(doc_id) if local is None else local.base)
         if local is None:
             return None if base is None else Known(base.state, False, False, base)
         document = local.document
@@ -33,6 +35,16 @@ class StoreView:
             document = replace(document, names=base.state.document.names)
         changed = local.edit > local.synced
         return Known(State(document, local.node.deleted), changed, changed and local.content_changed, base)
+
+    def place(self, doc_id: DocId) -> Place | None:
+        """See `View`."""
+        found = self._documents.place(doc_id)
+        if found is not None:
+            return Place(*found, deleted=False)
+        known = self.known(doc_id)
+        if known is None:
+            return None
+        return Place(known.state.document.kind, known.state.document.names, known.state.deleted)
 
     def at(self, parent: DocId, name: bytes) -> DocId | None:
         """See `View`."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from blobfs.sync.plan import Remote
+from blobfs.sync.situation import Remote
 from tests.sync.kit import Account, Device, converge, trio_test, until
 
 
