@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -30,6 +30,8 @@ from blobfs.values.revisions import DeviceId, Revision
 
 _COUNTED: Final = 2000
 """Changed documents whose dirty bytes are counted one by one; beyond, their whole sizes are taken."""
+_NAMES: Final = 100
+"""Names that one statement looks for."""
 _WAITING: Final = (
     "FROM documents LEFT JOIN bases ON bases.doc_id = documents.doc_id "
     "WHERE edit > synced AND NOT (documents.deleted AND COALESCE(bases.deleted, 1))"
@@ -158,6 +160,30 @@ class DocumentStore:
             name,
         )
         return None if row is None else DocId(row[0])
+
+    def strangers(self, doc_ids: Collection[DocId]) -> set[DocId]:
+        """Those of these that this device has never heard of, not even as somebody's parent."""
+        sql = (
+            "SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM documents WHERE doc_id = value) "
+            "AND NOT EXISTS (SELECT 1 FROM bases WHERE doc_id = value)"
+        )
+        return {DocId(row[0]) for row in self._ledger.all(self._db, sql, json.dumps(list(doc_ids)))}
+
+    def free(self, names: Sequence[Name]) -> set[Name]:
+        """Those of these that no document has."""
+        free = set(names)
+        for at in range(0, len(names), _NAMES):
+            some = names[at : at + _NAMES]
+            rows = self._ledger.all(
+                self._db,
+                f"WITH wanted(parent, name) AS (VALUES {', '.join(['(?, ?)'] * len(some))}) "  # noqa: S608
+                "SELECT wanted.parent, wanted.name FROM wanted "
+                "CROSS JOIN documents ON doc_id = wanted.parent "
+                "CROSS JOIN names ON names.parent = documents.inode AND names.name = wanted.name",
+                *(value for name in some for value in (name.parent, name.name)),
+            )
+            free.difference_update(Name(DocId(parent), name) for parent, name in rows)
+        return free
 
     def children(self, doc_id: DocId) -> list[DocId]:
         """The documents that have a name in a directory."""
