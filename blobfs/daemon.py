@@ -9,28 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-import blobfs
 from blobfs import control, mountpoint
-from blobfs.account import connect, load_remote, move_remote, public_body, publish_secrets
+from blobfs.account import connect, load_remote, move_remote, public_body
 from blobfs.answers.devices import DeviceAnswers
+from blobfs.answers.mount import MountAnswers
 from blobfs.answers.options import LOCK_AFTER, Options, parse_time
-from blobfs.answers.paths import path_of
+from blobfs.answers.state import COPIED, State
 from blobfs.answers.table import CHANGES, LOOKS, commands, refusing
 from blobfs.api.reception import Reception
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
 from blobfs.devices import Devices
 from blobfs.embedded import EmbeddedServer
-from blobfs.errors import BlobfsError, NotFound, ServerFailed, SyncTimeout
+from blobfs.errors import BlobfsError, ServerFailed
 from blobfs.fs.filesystem import Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
@@ -40,16 +38,15 @@ from blobfs.fs.views import ViewedFileSystem
 from blobfs.locking import AutoLock
 from blobfs.newer import keep_newer
 from blobfs.process import plain_errors
+from blobfs.publishing import Publisher
 from blobfs.remote.box import Box
-from blobfs.status import MOUNTED, LiveLine, Pending, Status, format_pending, write_pending
+from blobfs.status import LiveLine, Pending, Status, format_pending, write_pending
 from blobfs.store import beyond, upgrade
 from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine, SyncOptions
 from blobfs.sync.inbox import Inbox
-from blobfs.sync.status import SyncState
-from blobfs.values import drops
-from blobfs.values.documents import DocId, Json, dump
+from blobfs.values.documents import Json, dump
 from blobfs.values.keys import Keys
 
 if TYPE_CHECKING:
@@ -59,22 +56,15 @@ TICK_S: Final = 1
 FETCH_DEADLINE_S: Final = 60
 FLUSH_DEADLINE_S: Final = 600
 """Seconds for the last flush, on local disk; a disk that hangs longer must not keep the process for ever."""
-PATIENCE_S: Final = 30
-"""Seconds that `sync --wait` without a time limit gives a server that does not answer."""
 FIRST_LOOK_S: Final = 60
 """Seconds that the first mount of a device waits for the names of what the account has."""
 COUNT_S: Final = 0.5
 """Seconds between two counts of the names that have come."""
-PUBLISH_S: Final = 60
-"""Seconds between two looks whether the wrapped secret is at the server; when it is, a look costs one local read."""
 GRACE_S: Final = 2
 """Seconds from an unmounting to the end of the process that held the mount, if the kernel does not tell it to end."""
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _READ_ONLY: Final = "the mount is read-only; unmount it and mount it without --read-only to change something"
-_COPIED: Final = (
-    "a newer blobfs wrote this store: it shows what was here, and neither sends nor takes anything; update blobfs"
-)
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +114,6 @@ class Daemon:
         self._config, self._store, self._announce, self._live = config, store, announce, live
         self._is_open = True
         self._start, self._mount = trio.CancelScope(), trio.CancelScope()
-        self._publish_now = trio.Event()
         self._unmounted = trio.Event()
         self._use = Use()
         self.was_ready = False
@@ -177,15 +166,16 @@ class Daemon:
             fetch_deadline_s=FETCH_DEADLINE_S,
             arrivals=self._engine,
         )
-        self._box = Box(self._client.transport, self._remote.user)
-        self._inbox = Inbox(self._store, self._box)
+        self._inbox = Inbox(self._store, Box(self._client.transport, self._remote.user))
         self._options = Options(self._store.settings, self._engine, self._fs.keep_out)
         if self._config.lock_after is not None:
             self._options.set(LOCK_AFTER, parse_time(self._config.lock_after))
         self._options.apply()
         if self._is_copy:
             self._engine.pause()
+        self._publisher = Publisher(self._client, self._store.settings, self._config.secrets)
         self._devices = Devices(self._store, self._engine, self._client)
+        self._state = State(self._config, self._store, self._engine, self._devices, self._remote, is_copy=self._is_copy)
         self._fs.failure = self._engine.failure
         self._fs.allowance = self._allowance
         self._reception = Reception(self._store, self._engine, self._client, self._fs.notify, self._use)
@@ -231,7 +221,7 @@ class Daemon:
                 top.start_soon(self._sync, syncing, synced)
             top.start_soon(self._tick)
             if not self._is_copy:
-                top.start_soon(self._publish)
+                top.start_soon(self._publisher.run)
                 top.start_soon(self._publish_changes)
                 top.start_soon(self._devices.run)
                 top.start_soon(self._inbox.run, self._engine.ready, self._reception.applied)
@@ -244,7 +234,7 @@ class Daemon:
                         commands = self._commands()
                         commands["browse"] = self._browse(pages, dict(commands))
                         if self._is_copy:
-                            commands |= dict.fromkeys(commands.keys() - LOOKS, refusing(_COPIED))
+                            commands |= dict.fromkeys(commands.keys() - LOOKS, refusing(COPIED))
                         # Programs write through the API: of a read-only mount there is none.
                         api = contextlib.nullcontext() if self._config.read_only else self._reception.serving()
                         async with control.serving(self._config.store, commands), api:
@@ -287,7 +277,7 @@ class Daemon:
             log.warning("later commands will not find this mount by its directory: %s", error.strerror)
         self.was_ready = True
         log.info("mounted")
-        self._announce(self._status())
+        self._announce(self._state.now())
 
     # --- tasks ------------------------------------------------------------------------------------------------
 
@@ -331,28 +321,16 @@ class Daemon:
                 # A full disk, say: the next close or fsync of a file tells its program.
                 log.warning("the store could not be brought to the disk: %s", error)
 
-    async def _publish(self) -> None:
-        """See that a new device finds the wrapped secret at the server; after a change of passphrase, the new one."""
-        while True:
-            try:
-                await publish_secrets(self._client, self._store.settings, read_secrets(self._config.secrets))
-            except BlobfsError as error:
-                # Nothing that a person must know: the engine meets the same and shows it in the status.
-                log.warning("the wrapped secret is not at the server yet: %s", error)
-            with trio.move_on_after(PUBLISH_S):
-                await self._publish_now.wait()
-            self._publish_now = trio.Event()
-
     async def _publish_changes(self) -> None:
         while True:
             await self._options.changed.wait()
-            self._publish_now.set()
+            self._publisher.wake()
 
     async def _show(self) -> None:
         while self._live is not None:
             start = trio.current_time()
             if self.was_ready:
-                self._live.show(await trio.to_thread.run_sync(self._status))
+                self._live.show(await trio.to_thread.run_sync(self._state.now))
             # Counting what waits takes time when it is much: never more than a tenth of a processor.
             await trio.sleep(max(TICK_S, 9 * (trio.current_time() - start)))
 
@@ -361,13 +339,10 @@ class Daemon:
     def _commands(self) -> dict[str, control.Command]:
         told = commands(self._store, self._engine, self._client, self._fs, self._options, self._config.secrets)
         return {
-            "status": self._answer_status,
-            "sync": self._answer_sync,
-            "recover": self._answer_recover,
+            **MountAnswers(self._state, self._engine, self._fs, self._inbox).commands(),
             "umount": self._answer_umount,
+            "publish": self._publisher.answer,
             **DeviceAnswers(self._store, self._engine, self._client, self._devices).commands(),
-            "publish": self._answer_publish,
-            "drop-address": self._answer_drop_address,
             **{name: self._counted(command, is_change=name in CHANGES) for name, command in told.items()},
             **(dict.fromkeys(CHANGES, refusing(_READ_ONLY)) if self._config.read_only else {}),
         }
@@ -383,43 +358,6 @@ class Daemon:
 
         return answer
 
-    async def _answer_status(self, question: Json) -> Json:
-        return (await trio.to_thread.run_sync(self._status)).to_json()
-
-    async def _answer_sync(self, question: Json) -> Json:
-        """With `wait`: on return the server has confirmed everything local, of open files what was written till now."""
-        await self._fs.flush_all()
-        heard = self._engine.health.changed
-        self._engine.retry()
-        self._inbox.wake()
-        if question.get("wait"):
-            if self._engine.health.worst is not None:
-                # What was wrong may be mended by now: it counts only once it has been tried again.
-                with trio.move_on_after(PATIENCE_S):
-                    await heard.wait()
-            limit_s = question.get("limit_s")
-            await self._settle(float(limit_s) if isinstance(limit_s, int | float) else math.inf)
-            await self._fs.until_told()
-        return (await trio.to_thread.run_sync(self._status)).to_json()
-
-    async def _answer_recover(self, question: Json) -> Json:
-        """Begins to send again what the server lost."""
-        self._engine.recover()
-        return (await trio.to_thread.run_sync(self._status)).to_json()
-
-    async def _settle(self, timeout_s: float) -> None:
-        """Wait for the server as long as it answers; without an end in sight, not much longer than it does."""
-        # The time is kept here: the engine's own end of it cannot be told from a server that is not there.
-        end = trio.current_time() + timeout_s
-        while trio.current_time() < end:
-            with trio.move_on_at(min(end, trio.current_time() + PATIENCE_S)):
-                await self._engine.settle()
-                return
-            if self._engine.health.worst is not None and (timeout_s == math.inf or trio.current_time() >= end):
-                raise self._engine.health.worst
-        pending = (await trio.to_thread.run_sync(self._status)).pending
-        raise SyncTimeout(f"the time is over: {format_pending(pending)}; it goes on, wait longer with --timeout")
-
     async def _answer_umount(self, question: Json) -> Json:
         """Unmounts, unless files are in use; the rest of the end follows, and the asker waits for the process to go."""
         await self._fs.flush_all()
@@ -429,18 +367,6 @@ class Daemon:
             await trio.to_thread.run_sync(mountpoint.unmount, self._config.mountpoint)
             self._unmounted.set()
         return {"pid": os.getpid()}
-
-    async def _answer_drop_address(self, question: Json) -> Json:
-        """A new address for senders."""
-        days = question.get("days")
-        lifetime_s = days * 86400 if isinstance(days, int) else None
-        token, remote, keys = await self._box.admit("drop", lifetime_s), self._remote, self._store.keys
-        address = drops.Address(remote.url, remote.user, token, keys.account, drops.public_key(keys))
-        return {"address": drops.pack_address(address), "embedded": remote.is_embedded}
-
-    async def _answer_publish(self, question: Json) -> Json:
-        self._publish_now.set()
-        return {}
 
     def _browse(self, pages: trio.Nursery, answers: dict[str, control.Command]) -> control.Command:
         """What opens the page; until somebody asks for it, there is nothing of it, not even its code."""
@@ -457,41 +383,3 @@ class Daemon:
             return await opened[0].link()
 
         return answer
-
-    # --- the state ------------------------------------------------------------------------------------------------
-
-    def _status(self) -> Status:
-        """From any thread."""
-        sync = self._engine.status()
-        told = sync.to_json()
-        usage = self._engine.allowance.last
-        return Status(
-            state=MOUNTED if sync.state is SyncState.CONNECTED else sync.state.value,
-            reason=_COPIED if self._is_copy else sync.reason or None,
-            mountpoint=os.fspath(self._config.mountpoint),
-            store=os.fspath(self._config.store),
-            pid=os.getpid(),
-            server=self._remote.url,
-            user=self._remote.user,
-            embedded=self._remote.is_embedded,
-            device=self._store.settings.get("device_name"),
-            pending=Pending(sync.pending_documents, sync.pending_bytes),
-            documents=self._store.tree.count(),
-            stored_bytes=self._store.attachments.stored(),
-            transfers=[entry | {"path": self._path(entry["doc_id"])} for entry in told["transfers"]],
-            parked=[entry | {"path": self._path(entry["doc_id"])} for entry in told["parked"]],
-            last_contact=told["last_contact"],
-            version=blobfs.__version__,
-            usage=None if usage is None else asdict(usage),
-            notices=self._devices.notices(),
-            since=told["since"],
-            reading=told["reading"],
-        )
-
-    def _path(self, doc_id: str | None) -> str | None:
-        """In the mount; None for what has no name in it."""
-        inode = None if doc_id is None else self._store.documents.inode(DocId(doc_id))
-        try:
-            return None if inode is None else path_of(self._store, inode)
-        except NotFound:
-            return None

@@ -52,6 +52,7 @@ CLIENT: Final = {
             "newer",
             "page",
             "process",
+            "publishing",
             "rclone",
             "rotation",
             "status",

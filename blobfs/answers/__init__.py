@@ -1,1 +1,1 @@
-"""What the process that holds a mount answers to questions about single files, over its local socket."""
+"""What the process that holds a mount answers over its local socket: of the mount, its files and its devices."""

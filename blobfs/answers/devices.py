@@ -1,5 +1,5 @@
-"""The questions about the account's devices: which there are, another name for this one, one that is to be put out,
-and an invite for one more.
+"""The questions about who has access to the account: which devices there are, another name for this one, one that is to
+be put out, an invite for one more, and an address for those who may only leave files.
 
 Knows nothing of terminals. Invariant: a device that was revoked has lost its token before anything else is said of it.
 """
@@ -18,10 +18,12 @@ from blobfs.answers.paths import text_of
 from blobfs.devices import Devices
 from blobfs.errors import BlobNotFound, RemoteError, UsageError
 from blobfs.protocol import INVITE_LABEL
+from blobfs.remote.box import Box
 from blobfs.remote.client import RemoteClient
 from blobfs.remote.tokens import Token, list_tokens, make_token, revoke_token
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine
+from blobfs.values import drops
 from blobfs.values.cards import Card, is_device
 from blobfs.values.documents import Json
 
@@ -44,6 +46,7 @@ class DeviceAnswers:
             "devices": self.show,
             "rename-device": self.rename,
             "revoke-device": self.revoke,
+            "drop-address": self.drop_address,
         }
 
     async def invite(self, question: Json) -> Json:
@@ -66,6 +69,14 @@ class DeviceAnswers:
         heads = await trio.to_thread.run_sync(self._store.documents.heads)
         text = invite_text(remote, token, heads, pin)
         return {"invite": text, "embedded": remote.is_embedded, "expires": expires_s, "pinned": pin is not None}
+
+    async def drop_address(self, question: Json) -> Json:
+        """A new address for senders, for `days`; without, until it is revoked."""
+        remote, keys, days = load_remote(self._store.settings), self._store.keys, question.get("days")
+        box = Box(self._client.transport, remote.user)
+        token = await box.admit("drop", days * 86400 if isinstance(days, int) else None)
+        address = drops.Address(remote.url, remote.user, token, keys.account, drops.public_key(keys))
+        return {"address": drops.pack_address(address), "embedded": remote.is_embedded}
 
     async def show(self, question: Json) -> Json:
         """`devices`, and `access`: tokens that are no device's, null when the server does not tell."""

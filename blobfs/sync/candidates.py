@@ -10,7 +10,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,9 +18,10 @@ from blobfs.errors import BlobfsError
 from blobfs.store.documents import Changed
 from blobfs.store.store import Store
 from blobfs.sync import choice, parcel
+from blobfs.sync.order import left
 from blobfs.sync.parcel import Outgoing
 from blobfs.sync.status import Parked
-from blobfs.values.documents import DocId, Kind
+from blobfs.values.documents import DocId, Kind, Name
 from blobfs.values.nodes import Inode
 
 _log: Final = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ class Look:
     ready: list[Outgoing] = field(default_factory=list)
     next_s: float | None = None
     """When the first document that was not ready will be; None when none is waiting for its time."""
+    leaving: Mapping[DocId, Collection[Name]] = field(default_factory=dict)
+    """Those that were not ready, with the names that they leave."""
     more: bool = False
     """There are others, which nobody looked at."""
     took_s: float = 0.0
@@ -59,12 +62,14 @@ class Candidates:
         self.parked: dict[DocId, Parked] = {}
         self.kept_here: dict[DocId, int] = {}
         """Lock and swap files, and what programs keep on this device, by their edit: they wait for nobody."""
-        self._unripe: set[DocId] = set()
-        """Files with new bytes that were not quiet yet when they were looked at."""
+        self.held = 0
+        """How many were ready at the last look, and had to wait for others."""
+        self._unripe: dict[DocId, tuple[int, Collection[Name]]] = {}
+        """Files with new bytes that were not quiet yet when they were looked at: their edit, and names they leave."""
 
     def limit(self) -> int:
         """How many changed documents to ask for, so that those that stay do not hide those that may go."""
-        return LOOK + len(self.parked) + len(self.kept_here)
+        return LOOK + len(self.parked) + len(self.kept_here) + self.held
 
     def park(self, outgoing: Outgoing, error: Exception) -> None:
         """Put a document aside until it is edited, or for some minutes."""
@@ -90,13 +95,13 @@ class Candidates:
         waiting = {entry.doc_id for entry in changed}
         self.kept_here = {doc_id: edit for doc_id, edit in self.kept_here.items() if doc_id in waiting}
         staying, now_ns = self._store.hidden.staying(), time.time_ns()
-        unripe, self._unripe = self._unripe, set()
+        unripe, self._unripe = self._unripe, {}
         for entry in changed:
             if not self._may_try(entry):
                 continue
-            wait_s = 0.0
+            wait_s, names = 0.0, unripe.get(entry.doc_id, (-1, ()))
             # Of thousands of new files, each is looked at once before it is quiet, and once when it is.
-            if entry.doc_id not in unripe or hurry or (wait_s := self._wait(entry, now_ns)) <= 0:
+            if names[0] != entry.edit or hurry or (wait_s := self._wait(entry, now_ns)) <= 0:
                 outgoing = self._find(entry, staying)
                 if outgoing is None:
                     continue
@@ -106,8 +111,10 @@ class Candidates:
                 if wait_s <= 0:
                     look.ready.append(outgoing)
                     continue
-            self._unripe.add(entry.doc_id)
+                names = (outgoing.changed.edit, left(outgoing))
+            self._unripe[entry.doc_id] = names
             look.next_s = wait_s if look.next_s is None else min(look.next_s, wait_s)
+        look.leaving = {doc_id: names for doc_id, (_, names) in self._unripe.items()}
 
     def _may_try(self, entry: Changed) -> bool:
         parked = self.parked.get(entry.doc_id)

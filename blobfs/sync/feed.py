@@ -26,7 +26,7 @@ from blobfs.sync.echoes import Echoes
 from blobfs.sync.merge import State
 from blobfs.sync.plan import plan
 from blobfs.sync.recovery import Recovery
-from blobfs.sync.situation import Remote
+from blobfs.sync.situation import Remote, Same
 from blobfs.sync.status import Parked, Reading
 from blobfs.sync.story import Story
 from blobfs.sync.view import Executor, News, StoreView
@@ -323,7 +323,7 @@ class Feed:
         elif ready:
             await self._apply_some(ready, same)
 
-    def _look_at(self, arrivals: Sequence[Remote]) -> tuple[list[Remote], Mapping[DocId, int], bool]:
+    def _look_at(self, arrivals: Sequence[Remote]) -> tuple[list[Remote], Mapping[Same, int], bool]:
         """Those that can be applied, what `_find_equal` says of them, and whether all of them are new here, so that no
         order among them matters."""
         news = News.among(self._store, arrivals)
@@ -334,7 +334,7 @@ class Feed:
     def _inode(self, doc_id: DocId, news: News) -> Inode | None:
         return None if doc_id in news.strangers else self._store.documents.inode(doc_id)
 
-    async def _apply_some(self, arrivals: Sequence[Remote], same: Mapping[DocId, int]) -> None:
+    async def _apply_some(self, arrivals: Sequence[Remote], same: Mapping[Same, int]) -> None:
         try:
             done = await trio.to_thread.run_sync(partial(self._apply_now, arrivals, same))
         except NoSpace:
@@ -356,7 +356,7 @@ class Feed:
                 # It is applied all the same; what the kernel holds of it runs out by itself.
                 _log.exception("the mount could not be told of a change from another device")
 
-    def _apply_now(self, arrivals: Sequence[Remote], same: Mapping[DocId, int]) -> list[Applied]:
+    def _apply_now(self, arrivals: Sequence[Remote], same: Mapping[Same, int]) -> list[Applied]:
         """Plan and do, in one transaction. In a worker thread."""
         with self._store.transaction():
             # Again, now that nobody else is at the store: a file may have been opened or edited since it was looked at.
@@ -368,7 +368,7 @@ class Feed:
                 device=self._store.device,
                 label=self._label,
                 new_id=lambda: DocId(secrets.token_hex(16)),
-                same_content={doc_id for doc_id, edit in same.items() if self._is_as_of(doc_id, edit)},
+                same_content={pair for pair, edit in same.items() if self._is_as_of(pair[0], edit)},
                 own={remote.doc_id for remote in arrivals if self._own.get(remote.doc_id) == str(remote.revision)},
             )
             done = Executor(self._store, news).run(decided)
@@ -414,12 +414,12 @@ class Feed:
         held = self.waiting.get(occupant)
         return held is not None and occupant != doc_id and name not in held.state.document.names
 
-    def _find_equal(self, arrivals: Sequence[Remote], news: News) -> Mapping[DocId, int]:
-        """Which files have unsent bytes that are the arriving ones: the same was written twice, or sent before.
+    def _find_equal(self, arrivals: Sequence[Remote], news: News) -> Mapping[Same, int]:
+        """Which files have the bytes that arrive for them, or for their name: written twice, or sent before.
 
         With the edit that was looked at: a later one may have changed the bytes.
         """
-        documents, found = self._store.documents, dict[DocId, int]()
+        documents, found = self._store.documents, dict[Same, int]()
         for remote in arrivals:
             document = remote.state.document
             if remote.state.deleted or document.kind is not Kind.FILE or document.attachment is None:
@@ -430,7 +430,7 @@ class Feed:
             for doc_id in here:
                 local = documents.local(doc_id)
                 if local is not None and self._has_bytes_of(local, document.attachment):
-                    found[doc_id] = local.edit
+                    found[doc_id, remote.doc_id] = local.edit
         return found
 
     def _is_as_of(self, doc_id: DocId, edit: int) -> bool:

@@ -224,25 +224,3 @@ def small_groups(files: Sequence[Outgoing], sizes: Sequence[int], most: int, mos
         total += size
     if group:
         yield group
-
-
-def in_order(ready: Sequence[Outgoing]) -> tuple[list[Outgoing], list[Outgoing], list[Outgoing]]:
-    """(directories, parents first; other documents; deletions, children first)."""
-    by_id = {outgoing.doc_id: outgoing for outgoing in ready}
-
-    def depth(outgoing: Outgoing) -> int:
-        steps, seen = 0, {outgoing.doc_id}
-        while True:
-            document = outgoing.base.document if outgoing.deleted and outgoing.base else outgoing.local.document
-            parent = by_id.get(document.names[0].parent) if document.names else None
-            if parent is None or parent.doc_id in seen:
-                return steps
-            seen.add(parent.doc_id)
-            outgoing, steps = parent, steps + 1
-
-    live = [outgoing for outgoing in ready if not outgoing.deleted]
-    directories = sorted((entry for entry in live if entry.local.node.kind is Kind.DIRECTORY), key=depth)
-    files = [entry for entry in live if entry.local.node.kind is not Kind.DIRECTORY]
-    gone = [outgoing for outgoing in ready if outgoing.deleted]
-    gone.sort(key=lambda entry: (entry.local.node.kind is Kind.DIRECTORY, -depth(entry)))
-    return directories, files, gone

@@ -14,7 +14,7 @@ from typing import Final
 from blobfs.errors import IntegrityError, Rollback
 from blobfs.sync.copies import conflict_name
 from blobfs.sync.merge import Merged, Side, State, merge
-from blobfs.sync.situation import Action, Adopt, Edit, Known, Place, Plan, Remote, Split, View
+from blobfs.sync.situation import Action, Adopt, Edit, Known, Place, Plan, Remote, Same, Split, View
 from blobfs.values.documents import ROOT, DocId, Document, Kind, Name
 from blobfs.values.revisions import DeviceId, Revision
 
@@ -26,7 +26,7 @@ def plan(
     device: DeviceId,
     label: str,
     new_id: Callable[[], DocId],
-    same_content: Collection[DocId] = (),
+    same_content: Collection[Same] = (),
     own: Collection[DocId] | None = None,
 ) -> Plan:
     """What `arrivals`, of one document each, do to the tree.
@@ -34,7 +34,7 @@ def plan(
     Args:
         label: this device's name, for the names of conflict copies.
         new_id: draws a fresh document id.
-        same_content: documents whose changed local bytes are known to equal those that arrive for them, or for
+        same_content: of which documents the local bytes are known to equal those that arrive, for themselves or for
             another document of their name.
         own: documents that arrive as this device sealed them; None when revisions alone may tell.
     """
@@ -58,7 +58,7 @@ class _Planner:
     """The tree as it will be: what `view` has, overlaid with what was decided so far."""
 
     def __init__(
-        self, view: View, device: DeviceId, label: str, same: Collection[DocId], own: Collection[DocId] | None
+        self, view: View, device: DeviceId, label: str, same: Collection[Same], own: Collection[DocId] | None
     ) -> None:
         self._view, self._device, self._label, self._same, self._own = view, device, label, same, own
         self._cache: dict[DocId, Known | None] = {}
@@ -106,7 +106,7 @@ class _Planner:
             known.state,
             arrival.state,
             content_changed=known.content_changed,
-            same_content=doc_id in self._same,
+            same_content=(doc_id, doc_id) in self._same,
         )
         if merged.split:
             self._split(doc_id, known, new_id())
@@ -293,15 +293,14 @@ class _Planner:
 
     def _is_twin(self, loser: DocId, winner: DocId) -> bool:
         """Whether two files are the same in all that a user could miss, and every byte of it is on the server."""
-        lost, won = self._server(loser), self._server(winner)
-        if won is None or won.deleted or self._is_edited(winner):
+        won, lost = self._server(winner), self._state(loser)
+        if won is None or won.deleted or self._is_edited(winner) or lost is None or lost.deleted:
             return False
-        if loser in self._same:
-            local = self._state(loser)
-            lost = local and State(replace(local.document, attachment=won.document.attachment))
+        if (loser, winner) in self._same and self._arrived.get(loser, (None, Side.LOCAL))[1] is Side.LOCAL:
+            lost = State(replace(lost.document, attachment=won.document.attachment))
         elif self._is_edited(loser):
             return False
-        return lost is not None and not lost.deleted and _essence(lost.document) == _essence(won.document)
+        return _essence(lost.document) == _essence(won.document)
 
     def _is_edited(self, doc_id: DocId) -> bool:
         known = self._known(doc_id)

@@ -93,6 +93,8 @@ class Split:
 
 
 Action = Adopt | Edit | Split
+Same = tuple[DocId, DocId]
+"""(a document here, a document that arrives): the local bytes of the first are the arriving ones of the second."""
 
 
 @dataclass(frozen=True, slots=True)

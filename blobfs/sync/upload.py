@@ -34,12 +34,13 @@ from blobfs.sync.candidates import Candidates
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.feed import Feed
 from blobfs.sync.leaves import Leaves
+from blobfs.sync.order import in_order, is_as_found
 from blobfs.sync.parcel import Outgoing
 from blobfs.sync.resend import resend
 from blobfs.sync.sending import Sender, require_room
 from blobfs.sync.story import told
 from blobfs.values.crypto import Plain
-from blobfs.values.documents import DocId, Kind
+from blobfs.values.documents import DocId
 from blobfs.values.extents import BlobId
 from blobfs.values.nodes import Content
 
@@ -47,6 +48,8 @@ _log: Final = logging.getLogger(__name__)
 
 _GROUP: Final = 400
 """Small files in one group, so that hashing one, sending another and pushing a third overlap."""
+_GROUP_BYTES: Final = 8 << 20
+"""Of them together, at the most: they are in memory."""
 _RECORDED: Final = 32
 """Documents recorded as sent in one transaction: a few milliseconds, in which every file operation waits."""
 _GROUPS_AT_ONCE: Final = 3
@@ -99,14 +102,18 @@ class Upload:
         priorities = await trio.to_thread.run_sync(self._store.blobs.priorities)
         look = await trio.to_thread.run_sync(partial(self.candidates.look, priorities, hurry=hurry))
         result.next_s, result.more, result.looked_s = look.next_s, look.more, look.took_s
-        directories, files, gone = parcel.in_order(look.ready)
-        if result.more:
-            # A directory's tombstone must not overtake those of what was in it.
-            gone = [outgoing for outgoing in gone if outgoing.local.node.kind is not Kind.DIRECTORY]
-        await self._send_small(directories, result)
-        for level in choice.levels(files, priorities):
-            await self._send_files(level, result)
-        await self._send_small(gone, result)
+        order = in_order(look.ready, look.leaving, more=look.more)
+        self.candidates.held = order.held
+        if look.more and order.held:
+            # What these wait for may come behind all that was looked at: the next look goes further.
+            result.next_s = 0.0
+        await self._send_small(order.directories, result)
+        large = await self._send_small_knots(order.knots, result)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send_knots, large, result)
+            for level in choice.levels(order.files, priorities):
+                await self._send_files(level, result)
+        await self._send_small(order.gone, result)
         if self._again_s is not None:
             result.next_s, self._again_s = min(self._again_s, result.next_s or self._again_s), None
         return result
@@ -117,6 +124,22 @@ class Upload:
         """Documents without bytes, in their order."""
         for at in range(0, len(ready), _GROUP):
             await self._send_group(ready[at : at + _GROUP], result)
+
+    async def _send_small_knots(self, knots: Sequence[Sequence[Outgoing]], result: Round) -> list[Sequence[Outgoing]]:
+        """Send those with few bytes; the others are left."""
+        large = list[Sequence[Outgoing]]()
+        for knot in knots:
+            size = sum(await trio.to_thread.run_sync(parcel.dirty_sizes, self._store, knot))
+            if size > _GROUP_BYTES:
+                large.append(knot)
+            else:
+                await self._send_knots([knot], result)
+        return large
+
+    async def _send_knots(self, knots: Sequence[Sequence[Outgoing]], result: Round) -> None:
+        for knot in knots:
+            if result.error is None:
+                await self._send_group(knot, result, tied=True)
 
     async def _send_files(self, ready: Sequence[Outgoing], result: Round) -> None:
         sizes = await trio.to_thread.run_sync(parcel.dirty_sizes, self._store, ready)
@@ -131,17 +154,17 @@ class Upload:
                     await self._send_group(group, result)
 
         async with trio.open_nursery() as nursery:
-            for group in parcel.small_groups(small, counts, _GROUP, 8 << 20):
+            for group in parcel.small_groups(small, counts, _GROUP, _GROUP_BYTES):
                 nursery.start_soon(send, groups, [small[index] for index in group])
             for outgoing in large:
                 nursery.start_soon(send, files, [outgoing])
 
-    async def _send_group(self, group: Sequence[Outgoing], result: Round) -> None:
+    async def _send_group(self, group: Sequence[Outgoing], result: Round, *, tied: bool = False) -> None:
         """Send some documents together; whatever is wrong with one of them parks that one only."""
         if not group:
             return
         try:
-            result.sent += await self._send(group)
+            result.sent += await self._send(group, tied=tied)
         except (RemoteUnavailable, AccessDenied, QuotaExceeded) as error:
             result.error = error
         except Exception as error:
@@ -164,29 +187,50 @@ class Upload:
         self.candidates.parked.clear()
         self.sender.forget_all()
 
-    async def _send(self, group: Sequence[Outgoing]) -> int:
-        """Send a group: bytes, then documents. How many documents the server took."""
-        mark = self._feed.applied
-        if len(group) > 1 or sum(length for _, length in parcel.dirty_extents(self._store, group[0])) <= parcel.SMALL:
-            return await self._send_documents(await self._send_small_bytes(group), mark)
-        frozen = await self._freeze(group[0])
-        if frozen is None:
-            # Its bytes went meanwhile; what is left to tell of it is for the next round.
-            self._again_s = _AGAIN_S
-            return 0
-        fresh, wanted = frozen
-        try:
-            await self._send_large_bytes(fresh, wanted)
-            # What nobody changed since the freeze is settled with it, so the freeze lasts until it is recorded.
-            return await self._send_documents([fresh], mark)
-        finally:
-            assert fresh.content is not None
-            self._store.attachments.thaw(fresh.content)
+    async def _send(self, group: Sequence[Outgoing], *, tied: bool) -> int:
+        """Send a group: bytes, then documents. How many documents the server took.
 
-    async def _send_documents(self, found: Sequence[Outgoing], mark: int) -> int:
+        Args:
+            tied: none of them goes without the others.
+        """
+        mark, found, frozen = self._feed.applied, dict[DocId, Outgoing](), list[Content]()
+        try:
+            sizes = [0] * len(group)
+            if tied or len(group) == 1:
+                sizes = await trio.to_thread.run_sync(parcel.dirty_sizes, self._store, group)
+            small = [outgoing for outgoing, size in zip(group, sizes, strict=True) if size <= parcel.SMALL]
+            for outgoing, size in zip(group, sizes, strict=True):
+                if size > parcel.SMALL and (fresh := await self._send_frozen(outgoing, frozen)) is not None:
+                    found[outgoing.doc_id] = fresh
+            found |= {fresh.doc_id: fresh for fresh in await self._send_small_bytes(small)}
+            standing = [found[outgoing.doc_id] for outgoing in group if outgoing.doc_id in found]
+            if len(standing) < len(group):
+                # Something happened to the others meanwhile; what is left to tell of them is for the next round.
+                self._again_s = _AGAIN_S
+                standing = [] if tied else standing
+            return await self._send_documents(standing, mark, tied=tied) if standing else 0
+        finally:
+            # What nobody changed since the freeze is settled with it, so the freeze lasts until it is recorded.
+            for content in frozen:
+                self._store.attachments.thaw(content)
+
+    async def _send_frozen(self, outgoing: Outgoing, frozen: list[Content]) -> Outgoing | None:
+        """Send the bytes of a large file, which is one of the `frozen` from then on; None when it went or moved."""
+        found = await self._freeze(outgoing)
+        if found is None:
+            return None
+        fresh, wanted = found
+        assert fresh.content is not None
+        frozen.append(fresh.content)
+        if not is_as_found(outgoing, fresh):
+            return None
+        await self._send_large_bytes(fresh, wanted)
+        return fresh
+
+    async def _send_documents(self, found: Sequence[Outgoing], mark: int, *, tied: bool) -> int:
         references = [await self._references(outgoing) for outgoing in found]
         changes = await trio.to_thread.run_sync(self._seal_changes, found, references)
-        return await self._push(found, changes, mark)
+        return await self._push(found, changes, mark, tied=tied)
 
     async def _send_small_bytes(self, group: Sequence[Outgoing]) -> list[Outgoing]:
         """Hash a whole group in one go and send what the server lacks of it; those that did not change meanwhile."""
@@ -202,7 +246,7 @@ class Upload:
         found, plains = [], list[Plain]()
         for outgoing in group:
             fresh = self._read_whole(outgoing)
-            if fresh is not None:
+            if fresh is not None and is_as_found(outgoing, fresh[0]):
                 found.append(fresh[0])
                 plains += fresh[1]
         return found, plains
@@ -290,7 +334,7 @@ class Upload:
             for outgoing, (added, removed) in zip(group, references, strict=True)
         ]
 
-    async def _push(self, group: Sequence[Outgoing], changes: Sequence[Change], mark: int) -> int:
+    async def _push(self, group: Sequence[Outgoing], changes: Sequence[Change], mark: int, *, tied: bool) -> int:
         """Send documents, read at `mark`, in as few requests as the limits allow, and record what became of each."""
         taken, waiting = 0, list(zip(group, changes, strict=True))
         while waiting:
@@ -305,6 +349,7 @@ class Upload:
                 sound = waiting[:batch]
                 if self._feed.applied != mark:
                     sound = await trio.to_thread.run_sync(self._still_standing, sound)
+                    sound = [] if tied and len(sound) < batch else sound
                 if sound:
                     files, sent = [pair[0] for pair in sound], [pair[1] for pair in sound]
                     await trio.to_thread.run_sync(self._echoes.expect, sent)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from blobfs.sync.merge import Side, State
 from blobfs.sync.plan import plan
-from blobfs.sync.situation import Adopt, Edit, Known, Place, Remote, Split
+from blobfs.sync.situation import Adopt, Edit, Known, Place, Remote, Same, Split
 from blobfs.values.documents import ROOT, DocId, Document, Kind, Name
 from blobfs.values.extents import Attachment, BlobId
 from blobfs.values.revisions import DeviceId, Revision
@@ -124,6 +124,11 @@ class ModelDevice:
         self._edit(doc_id, names=(place,))
         return True
 
+    def move_over(self, doc_id: DocId, other: DocId) -> bool:
+        """As rename(2) over another file."""
+        place = self.local[other].document.names[0]
+        return other != doc_id and self.delete(other) and self.move(doc_id, place)
+
     def link(self, doc_id: DocId, place: Name) -> bool:
         if self.at(place.parent, place.name) is not None:
             return False
@@ -157,7 +162,14 @@ class ModelDevice:
         return True
 
     def arrive(self, page: list[Remote]) -> None:
-        decided = plan(self, page, device=self.device, label="label", new_id=lambda: next(self._ids))
+        decided = plan(
+            self,
+            page,
+            device=self.device,
+            label="label",
+            new_id=lambda: next(self._ids),
+            same_content=self._find_equal(page),
+        )
         assert decided.refused == ()
         for action in decided.actions:
             match action:
@@ -175,6 +187,16 @@ class ModelDevice:
                     self.base[action.doc_id] = action.remote
                     self.local[action.doc_id] = action.state
         self.check()
+
+    def _find_equal(self, page: list[Remote]) -> set[Same]:
+        """As the feed does: of whatever has the id or a name of what arrives."""
+        return {
+            (here, remote.doc_id)
+            for remote in page
+            if not remote.state.deleted and remote.state.document.attachment is not None
+            for here in (remote.doc_id, *(self.at(name.parent, name.name) for name in remote.state.document.names))
+            if here in self.local and self.local[here].document.attachment == remote.state.document.attachment
+        }
 
     def push(self, choose: Callable[[list[DocId]], list[DocId]], *, lose_answer: bool = False) -> bool:
         """Send what changed; on the first conflict the server's document arrives. Whether anything was sent."""

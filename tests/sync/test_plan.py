@@ -105,6 +105,23 @@ def test_a_file_made_in_a_directory_that_another_device_deleted_brings_it_back()
     assert names(one) == names(two) == {"d": Kind.DIRECTORY, "d/f": Kind.FILE}
 
 
+def test_a_file_that_takes_the_name_of_one_that_still_lives_here_is_not_its_twin() -> None:
+    # The larger id gives way.
+    for moved, gone in ((b"a", b"b"), (b"b", b"a")):
+        one, two = pair()
+        one.create(Kind.FILE, place("a"), token(ord("a")))
+        one.create(Kind.FILE, place("b"), token(ord("b")))
+        converge([one, two])
+        mover, former = only(one, moved), only(one, gone)
+        one.move_over(mover, former)
+        one.push(lambda changed, mover=mover: [mover])  # type: ignore[misc]
+        two.pull(10)
+        assert not two.local[mover].deleted
+        converge([one, two])
+        assert token(ord(moved)) in {document.attachment for document in one.tree().values()}
+        assert one.tree() == two.tree()
+
+
 def test_moves_that_form_a_cycle_are_broken_alike() -> None:
     one, two = pair()
     one.create(Kind.DIRECTORY, place("a"), None)
@@ -211,6 +228,7 @@ STEP = st.tuples(
             "write",
             "move",
             "move",
+            "move over",
             "delete",
             "link",
             "chmod",
@@ -257,6 +275,11 @@ def act(device: ModelDevice, history: History, verb: str, one: int, two: int, na
         device.write(doc_id, history.fresh())
     elif verb == "move" and everything:
         device.move(everything[two % len(everything)], where)
+    elif verb == "move over" and files:
+        other = files[one % len(files)]
+        old = device.local[other].document.attachment
+        if device.move_over(files[two % len(files)], other) and old is not None:
+            history.superseded.add(old)
     elif verb == "link" and files:
         device.link(files[two % len(files)], where)
     elif verb == "chmod" and everything:
