@@ -6,6 +6,7 @@ one device did the one after the other: they would take it for a conflict.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -86,6 +87,17 @@ def _is_gone_directory(outgoing: Outgoing | None) -> bool:
     return outgoing is not None and outgoing.deleted and outgoing.local.node.kind is Kind.DIRECTORY
 
 
+def _moves_tree(outgoing: Outgoing) -> bool:
+    """Whether it is a directory that the server has in another one."""
+    before = {name.parent for name in left(outgoing)}
+    return (
+        bool(before)
+        and not outgoing.deleted
+        and outgoing.local.node.kind is Kind.DIRECTORY
+        and before != {name.parent for name in taken(outgoing)}
+    )
+
+
 class _Ways:
     """Who has to go before whom."""
 
@@ -107,7 +119,10 @@ class _Ways:
         return self._leavers.get(doc_id, ()) if _is_gone_directory(self.ready.get(doc_id)) else ()
 
     def knots(self) -> list[set[DocId]]:
-        """Who takes a name with who leaves it, and with all that leaves a directory which leaves its name by going."""
+        """Who takes a name with who leaves it, and with all that leaves a directory which leaves its name by going.
+
+        All directories that move elsewhere are one, too: of two that changed places, either one alone makes a ring.
+        """
         knot_of: dict[DocId, set[DocId]] = {}
 
         def tie(one: DocId, other: DocId) -> None:
@@ -121,6 +136,10 @@ class _Ways:
         for doc_id in self.ready:
             for holder in self.holders(doc_id):
                 tie(doc_id, holder)
+        for one, other in itertools.pairwise(
+            doc_id for doc_id, outgoing in self.ready.items() if _moves_tree(outgoing)
+        ):
+            tie(one, other)
         tied = list(knot_of)
         for doc_id in tied:
             for leaver in self.leavers(doc_id):
