@@ -25,8 +25,9 @@ _M_MMAP_THRESHOLD: Final = -3
 _LARGE: Final = 8 << 20
 """Bytes: above an extent, whose buffer comes too often to be mapped anew each time."""
 _M_TRIM_THRESHOLD: Final = -1
-_SLACK: Final = 16 << 20
-"""Bytes of freed memory that stay for what comes next; the store gives them back when nobody writes."""
+_SLACK: Final = 40 << 20
+"""Bytes of freed memory that stay for what comes next; the store gives them back when nobody writes. More than the two
+windows of extents that an upload has in its hands, which it frees and reads anew all the time."""
 _M_ARENA_MAX: Final = -8
 _ARENAS: Final = 2
 """Heaps of the process: each keeps its own slack, and by default every thread gets one."""

@@ -93,6 +93,11 @@ class Listeners:
             changes.close()
         return changes
 
+    @property
+    def are_there(self) -> bool:
+        """Whether anybody listens. Whoever begins to later is owed nothing of what happened before."""
+        return bool(self._all)
+
     def forget(self, changes: Changes) -> None:
         """It listens no more."""
         with self._lock:

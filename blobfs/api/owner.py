@@ -59,6 +59,9 @@ class Owner:
 
 def tell(store: Store, listeners: Listeners, applied: Applied) -> None:
     """Tell listeners which document a change was of."""
+    if not listeners.are_there:
+        # To find out costs a dozen queries, on the loop; a device that joins takes in thousands of documents.
+        return
     with store.transaction():
         node, names = applied.before, store.tree.names(applied.inode) or applied.names_before
         with contextlib.suppress(NotFound):

@@ -233,15 +233,7 @@ class Attachments:
         """
         with self._ledger.transaction():
             old = self._tree.get(inode).content
-            content: Content | None = None
-            stored = 0
-            if attachment is not None:
-                content = self._content.new()
-                if attachment.depth:
-                    self._content.install_index(content, attachment)
-                else:
-                    blobs = {index: name for index, name in enumerate(attachment.ids) if name is not None}
-                    stored = self._content.install(content, attachment, blobs, old)
+            content, stored = (None, 0) if attachment is None else self.install(attachment, old)
             if old is not None:
                 self._content.discard(old)
             self._ledger.documents.run(
@@ -249,6 +241,15 @@ class Attachments:
                 (content, 0 if attachment is None else attachment.size, stored, inode),
             )
         return stored
+
+    def install(self, attachment: Attachment, old: Content | None) -> tuple[Content, int]:
+        """A content for a remote version, and the bytes of `old` that are in it now; it has to become some node's."""
+        content = self._content.new()
+        if attachment.depth:
+            self._content.install_index(content, attachment)
+            return content, 0
+        blobs = {index: name for index, name in enumerate(attachment.ids) if name is not None}
+        return content, self._content.install(content, attachment, blobs, old)
 
     def unresolved(self, content: Content) -> Attachment | None:
         """The attachment whose index blobs must be fetched before anything of it can be; None for any other."""

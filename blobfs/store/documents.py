@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 from blobfs.errors import CorruptDocument, DocumentExists, DocumentNotFound, Exists, NotFound
 from blobfs.store.attachments import Attachments
+from blobfs.store.bases import Base, Bases
 from blobfs.store.cache import COLUMNS, node_of
 from blobfs.store.ledger import Ledger
+from blobfs.store.newcomers import Newcomers
 from blobfs.store.settings import Settings
 from blobfs.store.tree import EDITED, Tree
 from blobfs.values import crypto
-from blobfs.values.documents import MAX_COUNT, ROOT, DocId, Document, Json, Kind, Name, decode, encode
+from blobfs.values.documents import ROOT, DocId, Document, Json, Kind, Name
 from blobfs.values.extents import EMPTY, Attachment, build, extent_length
 from blobfs.values.keys import Keys
 from blobfs.values.nodes import ROOT_INODE, Content, Inode, Node
@@ -28,6 +30,8 @@ from blobfs.values.revisions import DeviceId, Revision
 
 _COUNTED: Final = 2000
 """Changed documents whose dirty bytes are counted one by one; beyond, their whole sizes are taken."""
+_NAMES: Final = 100
+"""Names that one statement looks for."""
 _WAITING: Final = (
     "FROM documents LEFT JOIN bases ON bases.doc_id = documents.doc_id "
     "WHERE edit > synced AND NOT (documents.deleted AND COALESCE(bases.deleted, 1))"
@@ -60,15 +64,7 @@ class Local:
     """Bytes have to be sealed before the attachment can be named."""
     content_changed: bool
     """The bytes are not the base's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """What both sides last agreed on."""
-
-    revision: Revision
-    deleted: bool
-    document: Document
+    base: Base | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +88,8 @@ class DocumentStore:
         self._attachments = attachments
         self._settings = settings
         self._keys = keys
+        self._bases = Bases(ledger)
+        self._newcomers = Newcomers(ledger, tree, attachments, self._bases)
 
     # --- looking --------------------------------------------------------------------------------------------
 
@@ -137,8 +135,7 @@ class DocumentStore:
 
     def known_ids(self, after: DocId, limit: int) -> list[DocId]:
         """Documents that the server is known to have had, ascending from the one after `after`; deleted ones too."""
-        sql = "SELECT doc_id FROM bases WHERE doc_id > ? ORDER BY doc_id LIMIT ?"
-        return [DocId(row[0]) for row in self._ledger.all(self._db, sql, after, limit)]
+        return self._bases.ids(after, limit)
 
     def inodes(self, after: Inode, limit: int) -> list[Inode]:
         """Live documents whose inode is above `after`, ascending."""
@@ -163,6 +160,30 @@ class DocumentStore:
             name,
         )
         return None if row is None else DocId(row[0])
+
+    def strangers(self, doc_ids: Collection[DocId]) -> set[DocId]:
+        """Those of these that this device has never heard of, not even as somebody's parent."""
+        sql = (
+            "SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM documents WHERE doc_id = value) "
+            "AND NOT EXISTS (SELECT 1 FROM bases WHERE doc_id = value)"
+        )
+        return {DocId(row[0]) for row in self._ledger.all(self._db, sql, json.dumps(list(doc_ids)))}
+
+    def free(self, names: Sequence[Name]) -> set[Name]:
+        """Those of these that no document has."""
+        free = set(names)
+        for at in range(0, len(names), _NAMES):
+            some = names[at : at + _NAMES]
+            rows = self._ledger.all(
+                self._db,
+                f"WITH wanted(parent, name) AS (VALUES {', '.join(['(?, ?)'] * len(some))}) "  # noqa: S608
+                "SELECT wanted.parent, wanted.name FROM wanted "
+                "CROSS JOIN documents ON doc_id = wanted.parent "
+                "CROSS JOIN names ON names.parent = documents.inode AND names.name = wanted.name",
+                *(value for name in some for value in (name.parent, name.name)),
+            )
+            free.difference_update(Name(DocId(parent), name) for parent, name in rows)
+        return free
 
     def children(self, doc_id: DocId) -> list[DocId]:
         """The documents that have a name in a directory."""
@@ -202,7 +223,20 @@ class DocumentStore:
                 attachment=attachment,
                 content=json.loads(row[-3]),
             )
-        return Local(node, row[-2], row[-1], document, dirty, dirty or attachment != former)
+        return Local(node, row[-2], row[-1], document, dirty, dirty or attachment != former, base)
+
+    def place(self, doc_id: DocId) -> tuple[Kind, tuple[Name, ...]] | None:
+        """What a live document is and where; None when it is deleted or not known. Cheaper than `local`."""
+        rows = self._ledger.all(
+            self._db,
+            "SELECT child.kind, parent.doc_id, name FROM documents AS child LEFT JOIN names USING (inode) "
+            "LEFT JOIN documents AS parent ON parent.inode = names.parent "
+            "WHERE child.doc_id = ? AND child.kind != '' AND NOT child.deleted",
+            doc_id,
+        )
+        if not rows:
+            return None
+        return Kind(rows[0][0]), tuple(sorted(Name(DocId(row[1]), row[2]) for row in rows if row[1] is not None))
 
     def _attachment(self, node: Node, former: Attachment | None) -> tuple[Attachment | None, bool]:
         """The attachment as the clean extents tell it, and whether dirty ones make it another."""
@@ -235,16 +269,11 @@ class DocumentStore:
 
     def base(self, doc_id: DocId) -> Base | None:
         """What both sides last agreed on; None when the server is not known to have the document."""
-        row = self._ledger.one(self._db, "SELECT revision, deleted, body FROM bases WHERE doc_id = ?", doc_id)
-        if row is None:
-            return None
-        return Base(Revision.parse(row[0]), bool(row[1]), decode(doc_id, row[2]))
+        return self._bases.find(doc_id)
 
     def heads(self) -> dict[DeviceId, int]:
         """How many edits of each device this one has seen, in all documents together; at most `MAX_COUNT`."""
-        rows = self._ledger.all(self._db, "SELECT device, count FROM heads WHERE count > 0 ORDER BY device")
-        # A device can count to the end for another one in several documents: SQLite makes floats of such sums.
-        return {DeviceId(device): int(min(count, MAX_COUNT)) for device, count in rows}
+        return self._bases.heads()
 
     @property
     def cursor(self) -> str | None:
@@ -264,37 +293,16 @@ class DocumentStore:
         A document that was edited meanwhile stays changed; one that is gone by now gets a row for its tombstone.
         """
         with self._ledger.transaction():
-            self._set_base(document, revision, deleted)
+            self._bases.set(document, revision, deleted)
             row = self._ledger.one(self._db, "SELECT inode, content, deleted FROM documents WHERE doc_id = ?", doc_id)
             if row is None:
                 if not deleted:
-                    self._insert(self._tree.new_inode(), document, deleted=1, edit=2, synced=1, now_ns=0)
+                    self._newcomers.insert_deleted(document)
                     self._ledger.mark_changed()
             elif deleted and row[2] and row[1] is None:
                 self._db.run("DELETE FROM documents WHERE inode = ?", (row[0],))
             else:
                 self._db.run("UPDATE documents SET synced = MAX(synced, ?) WHERE inode = ?", (edit, row[0]))
-
-    def _set_base(self, document: Document, revision: Revision, deleted: bool) -> None:
-        self._count(document.doc_id, revision)
-        values = (
-            document.doc_id,
-            str(revision),
-            int(deleted),
-            encode(dataclasses.replace(document, heads={}, sealer=None)),
-        )
-        self._db.run("INSERT OR REPLACE INTO bases VALUES (?, ?, ?, ?)", values, len(values[3]))
-
-    def _count(self, doc_id: DocId, revision: Revision) -> None:
-        """Keep the heads true, before the base of a document becomes `revision`."""
-        row = self._ledger.one(self._db, "SELECT revision FROM bases WHERE doc_id = ?", doc_id)
-        before = {} if row is None else dict(Revision.parse(row[0]).entries)
-        sql = "INSERT INTO heads VALUES (?, ?) ON CONFLICT (device) DO UPDATE SET count = count + excluded.count"
-        for device, counter in revision.entries:
-            if (more := counter - before.pop(device, 0)) != 0:
-                self._db.run(sql, (device, more))
-        for device, counter in before.items():
-            self._db.run(sql, (device, -counter))
 
     # --- applying a remote state ----------------------------------------------------------------------------
 
@@ -332,15 +340,17 @@ class DocumentStore:
             unsent = local is not None or keep_content
             if inode is None:
                 if deleted and not unsent:
-                    self._set_base(document, revision, deleted)
+                    self._bases.set(document, revision, deleted)
                     return Applied(Inode(0), None, (), (), False)
-                inode = self._tree.new_inode()
-                self._insert(inode, wanted, deleted=0, edit=1, synced=1, now_ns=now_ns)
+                if not (base or deleted or unsent):
+                    inode, names = self._newcomers.add(document, revision, now_ns)
+                    return Applied(inode, None, (), names, document.attachment is not None)
+                inode = self._newcomers.insert(wanted, now_ns)
             gone = deleted and not unsent
             self._write(inode, wanted, () if gone else wanted.names, gone, now_ns)
             keep_content = keep_content or gone or document.kind is not Kind.FILE
             content_changed = False if keep_content else self._adopt(inode, base, document, unsent)
-            self._set_base(document, revision, deleted)
+            self._bases.set(document, revision, deleted)
             synced = f"synced = edit, {EDITED}" if unsent else "synced = edit, touched_ns = ?, changed_ns = ?"
             self._db.run(f"UPDATE documents SET {synced} WHERE inode = ?", (now_ns, now_ns, inode))  # noqa: S608
             if unsent:
@@ -369,22 +379,6 @@ class DocumentStore:
         except NotFound:
             return None  # a placeholder
 
-    def _insert(self, inode: Inode, document: Document, *, deleted: int, edit: int, synced: int, now_ns: int) -> None:
-        """A row without names and bytes."""
-        nlink = 2 if document.kind is Kind.DIRECTORY else 0
-        values = (inode, document.doc_id, document.kind.value, document.mode, document.uid, document.gid, document.rdev)
-        times = (document.mtime_ns, document.mtime_ns, now_ns, document.birth_ns)
-        self._db.run(
-            "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, ?, ?, ?, NULL, ?, '{}', ?, ?, ?, ?)",
-            (*values, nlink, *times, document.target, deleted, edit, synced, now_ns, now_ns),
-        )
-
-    def _placeholder(self, doc_id: DocId) -> Inode:
-        inode = self._tree.new_inode()
-        self._insert(inode, Document(doc_id, Kind.DIRECTORY), deleted=0, edit=0, synced=0, now_ns=0)
-        self._db.run("UPDATE documents SET kind = '' WHERE inode = ?", (inode,))
-        return inode
-
     def _write(self, inode: Inode, document: Document, names: Iterable[Name], deleted: bool, now_ns: int) -> None:
         """Give a row the names and attributes of a document. Raises Exists, NotEmpty, NotFound, CorruptDocument."""
         directory = document.kind is Kind.DIRECTORY
@@ -396,7 +390,7 @@ class DocumentStore:
             self._db.run("DELETE FROM names WHERE parent = ? AND name = ?", (self._find(name.parent), name.name))
             self._count_directory(name.parent, -int(directory))
         for name in sorted(wanted - former):
-            self._tree.add_name(self._directory(name.parent), name.name, inode)
+            self._tree.add_name(self._newcomers.directory(name.parent), name.name, inode)
             self._count_directory(name.parent, int(directory))
         self._db.run(
             "UPDATE documents SET kind = ?, mode = ?, uid = ?, gid = ?, rdev = ?, mtime_ns = ?, ctime_ns = ?, "
@@ -415,17 +409,6 @@ class DocumentStore:
     def _links_of_directory(self, inode: Inode) -> int:
         sql = "SELECT COUNT(*) FROM names JOIN documents USING (inode) WHERE parent = ? AND kind = 'directory'"
         return 2 + int(self._ledger.one(self._db, sql, inode)[0])
-
-    def _directory(self, doc_id: DocId) -> Inode:
-        """The inode of a parent, known or not."""
-        row = self._ledger.one(self._db, "SELECT inode, kind, deleted FROM documents WHERE doc_id = ?", doc_id)
-        if row is None:
-            return self._placeholder(doc_id)
-        if row[1] not in ("", Kind.DIRECTORY.value):
-            raise CorruptDocument(f"document {doc_id} is no directory, and another is in it")
-        if row[2]:
-            raise NotFound(f"directory {doc_id} was deleted here")
-        return Inode(row[0])
 
     def _count_directory(self, parent: DocId, count: int) -> None:
         if count:

@@ -24,11 +24,12 @@ from blobfs.store.store import Store
 from blobfs.sync import parcel
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.merge import State
-from blobfs.sync.plan import Remote, Same, plan
+from blobfs.sync.plan import plan
 from blobfs.sync.recovery import Recovery
+from blobfs.sync.situation import Remote, Same
 from blobfs.sync.status import Parked, Reading
 from blobfs.sync.story import Story
-from blobfs.sync.view import Executor, StoreView
+from blobfs.sync.view import Executor, News, StoreView
 from blobfs.values import crypto
 from blobfs.values.documents import DocId, Document, Kind, Name
 from blobfs.values.extents import Attachment
@@ -78,7 +79,6 @@ class Feed:
     ) -> None:
         """`check_keys` raises KeysChanged when what does not open may be sealed with the keys of a newer epoch."""
         self._store, self._client, self._check_keys = store, client, check_keys
-        self._view = StoreView(store)
         self._is_busy, self._on_applied, self._echoes = is_busy, on_applied, echoes
         self._label = str(store.settings.get("device_name") or store.device[:6])
         self._own: dict[DocId, str] = {}
@@ -259,7 +259,9 @@ class Feed:
     async def apply_waiting(self) -> None:
         """Apply the versions whose files have been closed."""
         async with self.turn:
-            ready = [remote for remote in self.waiting.values() if not self._is_held(remote)]
+            held = list(self.waiting.values())
+            news = News.among(self._store, held)
+            ready = [remote for remote in held if not self._is_held(remote, news)]
             for remote in ready:
                 del self.waiting[remote.doc_id]
             if ready:
@@ -331,9 +333,8 @@ class Feed:
 
     async def _apply(self, arrivals: Sequence[Remote]) -> None:
         self.applied += len(arrivals)
-        ready = self._hold_back(arrivals)
-        same = await trio.to_thread.run_sync(self._find_equal, ready)
-        if len(ready) > _CHUNK and await trio.to_thread.run_sync(self._are_plain, ready):
+        ready, same, are_plain = await trio.to_thread.run_sync(self._look_at, arrivals)
+        if len(ready) > _CHUNK and are_plain:
             for at in range(0, len(ready), _CHUNK):
                 await self._apply_some(ready[at : at + _CHUNK], same)
                 if self.reading is not None:
@@ -341,9 +342,16 @@ class Feed:
         elif ready:
             await self._apply_some(ready, same)
 
-    def _are_plain(self, arrivals: Sequence[Remote]) -> bool:
-        """Whether all are new here, so that no order among them matters."""
-        return all(self._store.documents.inode(remote.doc_id) is None for remote in arrivals)
+    def _look_at(self, arrivals: Sequence[Remote]) -> tuple[list[Remote], Mapping[Same, int], bool]:
+        """Those that can be applied, what `_find_equal` says of them, and whether all of them are new here, so that no
+        order among them matters."""
+        news = News.among(self._store, arrivals)
+        ready = self._hold_back(arrivals, news)
+        are_plain = all(self._inode(remote.doc_id, news) is None for remote in ready)
+        return ready, self._find_equal(ready, news), are_plain
+
+    def _inode(self, doc_id: DocId, news: News) -> Inode | None:
+        return None if doc_id in news.strangers else self._store.documents.inode(doc_id)
 
     async def _apply_some(self, arrivals: Sequence[Remote], same: Mapping[Same, int]) -> None:
         try:
@@ -371,9 +379,10 @@ class Feed:
         """Plan and do, in one transaction. In a worker thread."""
         with self._store.transaction():
             # Again, now that nobody else is at the store: a file may have been opened or edited since it was looked at.
-            arrivals = self._hold_back(arrivals)
+            news = News.among(self._store, arrivals)
+            arrivals = self._hold_back(arrivals, news)
             decided = plan(
-                self._view,
+                StoreView(self._store, news),
                 arrivals,
                 device=self._store.device,
                 label=self._label,
@@ -381,7 +390,7 @@ class Feed:
                 same_content={pair for pair, edit in same.items() if self._is_as_of(pair[0], edit)},
                 own={remote.doc_id for remote in arrivals if self._own.get(remote.doc_id) == str(remote.revision)},
             )
-            done = Executor(self._store).run(decided)
+            done = Executor(self._store, news).run(decided)
             for applied in done:
                 self._purge(applied)
         for remote in arrivals:
@@ -397,20 +406,20 @@ class Feed:
 
     # --- files that are open, bytes that are not hashed -----------------------------------------------------
 
-    def _hold_back(self, arrivals: Sequence[Remote]) -> list[Remote]:
+    def _hold_back(self, arrivals: Sequence[Remote], news: News) -> list[Remote]:
         """Set aside what has to wait for an open file; the rest can be applied."""
         ready = []
         for remote in arrivals:
             self.waiting.pop(remote.doc_id, None)
-            if self._is_held(remote):
+            if self._is_held(remote, news):
                 self.waiting[remote.doc_id] = remote
             else:
                 ready.append(remote)
         return ready
 
-    def _is_held(self, remote: Remote) -> bool:
+    def _is_held(self, remote: Remote, news: News) -> bool:
         documents = self._store.documents
-        inode = documents.inode(remote.doc_id)
+        inode = self._inode(remote.doc_id, news)
         if not remote.state.deleted and inode is not None and self._is_busy(inode):
             base = documents.base(remote.doc_id)
             if base is not None and base.document.attachment != remote.state.document.attachment:
@@ -424,7 +433,7 @@ class Feed:
         held = self.waiting.get(occupant)
         return held is not None and occupant != doc_id and name not in held.state.document.names
 
-    def _find_equal(self, arrivals: Sequence[Remote]) -> Mapping[Same, int]:
+    def _find_equal(self, arrivals: Sequence[Remote], news: News) -> Mapping[Same, int]:
         """Which files have the bytes that arrive for them, or for their name: written twice, or sent before.
 
         With the edit that was looked at: a later one may have changed the bytes.
@@ -434,8 +443,9 @@ class Feed:
             document = remote.state.document
             if remote.state.deleted or document.kind is not Kind.FILE or document.attachment is None:
                 continue
-            here = [remote.doc_id] if documents.inode(remote.doc_id) is not None else []
-            here += filter(None, (documents.at(name.parent, name.name) for name in document.names))
+            here = [remote.doc_id] if self._inode(remote.doc_id, news) is not None else []
+            taken = (name for name in document.names if name not in news.free)
+            here += filter(None, (documents.at(name.parent, name.name) for name in taken))
             for doc_id in here:
                 local = documents.local(doc_id)
                 if local is not None and self._has_bytes_of(local, document.attachment):

@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Final
 
 from blobfs.errors import BytesAbsent
-from blobfs.store.documents import Base, Changed, Local
+from blobfs.store.bases import Base
+from blobfs.store.documents import Changed, Local
 from blobfs.store.store import Store
 from blobfs.values import crypto
 from blobfs.values.crypto import Plain
@@ -67,7 +68,8 @@ class Outgoing:
 def look(store: Store, changed: Changed) -> Outgoing | None:
     """A changed document as it is now; None when there is nothing to send any more."""
     with store.transaction():
-        local, base = store.documents.local(changed.doc_id), store.documents.base(changed.doc_id)
+        local = store.documents.local(changed.doc_id)
+        base = None if local is None else local.base
     if local is None or local.edit <= local.synced or (local.node.deleted and (base is None or base.deleted)):
         return None
     return Outgoing(changed._replace(edit=local.edit), local, base)

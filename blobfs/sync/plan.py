@@ -8,93 +8,15 @@ one that nobody has seen yet), nothing is its own ancestor; and devices that kno
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from dataclasses import replace
+from typing import Final
 
 from blobfs.errors import IntegrityError, Rollback
 from blobfs.sync.copies import conflict_name
 from blobfs.sync.merge import Merged, Side, State, merge
+from blobfs.sync.situation import Action, Adopt, Edit, Known, Place, Plan, Remote, Same, Split, View
 from blobfs.values.documents import ROOT, DocId, Document, Kind, Name
 from blobfs.values.revisions import DeviceId, Revision
-
-
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """One revision of a document as the server has it, opened and authenticated."""
-
-    doc_id: DocId
-    revision: Revision
-    state: State
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What this device knows of a document."""
-
-    state: State
-    changed: bool
-    """Edited here since the base; a new document is."""
-    content_changed: bool
-    """Its bytes were."""
-    base: Remote | None
-
-
-class View(Protocol):
-    """The local tree, as the planner looks at it."""
-
-    def known(self, doc_id: DocId) -> Known | None:
-        """None when this device has never heard of it, or only as somebody's parent."""
-
-    def at(self, parent: DocId, name: bytes) -> DocId | None:
-        """The live document of this name."""
-
-    def children(self, doc_id: DocId) -> Sequence[DocId]:
-        """The live documents in a directory, also in one that nobody has seen yet."""
-
-
-# --- actions ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Adopt:
-    """Make `state` the local one and `remote` the base; the document waits for the server when they differ."""
-
-    state: State
-    remote: Remote
-    content: Side
-
-    @property
-    def doc_id(self) -> DocId:
-        return self.remote.doc_id
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """A local edit: another place in the tree, a deletion or the end of one."""
-
-    doc_id: DocId
-    state: State
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """The file that is `doc_id` here goes on as the new document `new_id`; `doc_id` itself is then unknown here."""
-
-    doc_id: DocId
-    new_id: DocId
-
-
-Action = Adopt | Edit | Split
-Same = tuple[DocId, DocId]
-"""(a document here, a document that arrives): the local bytes of the first are the arriving ones of the second."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Actions in an order in which each can be done: a directory before what is in it, unless it goes."""
-
-    actions: tuple[Action, ...]
-    refused: tuple[tuple[Remote, IntegrityError], ...] = ()
 
 
 def plan(
@@ -140,6 +62,7 @@ class _Planner:
     ) -> None:
         self._view, self._device, self._label, self._same, self._own = view, device, label, same, own
         self._cache: dict[DocId, Known | None] = {}
+        self._places: dict[DocId, Place | None] = {}
         self._states: dict[DocId, State] = {}
         self._claims: dict[Name, DocId | None] = {}
         self._moved_in: dict[DocId, set[DocId]] = {}
@@ -238,14 +161,14 @@ class _Planner:
 
     def _standing_name(self, name: Name) -> Name:
         self._settle_waiting(name.parent)
-        state = self._state(name.parent)
-        if state is not None and state.deleted and name.parent not in self._poured:
+        place = self._place_of(name.parent)
+        if place is not None and place.deleted and name.parent not in self._poured:
             # It may lose its name on coming back, and be poured into another directory at once.
             self._revive(name.parent)
         if name.parent in self._poured:
             return self._standing_name(replace(name, parent=self._poured[name.parent]))
-        state = self._state(name.parent)
-        stands = state is None or (not state.deleted and state.document.kind is Kind.DIRECTORY)
+        place = self._place_of(name.parent)
+        stands = place is None or (not place.deleted and place.kind is Kind.DIRECTORY)
         return name if stands or name.parent == ROOT else replace(name, parent=ROOT)
 
     def _settle_waiting(self, doc_id: DocId) -> None:
@@ -294,11 +217,11 @@ class _Planner:
     def _ring(self, doc_id: DocId, parent: DocId) -> list[DocId]:
         ring = {doc_id: None}  # in order, and quick to look into: a chain of folders can be long
         while parent != doc_id:
-            state = self._state(parent)
-            if parent == ROOT or state is None or state.deleted or not state.document.names or parent in ring:
+            place = self._place_of(parent)
+            if parent == ROOT or place is None or place.deleted or not place.names or parent in ring:
                 return []
             ring[parent] = None
-            parent = state.document.names[0].parent
+            parent = place.names[0].parent
         return list(ring)
 
     def _names(self, member: DocId, doc_id: DocId, document: Document) -> tuple[Name, ...]:
@@ -406,6 +329,15 @@ class _Planner:
             state = known.state if known is not None else None
         return None if deleted and state is not None and not state.deleted else state
 
+    def _place_of(self, doc_id: DocId) -> Place | None:
+        """As `_state`, of what a parent is asked for."""
+        if doc_id in self._states or doc_id in self._waiting or doc_id in self._cache:
+            state = self._state(doc_id)
+            return None if state is None else Place(state.document.kind, state.document.names, state.deleted)
+        if doc_id not in self._places:
+            self._places[doc_id] = self._view.place(doc_id)
+        return self._places[doc_id]
+
     def _server(self, doc_id: DocId) -> State | None:
         """The newest that the server is known to have."""
         arrived, known = self._arrived.get(doc_id), self._known(doc_id)
@@ -480,17 +412,17 @@ class _Planner:
 
     def _order(self, doc_id: DocId) -> tuple[bool, int, DocId]:
         state = self._states[doc_id]
-        depth = self._depth(state.document)
+        depth = self._depth(state.document.names)
         return (state.deleted, -depth if state.deleted else depth, doc_id)
 
-    def _depth(self, document: Document) -> int:
+    def _depth(self, names: tuple[Name, ...]) -> int:
         depth, seen = 0, {ROOT}
-        while document.names and (parent := document.names[0].parent) not in seen:
+        while names and (parent := names[0].parent) not in seen:
             seen.add(parent)
-            state, depth = self._state(parent), depth + 1
-            if state is None:
+            place, depth = self._place_of(parent), depth + 1
+            if place is None:
                 break
-            document = state.document
+            names = place.names
         return depth
 
 

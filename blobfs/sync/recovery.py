@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from blobfs.store.documents import Base
+from blobfs.store.bases import Base
 from blobfs.store.store import Store
-from blobfs.sync.plan import Remote
+from blobfs.sync.situation import Remote
 from blobfs.values.documents import DocId, Kind
 
 _log: Final = logging.getLogger(__name__)

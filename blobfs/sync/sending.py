@@ -62,23 +62,25 @@ class Sender:
         wanted = [plain for blob_id, plain in unique.items() if blob_id in lacking]
         large = [plain for plain in wanted if len(plain.data) > STREAMED]
         small = [plain for plain in wanted if len(plain.data) <= STREAMED]
+        ids = list(unique)
+        # From here on each of the large ones is let go as soon as it is sealed: see `_put`.
+        del plains, unique, wanted
         await run_all(
-            [partial(self._put, plain) for plain in large]
-            + [partial(self._put_group, group) for group in _groups(small)]
+            [partial(self._put, large)] * len(large) + [partial(self._put_group, group) for group in _groups(small)]
         )
-        self._remember(unique)
+        self._remember(ids)
 
-    async def _put(self, plain: Plain) -> None:
-        size = sealed_size(len(plain.data))
+    async def _put(self, waiting: list[Plain]) -> None:
+        """Seal and send the last of these. Its plaintext goes before the sending: what is read next takes its place,
+        and memory that is new costs more than what is done with it."""
+        plain = waiting.pop()
+        blob_id, size = plain.blob_id, sealed_size(len(plain.data))
         buffer = self._buffers.take(size)
         sealed = memoryview(buffer)[:size]
-
-        def seal() -> bytes:
-            plain.seal_into(sealed)
-            return hashlib.sha256(sealed).digest()
-
         try:
-            await self._client.put(plain.blob_id, sealed, await trio.to_thread.run_sync(seal))
+            digest = await trio.to_thread.run_sync(_seal_into, plain, sealed)
+            del plain
+            await self._client.put(blob_id, sealed, digest)
         finally:
             self._buffers.give(buffer)
 
@@ -161,6 +163,12 @@ def require_room(ids: int, payload: int = 0) -> None:
         raise InvalidDocument(
             "more of the file changed than one revision can tell the server, some 400 GiB; write it in steps"
         )
+
+
+def _seal_into(plain: Plain, sealed: memoryview) -> bytes:
+    """The blob goes into `sealed`; its SHA-256."""
+    plain.seal_into(sealed)
+    return hashlib.sha256(sealed).digest()
 
 
 def _seal(plain: Plain) -> bytes:

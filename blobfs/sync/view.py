@@ -6,26 +6,48 @@ Knows no server. Invariant: a plan is done whole in one transaction, or not at a
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-from blobfs.store.documents import Applied, Base
+from blobfs.store.bases import Base
+from blobfs.store.documents import Applied
 from blobfs.store.store import Store
 from blobfs.sync.merge import Side, State
-from blobfs.sync.plan import Adopt, Edit, Known, Plan, Remote, Split
+from blobfs.sync.situation import Adopt, Edit, Known, Place, Plan, Remote, Split
 from blobfs.values.documents import ROOT, DocId, Document, Name
 from blobfs.values.nodes import Inode, Node
+
+
+class News(NamedTuple):
+    """What of documents that arrive is new here. A device that joins asks for a page of them at once."""
+
+    strangers: Collection[DocId]
+    """Never heard of."""
+    free: Collection[Name]
+    """Names that nobody has."""
+
+    @classmethod
+    def among(cls, store: Store, arrivals: Sequence[Remote]) -> News:
+        """As it is now."""
+        strangers = store.documents.strangers([remote.doc_id for remote in arrivals])
+        return cls(
+            strangers, store.documents.free([name for remote in arrivals for name in remote.state.document.names])
+        )
 
 
 class StoreView:
     """A `View` of a store; what it says holds for as long as nobody else edits."""
 
-    def __init__(self, store: Store) -> None:
-        self._documents = store.documents
+    def __init__(self, store: Store, news: News) -> None:
+        self._documents, self._news = store.documents, news
 
     def known(self, doc_id: DocId) -> Known | None:
         """See `View`."""
-        local, base = self._documents.local(doc_id), remote_of(self._documents.base(doc_id))
+        if doc_id in self._news.strangers:
+            return None
+        local = self._documents.local(doc_id)
+        base = remote_of(self._documents.base(doc_id) if local is None else local.base)
         if local is None:
             return None if base is None else Known(base.state, False, False, base)
         document = local.document
@@ -34,9 +56,19 @@ class StoreView:
         changed = local.edit > local.synced
         return Known(State(document, local.node.deleted), changed, changed and local.content_changed, base)
 
+    def place(self, doc_id: DocId) -> Place | None:
+        """See `View`."""
+        found = self._documents.place(doc_id)
+        if found is not None:
+            return Place(*found, deleted=False)
+        known = self.known(doc_id)
+        if known is None:
+            return None
+        return Place(known.state.document.kind, known.state.document.names, known.state.deleted)
+
     def at(self, parent: DocId, name: bytes) -> DocId | None:
         """See `View`."""
-        return self._documents.at(parent, name)
+        return None if Name(parent, name) in self._news.free else self._documents.at(parent, name)
 
     def children(self, doc_id: DocId) -> Sequence[DocId]:
         """See `View`."""
@@ -53,8 +85,12 @@ def remote_of(base: Base | None) -> Remote | None:
 class Executor:
     """Does one plan. Called within a transaction, in which nobody else sees the tree."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, news: News) -> None:
         self._store, self._documents = store, store.documents
+        self._strangers = set(news.strangers)
+        """Those that nothing happened to yet."""
+        self._fresh: dict[DocId, Applied] = {}
+        """What became of those that were not here before, for as long as nothing else happens to them."""
         self._now_ns = time.time_ns()
         self._former: dict[DocId, tuple[Inode, Node | None, tuple[tuple[Inode, bytes], ...]]] = {}
         self._content: set[DocId] = set()
@@ -75,13 +111,19 @@ class Executor:
         return [applied for doc_id in touched if (applied := self._applied(doc_id)) is not None]
 
     def _remember(self, doc_id: DocId) -> None:
-        """Keep how a document was before the first thing that happened to it."""
+        """Keep how a document was before the first thing that happened to it. Called before each."""
+        self._fresh.pop(doc_id, None)
+        if doc_id in self._strangers:
+            self._strangers.discard(doc_id)
+            return
         inode = self._documents.inode(doc_id)
         if inode is not None and doc_id not in self._former:
             tree = self._store.tree
             self._former[doc_id] = (inode, tree.get(inode), tuple(tree.names(inode)))
 
     def _applied(self, doc_id: DocId) -> Applied | None:
+        if doc_id in self._fresh:
+            return self._fresh[doc_id]
         inode = self._documents.inode(doc_id)
         former = self._former.get(doc_id)
         if inode is None and former is None:
@@ -105,6 +147,8 @@ class Executor:
             self._clear(action.doc_id, state.document)
         if state == remote.state and action.content is Side.REMOTE:
             done = self._documents.apply(document, remote.revision, deleted, self._now_ns)
+            if done.inode and action.doc_id not in self._former:
+                self._fresh[action.doc_id] = done
         elif state.deleted and deleted:
             done = self._documents.apply(document, remote.revision, True, self._now_ns)
         elif state.deleted and self._is_deleted(action.doc_id):

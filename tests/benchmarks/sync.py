@@ -93,26 +93,36 @@ class Bench:
 
     def device(self, name: str) -> tuple[Device, Account]:
         """One more device, mounted, and the account as it reaches it: over a link of its own, if links are slow."""
+        device, account = self.invited(name)
+        device.up()
+        return device, account
+
+    def invited(self, name: str) -> tuple[Device, Account]:
+        """As `device`, with its invite and not mounted yet: how long it takes to join is to be measured."""
         if self.speed.is_slow:
-            device, link = self.linked_device(name)
-            return device, self._through(link.port)
-        return self._device(name, f"http://127.0.0.1:{self.server.port}"), self.account
+            link = self._link()
+            return self._invited(name, link.url), self._through(link.port)
+        return self._invited(name, f"http://127.0.0.1:{self.server.port}"), self.account
 
     def linked_device(self, name: str) -> tuple[Device, Link]:
         """One more device, mounted, over a link of its own, whatever its speed: to count what passes."""
+        link = self._link()
+        device = self._invited(name, link.url)
+        device.up()
+        return device, link
+
+    def _link(self) -> Link:
         speed = self.speed
-        link = self._stack.enter_context(
+        return self._stack.enter_context(
             linked(self.server.port, round_trip_s=speed.round_trip_s, bits_per_s=speed.bits_per_s)
         )
-        return self._device(name, link.url), link
 
-    def _device(self, name: str, url: str) -> Device:
+    def _invited(self, name: str, url: str) -> Device:
         argv = ["token", "add", "bench", "--data", str(self.server.data), "--url", url, "--json"]
         done = command(sys.executable, "-m", "server", *argv)
         check(done.returncode == 0, f"no invite: {done.stderr.strip()}")
         device = Device(self.place, name, json.loads(done.stdout)["invite"])
         self._stack.callback(device.close)
-        device.up()
         return device
 
     def _through(self, port: int) -> Account:
@@ -231,8 +241,9 @@ def small_files(bench: Bench, figures: Figures) -> None:
     bench.pause_left(False)
     bench.sync_left()
     figures.add(f"{count} files of 4 KiB up, files/s", "1000 or more", count / (time.perf_counter() - start))
+    right, _ = bench.invited("second")
     start = time.perf_counter()
-    right, _ = bench.device("second")
+    right.up()
     bench.until("all names are visible", lambda: _count(right.mount / "many") == count)
     figures.add("their names and sizes on a new device, its start included, s", "under 5", time.perf_counter() - start)
     figures.add("their bytes there, files/s", "1000 or more", _read_files(right.mount / "many", contents))

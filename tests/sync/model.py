@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from blobfs.sync.merge import Side, State
-from blobfs.sync.plan import Adopt, Edit, Known, Remote, Same, Split, plan
+from blobfs.sync.plan import plan
+from blobfs.sync.situation import Adopt, Edit, Known, Place, Remote, Same, Split
 from blobfs.values.documents import ROOT, DocId, Document, Kind, Name
 from blobfs.values.extents import Attachment, BlobId
 from blobfs.values.revisions import DeviceId, Revision
@@ -60,6 +61,12 @@ class ModelDevice:
         changed = base is None or not self._same(state, base.state)
         attachment = base.state.document.attachment if base and not base.state.deleted else None
         return Known(state, changed, changed and state.document.attachment != attachment, base)
+
+    def place(self, doc_id: DocId) -> Place | None:
+        known = self.known(doc_id)
+        return (
+            None if known is None else Place(known.state.document.kind, known.state.document.names, known.state.deleted)
+        )
 
     @staticmethod
     def _same(one: State, other: State) -> bool:

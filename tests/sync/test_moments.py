@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from blobfs.sync.plan import Remote
+from blobfs.sync.situation import Remote
+from blobfs.sync.view import News
 from tests.sync.kit import Account, Device, converge, trio_test, until
 
 
@@ -15,8 +16,8 @@ def in_between(device: Device, monkeypatch: pytest.MonkeyPatch, deed: Callable[[
     feed, left = device.engine._feed, [deed]
     find = feed._find_equal
 
-    def find_and_do(arrivals: Sequence[Remote]) -> object:
-        found = find(arrivals)
+    def find_and_do(arrivals: Sequence[Remote], news: News) -> object:
+        found = find(arrivals, news)
         if arrivals and left:
             left.pop()()
         return found

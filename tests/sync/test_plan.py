@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from blobfs.errors import IntegrityError, Rollback
 from blobfs.sync.copies import conflict_name
 from blobfs.sync.merge import State
-from blobfs.sync.plan import Remote, plan
+from blobfs.sync.plan import plan
+from blobfs.sync.situation import Remote
 from blobfs.values.documents import ROOT, DocId, Kind, Name
 from blobfs.values.extents import Attachment
 from blobfs.values.revisions import DeviceId, Revision
