@@ -178,7 +178,7 @@ class Daemon:
         self._state = State(self._config, self._store, self._engine, self._devices, self._remote, is_copy=self._is_copy)
         self._fs.failure = self._engine.failure
         self._fs.allowance = self._allowance
-        self._reception = Reception(self._store, self._engine, self._client, self._fs.notify, self._use)
+        self._reception = Reception(self._store, self._engine, self._client, self._fs, self._use)
         self._engine.is_busy = lambda inode: self._fs.is_open(inode) or self._reception.is_open(inode)
         self._engine.on_applied = self._reception.applied
 

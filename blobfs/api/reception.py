@@ -6,7 +6,7 @@ Invariant: when a program's call returns, the kernel has been told to forget wha
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import trio
 
@@ -15,6 +15,7 @@ from blobfs.api.desk import Desk
 from blobfs.api.loop import Loop
 from blobfs.api.owner import tell
 from blobfs.api.serving import serving
+from blobfs.fs.filesystem import FileSystem
 from blobfs.fs.use import Use
 from blobfs.remote.client import RemoteClient
 from blobfs.store.documents import Applied
@@ -27,15 +28,13 @@ from blobfs.values.nodes import Inode
 class Reception:
     """The desk of a daemon, wired to what it mounts."""
 
-    def __init__(
-        self, store: Store, engine: SyncEngine, client: RemoteClient, notify: Callable[[Applied], None], use: Use
-    ) -> None:
+    def __init__(self, store: Store, engine: SyncEngine, client: RemoteClient, fs: FileSystem, use: Use) -> None:
         """
         Args:
-            notify: called on the loop after each change that did not come through the mount.
+            fs: is told of each change that did not come through it.
             use: marked with each call of a program.
         """
-        self._store, self._engine, self._client, self._notify = store, engine, client, notify
+        self._store, self._engine, self._client, self._fs = store, engine, client, fs
         self._use = use
         self._loop, self._listeners = Loop(), Listeners()
         self._desk = Desk(store, self._loop, written=self._written)
@@ -52,11 +51,12 @@ class Reception:
     def applied(self, applied: Applied) -> None:
         """Another device changed a document. On the loop."""
         tell(self._store, self._listeners, applied)
-        self._notify(applied)
+        self._fs.notify(applied)
 
     def _written(self, applied: Applied) -> None:
         # In the worker thread of a call: it returns when the mount shows what it did.
-        trio.from_thread.run_sync(self._notify, applied)
+        trio.from_thread.run_sync(self._fs.notify, applied)
+        self._fs.wait_until_told()
 
     @contextlib.contextmanager
     def _listen(self) -> Iterator[Changes]:

@@ -443,7 +443,12 @@ class FileSystem(Names):
     async def until_told(self) -> None:
         """Return when the kernel has heard of every change so far, or when that takes long: it may wait for us."""
         if self.wait_told is not None and not self.wait_told(0):
-            await trio.to_thread.run_sync(self.wait_told, TOLD_S)
+            await trio.to_thread.run_sync(self.wait_until_told)
+
+    def wait_until_told(self) -> None:
+        """As `until_told`, for worker threads."""
+        if self.wait_told is not None:
+            self.wait_told(TOLD_S)
 
     def _tell(self, stale: Stale) -> None:
         if self.on_stale is not None:

@@ -31,7 +31,7 @@ from blobfs.sync.status import Parked, Reading
 from blobfs.sync.story import Story
 from blobfs.sync.view import Executor, News, StoreView
 from blobfs.values import crypto
-from blobfs.values.documents import DocId, Document, Kind, Name
+from blobfs.values.documents import FORMAT, DocId, Document, Kind, Name
 from blobfs.values.extents import Attachment
 from blobfs.values.nodes import Inode
 from blobfs.values.revisions import DeviceId, Revision
@@ -50,6 +50,8 @@ _MARKS: Final = "feed"
 """The setting with the cursor before the last one, and the anchors: [where from, [document, revision]...]."""
 _EPOCH: Final = "feed.epoch"
 """The setting with the epoch of the keys that the feed was last read with."""
+_FORMAT: Final = "feed.format"
+"""The setting with the newest format of documents that could be read then."""
 _ROLLED_BACK: Final = (
     "the server has lost changes that this device has seen: it was restored from a backup, or is not honest; "
     "nothing is sent or taken until it has them again, or until `blobfs recover DIR` sends them again"
@@ -105,12 +107,14 @@ class Feed:
             DocId(doc_id): Parked(DocId(doc_id), reason, since_s)
             for doc_id, reason, since_s in store.settings.get("parked") or []
         }
-        if store.keys.epoch != (store.settings.get(_EPOCH) or 0):
+        reads = {_EPOCH: (store.keys.epoch, 0), _FORMAT: (FORMAT, 1)}
+        if any(now != (store.settings.get(name) or first) for name, (now, first) in reads.items()):
             # What could not be opened may open now: it is read again, and so is all the rest.
             if self.parked:
                 self._cursor = None
                 self.parked.clear()
-            store.settings.set(_EPOCH, store.keys.epoch)
+            for name, (now, _) in reads.items():
+                store.settings.set(name, now)
 
     # --- following ----------------------------------------------------------------------------------------
 

@@ -19,9 +19,11 @@ from blobfs.errors import (
     Rollback,
     WrongAccount,
 )
+from blobfs.sync import feed
 from blobfs.sync.engine import SyncOptions
 from blobfs.sync.evict import CacheLimits, evict
 from blobfs.sync.status import SyncState
+from blobfs.values import documents
 from blobfs.values.extents import EXTENT
 from blobfs.values.keys import AccountId, derive_keys
 from tests.sync.kit import TIMEOUT_S, Account, Device, Server, converge, trio_test, until
@@ -340,3 +342,24 @@ async def test_a_change_beyond_the_limits_is_named_and_holds_up_nobody(
         one.write("huge", b"less")
         await converge(one, two)
         assert await two.read("huge") == b"less"
+
+
+@trio_test
+async def test_a_document_of_a_newer_blobfs_is_read_once_this_one_is_as_new(account: Account) -> None:
+    with pytest.MonkeyPatch.context() as newer:
+        newer.setattr(documents, "FORMAT", documents.FORMAT + 1)
+        async with account.device("one") as one:
+            one.write("of tomorrow", b"bytes")
+            await one.settle()
+    async with account.device("two") as two:
+        await two.settle()
+        assert [entry.reason for entry in two.engine.status().parked if "newer blobfs" in entry.reason]
+        assert not two.exists("of tomorrow")
+    with pytest.MonkeyPatch.context() as updated:
+        newest = documents.FORMAT + 1
+        for module in (documents, feed):
+            updated.setattr(module, "FORMAT", newest)
+        async with account.device("two") as two:
+            await two.settle()
+            assert two.engine.status().parked == ()
+            assert await two.read("of tomorrow") == b"bytes"
