@@ -64,16 +64,18 @@ def in_order(ready: Sequence[Outgoing], waiting: Mapping[DocId, Collection[Name]
     held = {doc_id for knot in knots if not _may_go(knot, by_id, more=more) for doc_id in knot}
     tied = {doc_id for knot in knots for doc_id in knot}
     order = Order(knots=[ways.sort(knot, depths) for knot in knots if held.isdisjoint(knot)])
-    for outgoing in ready:
-        if outgoing.doc_id in tied:
-            continue
-        is_directory = outgoing.local.node.kind is Kind.DIRECTORY
-        if _is_gone_directory(outgoing) and (more or not ways.is_left(outgoing.doc_id, without=held)):
+    free = [outgoing for outgoing in ready if outgoing.doc_id not in tied]
+    directories = [outgoing for outgoing in free if outgoing.local.node.kind is Kind.DIRECTORY]
+    directories.sort(key=lambda outgoing: depths[outgoing.doc_id])
+    order.directories = [outgoing for outgoing in directories if not outgoing.deleted]
+    for outgoing in free:
+        if outgoing.local.node.kind is not Kind.DIRECTORY:
+            (order.gone if outgoing.deleted else order.files).append(outgoing)
+    for outgoing in reversed(directories):
+        if outgoing.deleted and (more or not ways.is_left(outgoing.doc_id, without=held)):
             held.add(outgoing.doc_id)
-        else:
-            (order.gone if outgoing.deleted else order.directories if is_directory else order.files).append(outgoing)
-    order.directories.sort(key=lambda entry: depths[entry.doc_id])
-    order.gone.sort(key=lambda entry: (entry.local.node.kind is Kind.DIRECTORY, -depths[entry.doc_id]))
+        elif outgoing.deleted:
+            order.gone.append(outgoing)
     order.held = len(held & by_id.keys())
     return order
 
@@ -89,13 +91,10 @@ def _is_gone_directory(outgoing: Outgoing | None) -> bool:
 
 def _moves_tree(outgoing: Outgoing) -> bool:
     """Whether it is a directory that the server has in another one."""
+    if outgoing.deleted or outgoing.local.node.kind is not Kind.DIRECTORY:
+        return False
     before = {name.parent for name in left(outgoing)}
-    return (
-        bool(before)
-        and not outgoing.deleted
-        and outgoing.local.node.kind is Kind.DIRECTORY
-        and before != {name.parent for name in taken(outgoing)}
-    )
+    return bool(before) and before != {name.parent for name in taken(outgoing)}
 
 
 class _Ways:

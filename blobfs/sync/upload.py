@@ -102,7 +102,7 @@ class Upload:
         priorities = await trio.to_thread.run_sync(self._store.blobs.priorities)
         look = await trio.to_thread.run_sync(partial(self.candidates.look, priorities, hurry=hurry))
         result.next_s, result.more, result.looked_s = look.next_s, look.more, look.took_s
-        order = in_order(look.ready, look.leaving, more=look.more)
+        order = await trio.to_thread.run_sync(partial(in_order, look.ready, look.leaving, more=look.more))
         self.candidates.held = order.held
         if look.more and order.held:
             # What these wait for may come behind all that was looked at: the next look goes further.

@@ -178,25 +178,27 @@ async def test_whoever_takes_a_name_or_lets_a_directory_go_waits_for_a_file_that
     async with account.device("one") as one:
         for directory in ("taken", "gone"):
             one.mkdir(directory)
-            one.write(f"{directory}/log", b"begun")
+            one.mkdir(f"{directory}/in")
+            one.write(f"{directory}/in/log", b"begun")
         one.write("other", b"x")
         await one.settle()
         one.engine.pause()
         look = Candidates(one.store, Timing(3600, 3600), lambda inode: True).look
         for directory in ("taken", "gone"):
-            one.write(f"{directory}/log", b", and goes on", 5, truncate=False)
+            one.write(f"{directory}/in/log", b", and goes on", 5, truncate=False)
         assert look((), hurry=False).ready == []
-        one.rename("taken/log", "taken/log.1")
-        one.rename("other", "taken/log")
-        one.rename("gone/log", "log")
+        one.rename("taken/in/log", "taken/in/log.1")
+        one.rename("other", "taken/in/log")
+        one.rename("gone/in/log", "log")
+        one.remove("gone/in")
         one.remove("gone")
         found = look((), hurry=False)
-        # The directories, whose times changed; neither the file that was moved nor the directory that went.
+        # The directories, whose times changed; neither the file that was moved nor the directories that went.
         order = in_order(found.ready, found.leaving, more=False)
-        assert (order.knots, order.files, order.gone, order.held) == ([], [], [], 2)
+        assert (order.knots, order.files, order.gone, order.held) == ([], [], [], 3)
         order = in_order(look((), hurry=True).ready, {}, more=False)
         assert [len(knot) for knot in order.knots] == [2]
-        assert (len(order.files), len(order.gone), order.held) == (1, 1, 0)
+        assert (len(order.files), len(order.gone), order.held) == (1, 2, 0)
 
 
 @trio_test
