@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
@@ -30,8 +29,9 @@ from blobfs.sync.situation import Remote, Same
 from blobfs.sync.status import Parked, Reading
 from blobfs.sync.story import Story
 from blobfs.sync.view import Executor, News, StoreView
+from blobfs.sync.waiting import Waiting
 from blobfs.values import crypto
-from blobfs.values.documents import FORMAT, DocId, Document, Kind, Name
+from blobfs.values.documents import FORMAT, DocId, Document, Kind
 from blobfs.values.extents import Attachment
 from blobfs.values.nodes import Inode
 from blobfs.values.revisions import DeviceId, Revision
@@ -101,8 +101,7 @@ class Feed:
         self._sent: DocId | None = None
         self._cursor = None if self.recovery.active else store.documents.cursor
         self._is_suspect = True
-        self.waiting: OrderedDict[DocId, Remote] = OrderedDict()
-        """Versions of files that are open here: they are applied when those are closed."""
+        self._waiting = Waiting(store, lambda inode: self._is_busy(inode))
         self.parked: dict[DocId, Parked] = {
             DocId(doc_id): Parked(DocId(doc_id), reason, since_s)
             for doc_id, reason, since_s in store.settings.get("parked") or []
@@ -115,6 +114,11 @@ class Feed:
                 self.parked.clear()
             for name, (now, _) in reads.items():
                 store.settings.set(name, now)
+
+    @property
+    def waiting(self) -> Mapping[DocId, Remote]:
+        """Versions that arrived and are not applied yet."""
+        return self._waiting.remotes
 
     # --- following ----------------------------------------------------------------------------------------
 
@@ -190,6 +194,7 @@ class Feed:
                 return False
             self.recovery.see(sealed.doc_id for sealed in page.documents)
             before = 0 if self.reading is None else self.reading.done
+            self._waiting.is_partial = page.more
             came = await self._apply_all(
                 [sealed for sealed in page.documents if not self._is_overtaken(sealed, asked.mark)]
             )
@@ -263,12 +268,7 @@ class Feed:
     async def apply_waiting(self) -> None:
         """Apply the versions whose files have been closed."""
         async with self.turn:
-            held = list(self.waiting.values())
-            news = News.among(self._store, held)
-            ready = [remote for remote in held if not self._is_held(remote, news)]
-            for remote in ready:
-                del self.waiting[remote.doc_id]
-            if ready:
+            if ready := self._waiting.over():
                 await self._apply(ready)
 
     # --- applying -----------------------------------------------------------------------------------------
@@ -338,19 +338,26 @@ class Feed:
     async def _apply(self, arrivals: Sequence[Remote]) -> None:
         self.applied += len(arrivals)
         ready, same, are_plain = await trio.to_thread.run_sync(self._look_at, arrivals)
-        if len(ready) > _CHUNK and are_plain:
-            for at in range(0, len(ready), _CHUNK):
-                await self._apply_some(ready[at : at + _CHUNK], same)
-                if self.reading is not None:
-                    self.reading.done += _CHUNK
-        elif ready:
-            await self._apply_some(ready, same)
+        chunk = _CHUNK if are_plain else max(1, len(ready))
+        try:
+            for at in range(0, len(ready), chunk):
+                await self._apply_some(ready[at : at + chunk], same)
+                if self.reading is not None and chunk < len(ready):
+                    self.reading.done += chunk
+        except NoSpace:
+            # Those of the page come again; those that waited would not.
+            self._waiting.keep(ready)
+            raise
 
     def _look_at(self, arrivals: Sequence[Remote]) -> tuple[list[Remote], Mapping[Same, int], bool]:
         """Those that can be applied, what `_find_equal` says of them, and whether all of them are new here, so that no
         order among them matters."""
+        if not self._waiting.is_partial:
+            # What waited for this, too, unless a newer version of it came.
+            coming = {remote.doc_id for remote in arrivals}
+            arrivals = [*(remote for remote in self.waiting.values() if remote.doc_id not in coming), *arrivals]
         news = News.among(self._store, arrivals)
-        ready = self._hold_back(arrivals, news)
+        ready = self._waiting.sift(arrivals, news)
         are_plain = all(self._inode(remote.doc_id, news) is None for remote in ready)
         return ready, self._find_equal(ready, news), are_plain
 
@@ -384,7 +391,7 @@ class Feed:
         with self._store.transaction():
             # Again, now that nobody else is at the store: a file may have been opened or edited since it was looked at.
             news = News.among(self._store, arrivals)
-            arrivals = self._hold_back(arrivals, news)
+            arrivals = self._waiting.sift(arrivals, news)
             decided = plan(
                 StoreView(self._store, news),
                 arrivals,
@@ -408,34 +415,7 @@ class Feed:
         if not applied.names_after and applied.inode and not self._is_busy(applied.inode):
             self._store.tree.purge(applied.inode)
 
-    # --- files that are open, bytes that are not hashed -----------------------------------------------------
-
-    def _hold_back(self, arrivals: Sequence[Remote], news: News) -> list[Remote]:
-        """Set aside what has to wait for an open file; the rest can be applied."""
-        ready = []
-        for remote in arrivals:
-            self.waiting.pop(remote.doc_id, None)
-            if self._is_held(remote, news):
-                self.waiting[remote.doc_id] = remote
-            else:
-                ready.append(remote)
-        return ready
-
-    def _is_held(self, remote: Remote, news: News) -> bool:
-        documents = self._store.documents
-        inode = self._inode(remote.doc_id, news)
-        if not remote.state.deleted and inode is not None and self._is_busy(inode):
-            base = documents.base(remote.doc_id)
-            if base is not None and base.document.attachment != remote.state.document.attachment:
-                return True
-        return any(self._is_vacating(name, remote.doc_id) for name in remote.state.document.names)
-
-    def _is_vacating(self, name: Name, doc_id: DocId) -> bool:
-        """Whether a version that waits will give up this name."""
-        if not self.waiting or (occupant := self._store.documents.at(name.parent, name.name)) is None:
-            return False
-        held = self.waiting.get(occupant)
-        return held is not None and occupant != doc_id and name not in held.state.document.names
+    # --- bytes that are not hashed ---------------------------------------------------------------------------
 
     def _find_equal(self, arrivals: Sequence[Remote], news: News) -> Mapping[Same, int]:
         """Which files have the bytes that arrive for them, or for their name: written twice, or sent before.

@@ -17,7 +17,7 @@ from blobfs.values.documents import Kind
 from tests.sync.kit import Account, Device, converge, noise, trio_test
 
 STEPS = int(os.environ.get("BLOBFS_FOLLOWER_STEPS", "150"))
-SEEDS = [int(seed) for seed in os.environ.get("BLOBFS_FOLLOWER_SEEDS", "1 2").split()]
+SEEDS = [int(seed) for seed in os.environ.get("BLOBFS_FOLLOWER_SEEDS", "1 2 3").split()]
 LARGE = 300 << 10
 VERBS = {
     "write": 6,
@@ -107,17 +107,28 @@ def look_after_each_request(device: Device, follower: Device) -> None:
     device.client.push = push_and_look  # type: ignore[method-assign, assignment]
 
 
+def look_page_by_page(follower: Device, most: int) -> None:
+    """From now on it reads so many documents at a time."""
+    feed = follower.client.feed
+    follower.client.feed = lambda since, **options: feed(since, **options | {"limit": most})  # type: ignore[method-assign]
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_whoever_follows_has_what_the_other_made(own_account: Account, seed: int) -> None:
     @trio_test
     async def run() -> None:
         async with own_account.device("one") as one, own_account.device("two") as two:
             worker = Worker(one, seed)
-            if seed % 2:
+            if seed % 3 == 0:
+                look_page_by_page(two, 2)
+            elif seed % 3 == 1:
                 look_after_each_request(one, two)
             for _ in range(STEPS):
                 await worker.step()
+                if seed % 3 == 0 and worker.dice.random() < 0.1:
+                    (two.engine.resume if two.engine.health.paused else two.engine.pause)()
             one.open.clear()
+            two.engine.resume()
             wanted = await one.tree()
             await converge(one, two)
             story = "\n".join(worker.log)

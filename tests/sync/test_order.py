@@ -172,6 +172,32 @@ def test_nobody_sees_a_name_taken_before_it_was_left(account: Account, most: int
 
 
 @trio_test
+async def test_a_device_that_was_away_reads_page_by_page_without_conflict(account: Account) -> None:
+    async with account.device("one") as one, account.device("two") as two:
+        corners = {deed: Corner(one, deed.__name__) for deed in DEEDS}
+        for corner in corners.values():
+            corner.furnish()
+        await converge(one, two)
+        two.engine.pause()
+        for deed, corner in corners.items():
+            deed(corner)
+        await one.settle()
+        # What gave a name up comes last, whatever took it.
+        for path, node in one.paths().items():
+            if node.kind is Kind.FILE:
+                one.write(path, b"edited", truncate=False)
+        wanted = await one.tree()
+        await one.settle()
+        feed = two.client.feed
+        two.client.feed = lambda since, **options: feed(since, **options | {"limit": 1})  # type: ignore[method-assign]
+        two.engine.resume()
+        await converge(two, one)
+        assert not [path for path in two.paths() if is_conflict_name(os.fsencode(path.rpartition("/")[2]))]
+        assert await two.tree() == wanted
+        assert await one.tree() == wanted
+
+
+@trio_test
 async def test_whoever_takes_a_name_or_lets_a_directory_go_waits_for_a_file_that_is_still_written(
     account: Account,
 ) -> None:
