@@ -126,15 +126,28 @@ class Upload:
             await self._send_group(ready[at : at + _GROUP], result)
 
     async def _send_small_knots(self, knots: Sequence[Sequence[Outgoing]], result: Round) -> list[Sequence[Outgoing]]:
-        """Send those with few bytes; the others are left."""
-        large = list[Sequence[Outgoing]]()
-        for knot in knots:
-            size = sum(await trio.to_thread.run_sync(parcel.dirty_sizes, self._store, knot))
+        """Send those with few bytes, many to a request; the others are left."""
+        large, some, weight = list[Sequence[Outgoing]](), list[Sequence[Outgoing]](), 0
+        sizes = await trio.to_thread.run_sync(lambda: [sum(parcel.dirty_sizes(self._store, knot)) for knot in knots])
+        for knot, size in zip(knots, sizes, strict=True):
             if size > _GROUP_BYTES:
                 large.append(knot)
-            else:
-                await self._send_knots([knot], result)
+                continue
+            if weight + size > _GROUP_BYTES or sum(map(len, some)) + len(knot) > _GROUP:
+                await self._send_together(some, result)
+                some, weight = [], 0
+            some.append(knot)
+            weight += size
+        await self._send_together(some, result)
         return large
+
+    async def _send_together(self, knots: Sequence[Sequence[Outgoing]], result: Round) -> None:
+        before = result.sent
+        if len(knots) > 1 and result.error is None:
+            await self._send_group([outgoing for knot in knots for outgoing in knot], result, tied=True)
+        if result.sent == before:
+            # Something happened to one of them; the others go without it.
+            await self._send_knots(knots, result)
 
     async def _send_knots(self, knots: Sequence[Sequence[Outgoing]], result: Round) -> None:
         for knot in knots:
