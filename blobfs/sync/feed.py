@@ -43,7 +43,7 @@ _STRANGERS: Final = 1000
 _MORE: Final = DocId("")
 """Stands for the others."""
 _EARLY_S: Final = 1.0
-"""A wait for news that ends sooner, and without any, was none: whoever asks again at once might do so for ever."""
+"""After a wait that ended before its time, and without any news: whoever asks again at once might do so for ever."""
 _CHUNK: Final = 100
 """Documents applied in one transaction: for some 30 ms nobody else gets at the store."""
 _MARKS: Final = "feed"
@@ -145,17 +145,22 @@ class Feed:
 
     async def follow(self) -> None:
         """Wait for news, and apply them. Raises as `catch_up`."""
+        if self._is_suspect:
+            await self.catch_up()
+            return
         asked, began = self._ask(), trio.current_time()
         page = await self._client.feed(asked.cursor, wait_s=protocol.MAX_WAIT_S)
         await self._take(asked, page)
-        if not page.documents and trio.current_time() - began < _EARLY_S:
+        if not page.documents and trio.current_time() - began < protocol.MAX_WAIT_S - _EARLY_S:
+            # As a server answers that ends. It may be another one, or in another state, before anybody asks again.
+            self.suspect()
             await trio.sleep(_EARLY_S)
 
     def _ask(self) -> _Asked:
         return _Asked(self._cursor, self._echoes.mark, self.story.claims())
 
     def suspect(self) -> None:
-        """The connection was lost: whoever answers next has to know all that was seen before."""
+        """The connection was lost, or less came than was seen: who answers next has to know all that was seen here."""
         self._is_suspect = True
 
     def recover(self) -> None:
@@ -408,6 +413,8 @@ class Feed:
             self.parked.pop(remote.doc_id, None)
         for remote, error in decided.refused:
             self._park(remote.doc_id, error)
+            if isinstance(error, Rollback):
+                self.suspect()
         return done
 
     def _purge(self, applied: Applied) -> None:

@@ -219,7 +219,7 @@ def test_what_is_put_aside_has_its_name_its_reason_and_its_time() -> None:
     ]
     lines = told("mounted", "", parked=[{"doc_id": "", "path": None, "reason": "a doubt", "since": 0}, *entries])
     assert lines[1:3] == ["  aside   a doubt", f"  aside   letters/0: too large (since {SINCE}, 2 hours ago)"]
-    assert lines[-1] == "  aside   and 3 more; `blobfs status --json` has them all"
+    assert lines[-1] == "  aside   and 3 more; `blobfs status --json` tells of them"
     assert len(lines) == 12
 
 

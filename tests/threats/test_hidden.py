@@ -15,7 +15,7 @@ from blobfs.store.cards import Cards
 from blobfs.store.store import Store
 from blobfs.sync.merge import State
 from blobfs.sync.plan import Remote, plan
-from blobfs.sync.view import Executor, StoreView
+from blobfs.sync.view import Executor, News, StoreView
 from blobfs.values.cards import Card
 from blobfs.values.documents import ROOT, DocId, Document, Kind, Name
 from blobfs.values.extents import Attachment
@@ -66,8 +66,11 @@ def put_everywhere(store: Store) -> list[DocId]:
             folder = put(directory.doc_id, b"2" + name, Kind.DIRECTORY)
             put(folder, name, Kind.FILE, attachment=Attachment(0), content=HOSTILE)
     with store.transaction():
-        view = StoreView(store)
-        Executor(store).run(plan(view, arrivals, device=store.device, label="one", new_id=lambda: DocId("f" * 32)))
+        news = News.among(store, arrivals)
+        view = StoreView(store, news)
+        Executor(store, news).run(
+            plan(view, arrivals, device=store.device, label="one", new_id=lambda: DocId("f" * 32))
+        )
     return [arrival.doc_id for arrival in arrivals]
 
 

@@ -17,7 +17,7 @@ from blobfs.errors import BlobfsError, Rollback
 from blobfs.store.documents import Base
 from blobfs.sync.merge import State
 from blobfs.sync.plan import Remote, plan
-from blobfs.sync.view import Executor, StoreView
+from blobfs.sync.view import Executor, News, StoreView
 from blobfs.values.documents import ROOT, DocId, Document, Kind, Name, name_to_text
 from blobfs.values.revisions import DeviceId, Revision
 from tests.sync.kit import Account, Device, trio_test
@@ -132,10 +132,10 @@ async def test_a_trash_of_the_longest_names_in_the_deepest_folders_is_told_page_
     ]
     async with account.device("two") as two:
         with two.store.transaction():
-            planned = plan(
-                StoreView(two.store), arrivals, device=two.store.device, label="two", new_id=lambda: DocId("f" * 32)
-            )
-            Executor(two.store).run(planned)
+            news = News.among(two.store, arrivals)
+            view = StoreView(two.store, news)
+            planned = plan(view, arrivals, device=two.store.device, label="two", new_id=lambda: DocId("f" * 32))
+            Executor(two.store, news).run(planned)
         looked, base = Counter[DocId](), two.store.documents.base
 
         def counted(doc_id: DocId) -> Base | None:
