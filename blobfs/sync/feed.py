@@ -160,7 +160,7 @@ class Feed:
         return _Asked(self._cursor, self._echoes.mark, self.story.claims())
 
     def suspect(self) -> None:
-        """The connection was lost, or less came than was seen: who answers next has to know all that was seen here."""
+        """The connection was lost, or ended by the server: who answers next has to know all that was seen before."""
         self._is_suspect = True
 
     def recover(self) -> None:
@@ -413,8 +413,6 @@ class Feed:
             self.parked.pop(remote.doc_id, None)
         for remote, error in decided.refused:
             self._park(remote.doc_id, error)
-            if isinstance(error, Rollback):
-                self.suspect()
         return done
 
     def _purge(self, applied: Applied) -> None:

@@ -85,14 +85,14 @@ async def test_a_server_that_holds_back_all_that_a_device_says_cannot_hide_for_h
     async with account.device("two") as two:
         tell(two, "laptop", age_ns=4 * DAY_NS)
         await two.settle()
+        first: dict[str, dict[str, Any]] = {}
+        # What it once told of a document it tells again and again; to leave it out would be noticed.
+        evil.attack = on_feed(lambda page: [first.setdefault(entry["doc_id"], entry) for entry in page])
         async with account.device("one", url=evil.url) as one:
             await until(lambda: names(one) == {"laptop"})
             register = Register(one.store)
             register.learn()
             assert register.notices() == ["last heard from 'laptop' 4 days ago"]
-            theirs = two.store.hidden.find(b"devices", two.store.device.encode())
-            assert theirs is not None
-            evil.attack = on_feed(lambda page: [entry for entry in page if entry["doc_id"] != theirs.doc_id])
             tell(two, "laptop")
             await converge(two, one)
             assert register.notices() == ["last heard from 'laptop' 4 days ago"]
