@@ -10,15 +10,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import trio
 
+from blobfs import protocol
 from blobfs.errors import BytesAbsent, NotFound
-from blobfs.remote.client import RemoteClient
+from blobfs.remote.client import Change, RemoteClient, Result
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine, SyncOptions
 from blobfs.sync.upload import Round
@@ -292,3 +293,17 @@ async def converge(*devices: Device) -> None:
         for device in devices:
             await device.settle()
     await until(lambda: not any(device._looking for device in devices))
+
+
+def look_after_each_request(device: Device, watcher: Device, *, most: int = protocol.MAX_CHANGES) -> None:
+    """From now on `watcher` takes, and sends, all there is after each request of at most so many documents."""
+    push = device.client.push
+
+    async def push_and_look(changes: Sequence[Change]) -> list[Result]:
+        results = list[Result]()
+        for at in range(0, len(changes), most):
+            results += await push(changes[at : at + most])
+            await watcher.settle()
+        return results
+
+    device.client.push = push_and_look  # type: ignore[method-assign]

@@ -14,7 +14,7 @@ import trio
 from blobfs.errors import FileError
 from blobfs.sync.copies import is_conflict_name
 from blobfs.values.documents import Kind
-from tests.sync.kit import Account, Device, converge, noise, trio_test
+from tests.sync.kit import Account, Device, converge, look_after_each_request, noise, trio_test
 
 STEPS = int(os.environ.get("BLOBFS_FOLLOWER_STEPS", "150"))
 SEEDS = [int(seed) for seed in os.environ.get("BLOBFS_FOLLOWER_SEEDS", "1 2 3").split()]
@@ -94,17 +94,6 @@ class Worker:
             for entry in self.device.store.tree.entries(self.device.node(path).inode, 0, 1 << 20):
                 self._remove_all(f"{path}/{entry.name.decode()}")
         self.device.remove(path)
-
-
-def look_after_each_request(device: Device, follower: Device) -> None:
-    push = device.client.push
-
-    async def push_and_look(*arguments: object) -> object:
-        results = await push(*arguments)  # type: ignore[arg-type]
-        await follower.settle()
-        return results
-
-    device.client.push = push_and_look  # type: ignore[method-assign, assignment]
 
 
 def look_page_by_page(follower: Device, most: int) -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Final
 
 import pytest
 
 from blobfs import protocol
-from blobfs.remote.client import Change, Result
 from blobfs.sync import candidates as candidates_room
 from blobfs.sync.candidates import Candidates, Timing
 from blobfs.sync.copies import is_conflict_name
 from blobfs.sync.order import in_order
 from blobfs.values.documents import Kind
-from tests.sync.kit import Account, Device, converge, noise, trio_test
+from tests.sync.kit import Account, Device, converge, look_after_each_request, noise, trio_test
 
 LARGE: Final = 300 << 10
 """Bytes of a file that is sent alone."""
@@ -134,20 +132,6 @@ DEEDS: Final = (
 
 RINGS: Final = (exchange_two_files, replace_a_directory_by_one_with_its_files)
 """Whatever goes first takes a name that is not left: these take one request."""
-
-
-def look_after_each_request(device: Device, watcher: Device, *, most: int) -> None:
-    """From now on `watcher` takes, and sends, all there is after each request of at most so many documents."""
-    push = device.client.push
-
-    async def push_and_look(changes: Sequence[Change]) -> list[Result]:
-        results = list[Result]()
-        for at in range(0, len(changes), most):
-            results += await push(changes[at : at + most])
-            await watcher.settle()
-        return results
-
-    device.client.push = push_and_look  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("most", [protocol.MAX_CHANGES, 1])
