@@ -48,23 +48,28 @@ def test_whoever_waits_returns_when_there_is_something_to_read_and_not_before(pi
     assert told == ["written", "woken"] * 3
 
 
+class Other:
+    """A task that has always something to do."""
+
+    turns = 0
+
+    async def run(self) -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            self.turns += 1
+
+
 def test_other_tasks_get_their_turn_while_requests_follow_each_other(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     wait = PollingTrio().lowlevel.wait_readable
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns += 1
+    other = Other()
 
     async def main() -> None:
         os.write(writer, b"x")  # from now on there is always something to read
         with trio.fail_after(LIMIT_S):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(count)
-                while turns < 3:
+                nursery.start_soon(other.run)
+                while other.turns < 3:
                     await wait(reader)
                 nursery.cancel_scope.cancel()
 
@@ -74,26 +79,20 @@ def test_other_tasks_get_their_turn_while_requests_follow_each_other(pipe: tuple
 def test_other_tasks_get_their_turn_after_each_request_that_takes_long(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     wait = PollingTrio().lowlevel.wait_readable
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns += 1
+    other = Other()
 
     async def main() -> None:
         os.write(writer, b"x")
         with trio.fail_after(LIMIT_S):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(count)
+                nursery.start_soon(other.run)
                 for _ in range(5):
                     started = time.perf_counter()
                     while time.perf_counter() - started <= TURN_S:
                         pass  # a request that is answered
                     await wait(reader)
                 # Of two tasks that are ready either goes first: one turn fewer, and one in which it only begins.
-                assert turns >= 3
+                assert other.turns >= 3
                 nursery.cancel_scope.cancel()
 
     trio.run(main)

@@ -16,14 +16,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from blobfs.store.reserve import NAME, SIZE
 from tests.mount.conftest import Mounted
 from tests.store.full_disk import fill
 
 SOON_S = 120
 MIB = 1 << 20
-LAST = 8 * MIB
-"""Of the reserve, what only a start may have."""
 
 
 def body(name: str) -> bytes:
@@ -85,19 +82,6 @@ class Trial:
         wait_until(lambda: path.exists() and path.stat().st_size > 0)
         return path.stat().st_size
 
-    def come_back(self, ballast: Path) -> None:
-        """Mount at once; where no more than the last piece of the reserve was left, as soon as there is room."""
-        path = self.mount.store / NAME
-        held = path.stat().st_size if path.exists() else 0
-        try:
-            self.mount.start("--allow-other")
-        except AssertionError:
-            # On a slow machine the daemon has given up one piece after the other to those who take every byte.
-            if held > LAST or self.mount.wait() == 0:
-                raise
-            os.truncate(ballast, ballast.stat().st_size - SIZE)
-            self.mount.start("--allow-other")
-
     def run(self) -> None:
         """Full by its own writing, made room by deleting; full by others; killed while full."""
         others = self.place / "others"
@@ -143,12 +127,12 @@ class Trial:
         fill(self.place)
         self.mount.stop(signal.SIGKILL)
         fill(self.place)
-        self.come_back(ballast)
+        self.mount.start("--allow-other")
         self.compare()
         self.remove(len(self.there) - 2)
         self.compare()
         self.mount.stop(signal.SIGKILL)
-        self.come_back(ballast)
+        self.mount.start("--allow-other")
         self.compare()
         ballast.unlink()
         self.goes_on()
