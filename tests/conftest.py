@@ -30,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     settings.load_profile("blobfs")
     _unmount_dead()
+    # Commands and servers are started from here by the thousand: none of them is to compile the house anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # In the background of a shell Ctrl-C is ignored, by whatever is started from here, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
