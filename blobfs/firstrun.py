@@ -83,27 +83,6 @@ class _Account:
     """The server has nothing of it that a passphrase opens."""
 
 
-def is_new(store: Path) -> bool:
-    """Whether `store` is still to be made: nothing there, an empty directory, or a first run that did not finish.
-
-    Raises:
-        UsageError: a directory with other things in it, a file, or another user's.
-    """
-    try:
-        if store.stat().st_uid not in (os.geteuid(), 0):
-            raise UsageError(f"{store} belongs to another user; give --store a directory of yours")
-        names = set(os.listdir(store))
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        raise UsageError(f"{store} cannot be used as a store ({error.strerror}); give --store another place") from None
-    if not names or UNFINISHED in names:
-        return True
-    if not any(name.startswith(SECRETS) for name in names):
-        raise UsageError(f"{store} holds other things than a store; give --store an empty or a new directory")
-    return False
-
-
 def make(config: Config) -> Made:
     """Make the store of `config`, embedded or connected; on return it is complete and closed.
 

@@ -1,4 +1,4 @@
-"""What `mount`, `umount`, `status` and `passwd` do, between the command line and the rooms that do the work.
+"""What `mount` and `passwd` do, between the command line and the rooms that do the work.
 
 Owns the order of a start: cheap checks, then the first run or the unlocking, while a person is there to be asked; only
 then the daemon, here or in a process of its own. Invariant: nothing is asked, made or mounted before all that can be
@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from blobfs import __version__, background, healing, mountpoint
+from blobfs import background, healing, mountpoint
 from blobfs.asking import ask_hidden
 from blobfs.calibration import calibrate
-from blobfs.config import LOG, PENDING, Config, Mount, Source, recall
+from blobfs.config import LOG, Config, Mount, Source, is_new
 from blobfs.control import ask
 from blobfs.errors import BlobfsError, NotMounted, StoreInUse, UsageError, WrongPassphrase
 from blobfs.keyring import KeyringEntry
+from blobfs.outside import farewell, look
 from blobfs.process import (
     answer_promptly,
     harden,
@@ -33,7 +33,7 @@ from blobfs.process import (
     spoken_command,
     tell_manager,
 )
-from blobfs.status import LiveLine, Pending, Status, format_pending, from_json, not_mounted, read_pending
+from blobfs.status import LiveLine, Status
 from blobfs.unlock import (
     Unlocked,
     change_passphrase,
@@ -46,17 +46,13 @@ from blobfs.unlock import (
 )
 from blobfs.values.documents import Json
 from blobfs.values.epochs import claimed_epoch
-from blobfs.values.keys import Argon2Cost
+from blobfs.values.keys import Argon2Cost, Keys
 from blobfs.wordcheck import show_words
 
 if TYPE_CHECKING:
     from blobfs.firstrun import Made
 
 Announce = Callable[[Status], None]
-
-END_S: Final = 60
-"""Seconds that `umount` waits for the process to end before it says that it still works."""
-
 
 # --- mount --------------------------------------------------------------------------------------------------------
 
@@ -104,27 +100,36 @@ def _check_free(config: Config) -> None:
 
 
 def _unlock(config: Config) -> Unlocked:
-    from blobfs import firstrun, rotation
-    from blobfs.store import upgrade
-
-    if not firstrun.is_new(config.store):
+    # What speaks with a server is imported only when one is to be asked: a mount is ready the sooner.
+    if not is_new(config.store):
         unlocked = unlock(config.store, config.passphrase, config.recovery, partial(_fetch_newer, config))
-        if upgrade.newer(config.store, unlocked.keys()) is None:
-            rotation.renew(config.store, unlocked.keys())
+        if unlocked.older:
+            _renew(config.store, unlocked.keys())
         if config.connect is not None:
-            firstrun.reconnect(config, unlocked)
+            from blobfs.firstrun import reconnect
+
+            reconnect(config, unlocked)
         return unlocked
     if config.recovery and config.connect is None:
         raise UsageError("recovery words open an account that exists; give --connect INVITE too, or leave them out")
+    from blobfs import firstrun
+
     made = firstrun.make(config)
     _print_made(config, made)
     return made.unlocked
 
 
+def _renew(store: Path, keys: Keys) -> None:
+    """Finish a change of keys, but of databases that a newer version made: their opening says what to do."""
+    from blobfs import rotation
+    from blobfs.store import upgrade
+
+    if upgrade.newer(store, keys) is None:
+        rotation.renew(store, keys)
+
+
 def _unlock_by_keyring(config: Config) -> Unlocked:
     """`_unlock` with the passphrase that the keyring has; else with one given or typed, which it keeps then."""
-    from blobfs import firstrun
-
     entry = KeyringEntry(config.store)
     known = None if config.passphrase or config.recovery else entry.read()
     if known is not None:
@@ -140,7 +145,7 @@ def _unlock_by_keyring(config: Config) -> Unlocked:
         text = read_source(config.passphrase, "passphrase")
     elif not has_terminal():
         raise UsageError("the keyring has no passphrase of this store; mount once with --keyring on a terminal")
-    elif firstrun.is_new(config.store) and config.connect is None:
+    elif is_new(config.store) and config.connect is None:
         text = choose_passphrase().decode()
     else:
         text = ask_hidden("Passphrase: ")
@@ -196,14 +201,8 @@ def _run(config: Config, unlocked: Unlocked, announce: Announce, live: LiveLine 
         if live is not None:
             live.clear()
     if live is not None:
-        live.say(f"Unmounted {config.mountpoint}: {_farewell(pending)}.")
+        live.say(f"Unmounted {config.mountpoint}: {farewell(pending)}.")
     return 0
-
-
-def _farewell(pending: Pending) -> str:
-    if not pending.documents:
-        return format_pending(pending)
-    return f"{format_pending(pending)}, and {'goes' if pending.documents == 1 else 'go'} there after the next mount"
 
 
 def _welcome(status: Status, config: Config) -> str:
@@ -244,58 +243,7 @@ def _run_handed_over(config: Config, descriptor: int) -> int:
         return _run(config, unlocked, announce, None)
 
 
-# --- status, umount, passwd -------------------------------------------------------------------------------------------
-
-
-def look(mount: Mount) -> Status:
-    """The status of a mount, from its process, or from what was left when it ended."""
-    try:
-        return from_json(ask(mount.store, "status"))
-    except NotMounted:
-        store = mount.store if mount.store.is_dir() else None
-        return not_mounted(mount.mountpoint, store, read_pending(mount.store / PENDING), __version__)
-
-
-def umount(path: Path, *, force: bool) -> int:
-    """End the mount at `path` and wait until its process has ended; prints what waits for the server.
-
-    Raises:
-        NotMounted: there is none. MountPointUnusable: files in it are in use.
-    """
-    known = recall(path)
-    status = look(known) if known is not None else None
-    if known is None or status is None or status.pid is None:
-        if not mountpoint.is_dead(path):
-            raise NotMounted(f"{path} is not a mount of yours; `blobfs status` lists them, `umount {path}` ends others")
-        mountpoint.unmount(path, lazy=True)
-        print(f"Took away what a killed process had left at {path}.")
-        return 0
-    process = _open_process(status.pid)
-    try:
-        with contextlib.suppress(NotMounted):
-            # It may end before it answers, which is what was asked for.
-            ask(known.store, "umount", force=force)
-        if not _has_ended(process, END_S):
-            raise BlobfsError(
-                f"process {status.pid} still writes to its store after {END_S} seconds; "
-                f"its log in {known.store} tells more"
-            )
-    finally:
-        if process is not None:
-            os.close(process)
-    print(f"Unmounted {path}: {_farewell(read_pending(known.store / PENDING))}.")
-    return 0
-
-
-def _open_process(pid: int) -> int | None:
-    try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
-
-
-def _has_ended(process: int | None, timeout_s: float) -> bool:
-    return process is None or bool(select.select([process], [], [], timeout_s)[0])
+# --- passwd -----------------------------------------------------------------------------------------------------------
 
 
 def passwd(

@@ -50,6 +50,7 @@ CLIENT: Final = {
             "mounting",
             "mountpoint",
             "newer",
+            "outside",
             "page",
             "process",
             "publishing",

@@ -20,7 +20,7 @@ from blobfs.api.asynchronous import AsyncAccount
 from blobfs.api.owner import Owner
 from blobfs.api.threads import in_thread
 from blobfs.api.visiting import visit
-from blobfs.config import PASSPHRASE, Config, Source, resolve
+from blobfs.config import PASSPHRASE, Config, Source, is_new, resolve
 from blobfs.errors import RemoteUnavailable, StoreInUse, StoreMissing, UsageError
 from blobfs.store.store import Store
 from blobfs.values.keys import Keys
@@ -81,7 +81,7 @@ def open_account(store: StorePath, *, passphrase: str | None = None, recovery_wo
     path = resolve(Path(store))
 
     def open_it() -> Account:
-        if not path.is_dir() or firstrun.is_new(path):
+        if not path.is_dir() or is_new(path):
             raise StoreMissing(f"there is no store in {path}; create_account makes one")
         if passphrase is None and recovery_words is None and not (path / PASSPHRASE).exists():
             raise UsageError("give the passphrase of the store, or its recovery words")
@@ -110,7 +110,7 @@ def create_account(store: StorePath, *, passphrase: str, invite: str | None = No
     path = resolve(Path(store))
 
     def create_it() -> Account:
-        if not firstrun.is_new(path):
+        if not is_new(path):
             raise UsageError(f"there is a store in {path} already; open_account opens it")
         with _source(passphrase) as source:
             made = firstrun.make(Config(mountpoint=path, store=path, passphrase=source, connect=invite))

@@ -1,4 +1,7 @@
-"""`mount`, `status`, `sync`, `umount`, `lock`, `passwd`: arguments to a Config, answers to lines."""
+"""`mount`, `status`, `sync`, `umount`, `lock`, `passwd`: arguments to a Config, answers to lines.
+
+What opens a store is imported only by the commands that open one: scripts and prompts ask for the status all the time.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from blobfs import mounting
 from blobfs.commands import files
 from blobfs.commands.places import find_place, mounted
 from blobfs.commands.screen import Bar, FilesBar, watch
@@ -29,6 +31,8 @@ from blobfs.config import (
 )
 from blobfs.control import ask
 from blobfs.errors import BlobfsError, UsageError
+from blobfs.outside import look
+from blobfs.outside import umount as end
 from blobfs.status import format_pending, format_status, from_json, has_colour
 
 _LOOK_S: Final = 0.5
@@ -37,6 +41,8 @@ _LOOK_S: Final = 0.5
 
 def mount(options: argparse.Namespace) -> int:
     """`mount`."""
+    from blobfs import mounting
+
     point = resolve(options.dir)
     if options.pin is not None and options.connect is None:
         raise UsageError("--pin goes with --connect INVITE; leave it out")
@@ -88,7 +94,7 @@ def _show_mounts(options: argparse.Namespace) -> str:
         mounts = [recall_around(path) or Mount(path, default_store(path))]
     else:
         mounts = list(recall_all())
-    found = [mounting.look(mount) for mount in mounts]
+    found = [look(mount) for mount in mounts]
     if options.json:
         bodies = [status.to_json() for status in found]
         return json.dumps(bodies[0] if options.dir is not None else bodies, indent=2)
@@ -150,11 +156,13 @@ def recover(options: argparse.Namespace) -> int:
 
 def umount(options: argparse.Namespace) -> int:
     """`umount`."""
-    return mounting.umount(resolve(options.dir), force=options.force)
+    return end(resolve(options.dir), force=options.force)
 
 
 def passwd(options: argparse.Namespace) -> int:
     """`passwd`."""
+    from blobfs import mounting
+
     if (options.dir is None) == (options.store is None):
         raise UsageError("name the mount point, or the store with --store; one of them")
     store = resolve(options.store) if options.store is not None else mounted(options.dir).store
@@ -173,13 +181,15 @@ def passwd(options: argparse.Namespace) -> int:
 def lock(options: argparse.Namespace) -> int:
     """`lock`: every mount ends, or the one that was named."""
     mounts = [mounted(options.dir)] if options.dir is not None else list(recall_all())
-    held = [mount for mount in mounts if mounting.look(mount).pid is not None]
+    held = [mount for mount in mounts if look(mount).pid is not None]
     for mount in held:
-        mounting.umount(mount.mountpoint, force=True)
+        end(mount.mountpoint, force=True)
     if not held:
         print("nothing was mounted")
     if options.forget:
-        mounting.forget(mounts)
+        from blobfs.mounting import forget
+
+        forget(mounts)
     return 0
 
 

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from blobfs.config import choose_store, resolve
+from blobfs.config import choose_store, is_new, resolve
 from blobfs.errors import StoreMissing, UsageError
 from blobfs.fs.mountpoint import is_automount
 from blobfs.unlock import CREDENTIAL
@@ -77,9 +77,7 @@ def unit(options: argparse.Namespace) -> int:
 
 def _check_made(store: Path) -> None:
     """A first run prints recovery words, which must not end in the log of a service. Raises StoreMissing."""
-    from blobfs import firstrun
-
-    if firstrun.is_new(store):
+    if is_new(store):
         raise StoreMissing(f"there is no store in {store} yet; make it with `blobfs mount` on a terminal first")
 
 

@@ -28,9 +28,8 @@ from blobfs.commands.bringing import Absent
 from blobfs.commands.places import Place, mounted, place
 from blobfs.commands.screen import FilesBar, passing
 from blobfs.errors import BlobfsError, FileError, NoSpace, NotADirectory, NotMounted, UsageError, WrongPassphrase
-from blobfs.mounting import look
+from blobfs.outside import look
 from blobfs.status import format_bytes, printable
-from blobfs.unlock import has_terminal, read_source
 
 _PIECE: Final = 1 << 20
 _END_S: Final = 5
@@ -152,6 +151,8 @@ def _showing(source: rclone.Source) -> Iterator[rclone.Shown]:
 
 def _password(file: Path | None, descriptor: int | None, what: str) -> str:
     """Of another service; from where an option says, or from the terminal."""
+    from blobfs.unlock import has_terminal, read_source  # brings the store with it
+
     if file is not None or descriptor is not None:
         return read_source(config.Source(file=file, fd=descriptor), what)
     if not has_terminal():
