@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+from blobfs.config import Mount, recall_all
+from blobfs.outside import look
+from tests import administration
 from tests.watches import kill_for_good
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,17 +80,16 @@ class Desk:
         assert os.path.ismount(self.mount)
 
     def status(self) -> dict[str, Any]:
-        done = self.run("status", self.mount, "--json")
-        assert done.returncode == 0, done.stderr
-        body: dict[str, Any] = json.loads(done.stdout)
-        return body
+        """What `status --json` prints, without a process to print it."""
+        return look(Mount(self.mount, self.store)).to_json()
 
     def close(self) -> None:
         """End everything, whatever state it is in."""
-        with suppress(Exception):
-            for body in json.loads(self.run("status", "--json").stdout):
-                if body["pid"] is not None:
-                    kill_for_good(body["pid"])
+        with suppress(Exception), pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_DATA_HOME", self.environment["XDG_DATA_HOME"])
+            for mount in recall_all():
+                if (pid := look(mount).pid) is not None:
+                    kill_for_good(pid)
         for process in self._started:
             process.kill()
             process.communicate()
@@ -152,14 +154,7 @@ class AccountServer:
         self.url = read_until(self.process, "listening on").split()[-1]
 
     def command(self, *arguments: object) -> Any:
-        done = subprocess.run(
-            [sys.executable, "-m", "server", *map(str, arguments), "--data", str(self.data), "--json"],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            check=True,
-        )
-        return json.loads(done.stdout)
+        return administration.answer(*arguments, "--data", self.data)
 
     def stop(self) -> None:
         if self.process is not None:

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import Any
 
 from blobfs.protocol import parse_invite
 from tests.door.conftest import PATIENCE_S, AccountServer, Desk, wait_until
@@ -54,16 +55,23 @@ def is_open_to_others(path: Path) -> bool:
 
 def test_the_status_has_what_the_contract_names(desk: Desk) -> None:
     desk.up()
-    body = desk.status()
+    body = printed_status(desk)
     assert (body["mountpoint"], body["store"]) == (str(desk.mount), str(desk.store))
     assert body["embedded"] is True
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", body["server"])
     assert set(body["pending"]) == {"documents", "bytes"}
     assert Path(f"/proc/{body['pid']}").is_dir()
     assert desk.run("umount", desk.mount).returncode == 0
-    after = desk.status()
+    after = printed_status(desk)
     assert (after["state"], after["pid"]) == ("not mounted", None)
     assert set(after["pending"]) == {"documents", "bytes"}
+
+
+def printed_status(desk: Desk) -> dict[str, Any]:
+    done = desk.run("status", desk.mount, "--json")
+    assert done.returncode == 0, done.stderr
+    body: dict[str, Any] = json.loads(done.stdout)
+    return body
 
 
 def test_a_passphrase_comes_from_a_descriptor(desk: Desk) -> None:

@@ -5,7 +5,6 @@ Everything is started from here, in the scratch directory of one test, and ended
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -17,6 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from blobfs.config import Mount
+from blobfs.outside import look
+from tests import administration
 from tests.ports import Port
 from tests.watches import kill_for_good
 
@@ -65,12 +67,8 @@ class Server:
 
     def add_user(self, name: str, *options: str) -> dict[str, str]:
         """What `user add --json` prints: user, token, invite."""
-        done = command(
-            sys.executable, "-m", "server", "user", "add", name, "--data", str(self.data), "--json", *options
-        )
-        assert done.returncode == 0, done.stderr
-        answer: dict[str, str] = json.loads(done.stdout)
-        return answer
+        made: dict[str, str] = administration.answer("user", "add", name, *options, "--data", self.data)
+        return made
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End the process and wait for it."""
@@ -104,11 +102,8 @@ class Device:
         assert os.path.ismount(self.mount)
 
     def status(self) -> dict[str, Any]:
-        """What `status --json` prints."""
-        done = blobfs("status", str(self.mount), "--json")
-        assert done.returncode == 0, done.stderr
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
+        """What `status --json` prints, without a process to print it."""
+        return look(Mount(self.mount, self.store)).to_json()
 
     def sync(self, timeout_s: float = DEADLINE_S) -> None:
         """On return the server has confirmed everything."""
@@ -131,8 +126,6 @@ class Device:
 
     def close(self) -> None:
         """Whatever state it is in: no process and no mount left behind."""
-        with suppress(Exception):
-            blobfs("umount", str(self.mount), timeout_s=30)
         with suppress(Exception):
             self.kill()
         subprocess.run(["fusermount3", "-u", "-z", "-q", str(self.mount)], check=False)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from blobfs.protocol import MAX_WAIT_S, parse_invite
-from tests.e2e.devices import Device, Server, blobfs, command, wait_for
+from tests import administration
+from tests.e2e.devices import Device, Server, blobfs, wait_for
 
 MakeDevice = Callable[..., Device]
 
@@ -91,10 +92,7 @@ def test_a_device_joins_is_named_listed_and_put_out_at_once_and_the_others_go_on
 
 
 def _labels(server: Server) -> list[str]:
-    import sys
-
-    done = command(sys.executable, "-m", "server", "token", "list", "alice", "--data", str(server.data), "--json")
-    return sorted(entry["label"] for entry in json.loads(done.stdout))
+    return sorted(entry["label"] for entry in administration.answer("token", "list", "alice", "--data", server.data))
 
 
 def _ids(device: Device) -> list[str]:

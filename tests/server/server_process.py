@@ -1,9 +1,7 @@
 """A real server process on a temporary directory, and accounts on it."""
 
 import base64
-import contextlib
 import hashlib
-import io
 import os
 import select
 import signal
@@ -21,8 +19,9 @@ from blobfs.protocol import authorization_header, pack_item_header
 from server import auth
 from server.catalog import accounts
 from server.catalog.engine import Catalog
-from server.cli import COMMANDS, main
+from server.cli import COMMANDS
 from server.settings import Settings
+from tests import administration
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,19 +83,10 @@ class RunningServer:
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """A command to its end; in this process, where starting one more would only cost time."""
-    texts = [str(argument) for argument in arguments]
-    if not texts or texts[0] not in COMMANDS:
-        return subprocess.run(command(*texts), cwd=ROOT, text=True, capture_output=True, timeout=120, check=False)
-    out, err, umask = io.StringIO(), io.StringIO(), os.umask(0o022)
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = main(texts)
-        except SystemExit as end:
-            code = int(end.code or 0)
-        finally:
-            os.umask(umask)
-    return subprocess.CompletedProcess(texts, code, out.getvalue(), err.getvalue())
+    """A command to its end, or what is to refuse to be a server."""
+    if arguments and str(arguments[0]) in COMMANDS:
+        return administration.run(*arguments)
+    return subprocess.run(command(*arguments), cwd=ROOT, text=True, capture_output=True, timeout=120, check=False)
 
 
 class Account:

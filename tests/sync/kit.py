@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 import signal
@@ -26,6 +25,7 @@ from blobfs.sync.upload import Round
 from blobfs.values.documents import Json, Kind, dump
 from blobfs.values.keys import AccountId, Keys, derive_keys
 from blobfs.values.nodes import ROOT_INODE, Inode, Node
+from tests import administration
 from tests.ports import Port
 
 REPOSITORY = Path(__file__).parents[2]
@@ -94,14 +94,7 @@ class Server:
 
     def command(self, *arguments: str) -> Any:
         """Run one of the server's commands; what it prints."""
-        done = subprocess.run(
-            [sys.executable, "-m", "server", *arguments, "--data", str(self.data), "--json"],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return json.loads(done.stdout)
+        return administration.answer(*arguments, "--data", self.data)
 
     def add_user(self, name: str, quota: int | None = None) -> str:
         """A new account; its token."""
