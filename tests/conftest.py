@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+LONG_FIRST = ("e2e", "contract", "server", "mount", "door", "threats", "setup", "sync", "api", "store")
+"""Directories whose files take long: of what is short, two processes that run the rest are done at the same time."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--long`: also what takes minutes or gigabytes."""
@@ -56,9 +59,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # Files share what their modules start; these two directories a PostgreSQL and a cluster of object storage, too.
         group = "services" if place.parts[0] in ("contract", "server") else str(place)
         item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=_place_in_line)
     if config.getoption("--long"):
         return
     left_out = [item for item in items if item.get_closest_marker("long")]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def _place_in_line(item: pytest.Item) -> int:
+    directory = item.path.relative_to(Path(__file__).parent).parts[0]
+    return LONG_FIRST.index(directory) if directory in LONG_FIRST else len(LONG_FIRST)
