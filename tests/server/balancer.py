@@ -29,6 +29,8 @@ class Balancer:
                 continue
             self._sockets += [client, server]
             for source, target in ((client, server), (server, client)):
+                # What comes in two pieces goes on in two, and the second one waits for nobody's confirmation.
+                target.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 thread = threading.Thread(target=_pump, args=(source, target))
                 self._threads.append(thread)
                 thread.start()

@@ -149,6 +149,8 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     evil: Evil
     protocol_version = "HTTP/1.1"
+    # Head and body go out by themselves: the body would wait some 40 ms for the device to confirm the head.
+    disable_nagle_algorithm = True
 
     def setup(self) -> None:
         super().setup()
