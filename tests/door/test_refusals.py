@@ -110,7 +110,8 @@ def test_a_server_that_is_not_there_later_is_no_obstacle(desk: Desk, server: Acc
     server.stop()
     desk.up()
     (desk.mount / "note").write_text("alone")
-    refuses(desk.run("sync", desk.mount, "--wait", "--timeout", "5"), 13)
+    wait_until(lambda: desk.status()["state"] == "offline")
+    refuses(desk.run("sync", desk.mount, "--wait", "--timeout", "1"), 13)
     status = desk.status()
     assert status["state"] == "offline"
     assert status["reason"]
