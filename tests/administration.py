@@ -28,7 +28,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def answer(*arguments: object) -> Any:
-    """What a command answers that succeeds."""
+    """What a command answers that succeeds. Raises CalledProcessError."""
     done = run(*arguments, "--json")
-    assert done.returncode == 0, done.stderr
+    done.check_returncode()
     return json.loads(done.stdout)
