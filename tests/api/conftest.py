@@ -10,12 +10,27 @@ import fsspec
 import pytest
 
 import blobfs
+from blobfs.config import GUESS_S
+from blobfs.values.keys import FLOOR, Argon2Cost
 from tests.e2e.devices import PASSPHRASE, Server
 
 # As the installed package does it: tests also run from a checkout that is not installed.
 fsspec.register_implementation("blobfs", "blobfs.api.urls.BlobfsFileSystem", clobber=True)
 
 OpenDevice = Callable[..., blobfs.Account]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_guesses() -> Iterator[None]:
+    """The passphrase hash is as strong as allowed and no stronger: nearly every test sets one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("blobfs.firstrun.calibrate", _as_cheap_as_allowed)
+        yield
+
+
+def _as_cheap_as_allowed(guess_s: float) -> Argon2Cost:
+    assert guess_s == GUESS_S, "what a program sets is to be as hard to guess as what a person sets"
+    return FLOOR
 
 
 @pytest.fixture(scope="session")
