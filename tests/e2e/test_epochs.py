@@ -25,7 +25,7 @@ def change(device: Device, *more: str) -> str:
     done = blobfs(
         "passwd",
         *("--store", str(device.store), "--passphrase-file", str(device.passphrase)),
-        *("--new-passphrase-file", str(new), *more),
+        *("--new-passphrase-file", str(new), "--guess-time", "0", *more),
     )
     assert done.returncode == 0, done.stderr
     device.passphrase.write_text(NEW + "\n")

@@ -36,7 +36,7 @@ def traffic(server: Server, device: Callable[..., Device], name: str) -> tuple[b
         (one.mount / "file").write_bytes(b"bytes")
         one.sync()
         one.down()
-        change(one, "--guess-time", "0")
+        change(one)
         one.up()
         one.sync()
         one.down()
