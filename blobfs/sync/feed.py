@@ -64,6 +64,7 @@ class _Asked(NamedTuple):
     cursor: str | None
     mark: int
     claims: Mapping[DeviceId, int]
+    era: int
 
 
 class Feed:
@@ -100,6 +101,8 @@ class Feed:
         that begin at `_before` have them, or what follows from them, for as long as the server forgets nothing."""
         self._sent: DocId | None = None
         self._cursor = None if self.recovery.active else store.documents.cursor
+        self._era = 0
+        """Grows as a recovery begins: what was asked for before is asked for again."""
         self._is_suspect = True
         self._waiting = Waiting(store, lambda inode: self._is_busy(inode))
         self.parked: dict[DocId, Parked] = {
@@ -157,7 +160,7 @@ class Feed:
             await trio.sleep(_EARLY_S)
 
     def _ask(self) -> _Asked:
-        return _Asked(self._cursor, self._echoes.mark, self.story.claims())
+        return _Asked(self._cursor, self._echoes.mark, self.story.claims(), self._era)
 
     def suspect(self) -> None:
         """The connection was lost, or ended by the server: who answers next has to know all that was seen before."""
@@ -169,6 +172,7 @@ class Feed:
         self.story.forget()
         self.parked.clear()
         self._cursor = None
+        self._era += 1
 
     async def _probe(self) -> None:
         """Raises Rollback unless the server has the newest that was seen here, or what follows from it."""
@@ -195,7 +199,7 @@ class Feed:
     async def _take(self, asked: _Asked, page: Page) -> bool:
         """Apply a page; False when another one came first."""
         async with self.turn:
-            if asked.cursor != self._cursor:
+            if asked.cursor != self._cursor or asked.era != self._era:
                 return False
             self.recovery.see(sealed.doc_id for sealed in page.documents)
             before = 0 if self.reading is None else self.reading.done
@@ -203,6 +207,9 @@ class Feed:
             came = await self._apply_all(
                 [sealed for sealed in page.documents if not self._is_overtaken(sealed, asked.mark)]
             )
+            if asked.era != self._era:
+                # A recovery began meanwhile: it has not seen this page, and would take all in it for lost.
+                return False
             self._cursor = page.cursor
             if self.reading is not None:
                 # What came back to whoever sent it was not applied, and counts, too.

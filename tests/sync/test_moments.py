@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from blobfs.remote.client import Sealed
 from blobfs.sync.situation import Remote
 from blobfs.sync.view import News
 from tests.sync.kit import Account, Device, converge, trio_test, until
@@ -58,3 +59,30 @@ async def test_a_file_that_is_opened_when_a_newer_version_is_about_to_be_applied
         two.open.remove(inode)
         await until(lambda: two.node("f").size == 5)
         assert await two.read("f") == b"newer"
+
+
+@trio_test
+async def test_a_recovery_that_begins_while_a_page_is_applied_sends_no_document_that_the_server_has(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page counts as not read: what is in it would be sent in vain, again and again."""
+    async with account.device("one") as one, account.device("two") as two:
+        one.write("f", b"of one")
+        await converge(one, two)
+        feed, left = one.engine._feed, [one.engine.recover]
+        apply_all = feed._apply_all
+
+        async def apply_and_recover(documents: Sequence[Sealed]) -> object:
+            came = await apply_all(documents)
+            if documents and left:
+                left.pop()()
+            return came
+
+        monkeypatch.setattr(feed, "_apply_all", apply_and_recover)
+        two.write("g", b"of two")
+        await two.settle()
+        await until(lambda: not left)
+        await one.settle()
+        await until(lambda: not feed.recovery.active)
+        assert not feed.recovery.lost
+        assert {path: data for path, (_, _, data) in (await one.tree()).items()} == {"f": b"of one", "g": b"of two"}
