@@ -38,8 +38,8 @@ _MARGIN: Final = 32 << 10
 """Bytes of a change beside its ids and its payload, at most: two revisions of 16 KiB."""
 _WINDOW: Final = 4
 """Extents read and hashed together, and asked for with one request."""
-_WINDOWS: Final = 3
-"""Windows not sealed yet, of all files: one is read, hashed or asked for, of one each extent waits for its turn."""
+_WINDOWS: Final = 2
+"""Windows not sealed yet, of all files: one is read, hashed or asked for, those of the other wait for their turn."""
 _UNDER_WAY: Final = 8
 """Blobs of large files sealed and not confirmed yet: one for each connection, and two for those that come free next."""
 
