@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -37,7 +37,7 @@ _KNOWN: Final = 100_000
 _MARGIN: Final = 32 << 10
 """Bytes of a change beside its ids and its payload, at most: two revisions of 16 KiB."""
 _WINDOW: Final = 4
-"""Extents read and hashed together, and asked for with one request."""
+"""Extents read and hashed together, and asked for with one request, at most."""
 _WINDOWS: Final = 2
 """Windows not sealed yet, of all files: one is read, hashed or asked for, those of the other wait for their turn."""
 _UNDER_WAY: Final = 8
@@ -128,7 +128,7 @@ class Sender:
         waits for what has to be read, hashed or asked for before the next blob.
         """
         self.transfers[doc_id] = Transfer("upload", doc_id, total, 0)
-        parts, begun = iter([wanted[at : at + _WINDOW] for at in range(0, len(wanted), _WINDOW)]), set[BlobId]()
+        parts, begun = _windows(wanted), set[BlobId]()
 
         async def put(waiting: list[Plain], length: int) -> None:
             blob_id = waiting[0].blob_id
@@ -203,6 +203,14 @@ def require_room(ids: int, payload: int = 0) -> None:
         raise InvalidDocument(
             "more of the file changed than one revision can tell the server, some 400 GiB; write it in steps"
         )
+
+
+def _windows(wanted: Sequence[tuple[int, int]]) -> Iterator[Sequence[tuple[int, int]]]:
+    """Cut into windows. The first ones are short, so that the connections do not wait long for something to send."""
+    at, size = 0, 1
+    while at < len(wanted):
+        yield wanted[at : at + size]
+        at, size = at + size, min(2 * size, _WINDOW)
 
 
 def _seal_into(plain: Plain, sealed: memoryview) -> bytes:
