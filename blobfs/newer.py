@@ -11,9 +11,7 @@ from typing import Final
 
 from blobfs.config import NEWER, PASSPHRASE, SECRETS
 from blobfs.errors import StoreDamaged, StoreMissing
-from blobfs.store import rekey
 from blobfs.store.secrets import read_secrets, write_secrets
-from blobfs.store.store import holding
 from blobfs.values.documents import Json
 from blobfs.values.epochs import claimed_epoch
 from blobfs.values.keys import Keys
@@ -52,6 +50,10 @@ def adopt(store: Path, body: Json, keys: Keys) -> None:
         StoreInUse: a process has the store open.
         StoreDamaged: it is not a newer one of this store; nothing was changed.
     """
+    # They bring the whole store along, which most commands have no use for.
+    from blobfs.store import rekey
+    from blobfs.store.store import holding
+
     with holding(store):
         try:
             ours = read_secrets(store / SECRETS)

@@ -231,7 +231,9 @@ class RemoteClient:
         for at in range(0, len(wanted), protocol.MAX_IDS):
             batch = wanted[at : at + protocol.MAX_IDS]
             body = json.dumps({"ids": batch}).encode("ascii")
-            answer = await self._ask("POST", path, most=80 * len(batch) + 1024, body=body, headers=_JSON_TYPE)
+            most = 80 * len(batch) + 1024
+            # Not behind the megabytes that are sent meanwhile: what is sent next depends on the answer.
+            answer = await self.transport.request(Lane.POLL, "POST", path, most=most, body=body, headers=_JSON_TYPE)
             lacking = texts(parse(answer.body).get("missing"), len(batch))
             if not set(lacking) <= set(batch):
                 raise broken("missing")

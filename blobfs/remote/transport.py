@@ -120,7 +120,7 @@ class Lane(enum.StrEnum):
     BULK = "bulk"
     """Uploads, documents, read-ahead."""
     POLL = "poll"
-    """The feed, which is held open for a minute."""
+    """The feed, which is held open for a minute, and questions that are answered at once."""
 
 
 @dataclass(frozen=True, slots=True)

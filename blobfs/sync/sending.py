@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -19,7 +20,7 @@ from blobfs.remote.client import BYTES_PER_ID, Change, RemoteClient
 from blobfs.sync.buffers import Buffers
 from blobfs.sync.parcel import Outgoing
 from blobfs.sync.status import Transfer
-from blobfs.sync.tasks import run_all
+from blobfs.sync.tasks import Jobs, run_all, several
 from blobfs.values import crypto
 from blobfs.values.crypto import Plain
 from blobfs.values.documents import DocId
@@ -36,9 +37,11 @@ _KNOWN: Final = 100_000
 _MARGIN: Final = 32 << 10
 """Bytes of a change beside its ids and its payload, at most: two revisions of 16 KiB."""
 _WINDOW: Final = 4
-"""Extents read and hashed together, and asked for with one request."""
+"""Extents read and hashed together, and asked for with one request, at most."""
 _WINDOWS: Final = 2
-"""Windows under way, of all files: one is hashed or asked for, one is sent: 32 MiB of extents, and as much sealed."""
+"""Windows not sealed yet, of all files: one is read, hashed or asked for, those of the other wait for their turn."""
+_UNDER_WAY: Final = 8
+"""Blobs of large files sealed and not confirmed yet: one for each connection, and two for those that come free next."""
 
 
 class Sender:
@@ -48,7 +51,8 @@ class Sender:
         self._client, self._keys = client, keys
         self._known: OrderedDict[BlobId, None] = OrderedDict()
         self._windows = trio.CapacityLimiter(_WINDOWS)
-        self._buffers = Buffers(_WINDOW * _WINDOWS)
+        self._under_way = trio.Semaphore(_UNDER_WAY)
+        self._buffers = Buffers(_UNDER_WAY)
         self.transfers: dict[DocId, Transfer] = {}
 
     # --- blobs --------------------------------------------------------------------------------------------
@@ -69,6 +73,13 @@ class Sender:
             [partial(self._put, large)] * len(large) + [partial(self._put_group, group) for group in _groups(small)]
         )
         self._remember(ids)
+
+    async def _lacking(self, ids: Iterable[BlobId]) -> set[BlobId]:
+        """Those of these that the server lacks; the others are remembered."""
+        unknown = {blob_id for blob_id in ids if blob_id not in self._known}
+        lacking = await self._client.missing(unknown)
+        self._remember(unknown - lacking)
+        return lacking
 
     async def _put(self, waiting: list[Plain]) -> None:
         """Seal and send the last of these. Its plaintext goes before the sending: what is read next takes its place,
@@ -111,23 +122,52 @@ class Sender:
         doc_id: DocId,
         total: int,
     ) -> None:
-        """Send the extents of a large file, a few under way at a time, however many there are."""
-        self.transfers[doc_id] = Transfer("upload", doc_id, total, 0)
-        parts = iter([wanted[at : at + _WINDOW] for at in range(0, len(wanted), _WINDOW)])
+        """Send the extents of a large file, a few under way at a time, however many there are.
 
-        async def send_windows() -> None:
+        A window makes room for the next one once all of it is being sealed, not when it has arrived: so no connection
+        waits for what has to be read, hashed or asked for before the next blob.
+        """
+        self.transfers[doc_id] = Transfer("upload", doc_id, total, 0)
+        parts, begun = _windows(wanted), set[BlobId]()
+
+        async def put(waiting: list[Plain], length: int) -> None:
+            blob_id = waiting[0].blob_id
+            try:
+                await self._put(waiting)
+            finally:
+                self._under_way.release()
+            self._remember([blob_id])
+            self._count(doc_id, length)
+
+        async def send_windows(jobs: Jobs) -> None:
             for part in parts:
                 async with self._windows:
-                    await self.send(await read(part))
-                done = self.transfers[doc_id].done + sum(length for _, length in part)
-                self.transfers[doc_id] = Transfer("upload", doc_id, total, done)
+                    plains = await read(part)
+                    lacking = await self._lacking(plain.blob_id for plain in plains)
+                    for _, length in reversed(part):
+                        # In a list, so that each is let go as soon as it is sealed: see `_put`.
+                        waiting = [plains.pop()]
+                        if waiting[0].blob_id not in lacking or waiting[0].blob_id in begun:
+                            self._count(doc_id, length)
+                            continue
+                        begun.add(waiting[0].blob_id)
+                        await self._under_way.acquire()
+                        jobs.start(partial(put, waiting, length))
+                        if jobs.error is not None:
+                            return
 
         try:
-            await run_all([send_windows] * _WINDOWS)
+            async with several() as jobs:
+                for _ in range(_WINDOWS):
+                    jobs.start(partial(send_windows, jobs))
         finally:
             del self.transfers[doc_id]
             while not self.transfers and self._buffers.release():
                 pass
+
+    def _count(self, doc_id: DocId, length: int) -> None:
+        transfer = self.transfers[doc_id]
+        self.transfers[doc_id] = replace(transfer, done=transfer.done + length)
 
     # --- documents ------------------------------------------------------------------------------------------
 
@@ -163,6 +203,14 @@ def require_room(ids: int, payload: int = 0) -> None:
         raise InvalidDocument(
             "more of the file changed than one revision can tell the server, some 400 GiB; write it in steps"
         )
+
+
+def _windows(wanted: Sequence[tuple[int, int]]) -> Iterator[Sequence[tuple[int, int]]]:
+    """Cut into windows. The first ones are short, so that the connections do not wait long for something to send."""
+    at, size = 0, 1
+    while at < len(wanted):
+        yield wanted[at : at + size]
+        at, size = at + size, min(2 * size, _WINDOW)
 
 
 def _seal_into(plain: Plain, sealed: memoryview) -> bytes:

@@ -10,7 +10,7 @@ import trio
 
 from blobfs.protocol import MAX_WAIT_S
 from blobfs.store.store import Store
-from blobfs.values.extents import EXTENT
+from blobfs.values.extents import EXTENT, BlobId
 from tests.sync.kit import KEYS, Account, converge, trio_test, until
 from tests.sync.proxy import proxying
 
@@ -68,6 +68,29 @@ async def test_what_arrived_before_a_kill_is_not_sent_again(account: Account) ->
             async with account.device("two") as two:
                 await two.settle()
                 assert await two.read("big") == data
+
+
+@trio_test
+async def test_blobs_that_take_long_hold_up_no_others_of_their_file(account: Account) -> None:
+    async with account.device("one") as one:
+        await one.settle()
+        put, free, begun, arrived = one.client.put, trio.Event(), 0, 0
+
+        async def put_five_slowly(blob_id: BlobId, sealed: bytes | memoryview, digest: bytes | None = None) -> None:
+            nonlocal begun, arrived
+            begun += 1
+            if begun <= 5:
+                await free.wait()
+            await put(blob_id, sealed, digest)
+            arrived += 1
+
+        one.client.put = put_five_slowly  # type: ignore[method-assign]
+        one.write("big", os.urandom(16 * EXTENT))
+        one.engine.retry()
+        await until(lambda: arrived == 11)
+        free.set()
+        await one.settle()
+        assert arrived == begun == 16
 
 
 def _replace(path: Path, image: Path) -> None:
