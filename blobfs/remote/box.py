@@ -13,7 +13,8 @@ from typing import Any, Final
 from blobfs import protocol
 from blobfs.errors import BlobExists, BlobNotFound, BlobTooLarge, PreconditionFailed, ProtocolError
 from blobfs.protocol import Flag
-from blobfs.remote.transport import ADVICE, Lane, Transport
+from blobfs.remote.refusals import ADVICE
+from blobfs.remote.transport import Lane, Transport
 
 PAGE: Final = 200
 """Items looked at in one go."""

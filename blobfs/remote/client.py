@@ -31,7 +31,8 @@ from blobfs.errors import (
 )
 from blobfs.protocol import ChangeStatus, ItemStatus, UploadStatus
 from blobfs.remote.parsing import array, broken, is_count, members, number, parse, texts
-from blobfs.remote.transport import ADVICE, Answer, AnswerTooLong, Lane, Limits, RangeRefused, Transport
+from blobfs.remote.refusals import ADVICE, AnswerTooLong, RangeRefused
+from blobfs.remote.transport import Answer, Lane, Limits, Transport
 from blobfs.values.documents import DocId
 from blobfs.values.extents import BlobId
 

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeGuard
 
 from blobfs import protocol
 from blobfs.errors import ProtocolError
-from blobfs.remote.transport import ADVICE
+from blobfs.remote.refusals import ADVICE
 from blobfs.values.revisions import MAX_DEVICES
 
 _MOST_VALUES: Final = 2 * protocol.MAX_CHANGES * (MAX_DEVICES + 20)

@@ -13,7 +13,8 @@ from typing import Any, Final
 from blobfs import protocol
 from blobfs.errors import BlobNotFound, ProtocolError
 from blobfs.remote.client import RemoteClient
-from blobfs.remote.transport import ADVICE, Lane
+from blobfs.remote.refusals import ADVICE
+from blobfs.remote.transport import Lane
 
 _MOST: Final = 512 * protocol.MAX_TOKENS
 """Bytes of a list."""

@@ -1,6 +1,6 @@
-"""HTTP: connections in lanes, deadlines, bounded bodies, and the one table from status to exception.
+"""HTTP: connections in lanes, deadlines, bounded bodies.
 
-The sole importer of httpx. Knows nothing of blobs or documents. Invariants: no answer is read beyond the bytes that
+Knows nothing of blobs or documents. Invariants: no answer is read beyond the bytes that
 its caller allows; no redirect, cookie or proxy of the environment is followed; a cancelled request never costs the
 next one its connection; only `RemoteError` kinds come out.
 """
@@ -10,10 +10,9 @@ from __future__ import annotations
 import enum
 import http.cookiejar
 import ipaddress
-import json
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Final, Self
@@ -22,84 +21,14 @@ import httpcore
 import httpx
 import trio
 
-from blobfs.errors import (
-    AccessDenied,
-    BlobExists,
-    BlobNotFound,
-    BlobReferred,
-    BlobTooLarge,
-    InvalidFlags,
-    PreconditionFailed,
-    ProtocolError,
-    QuotaExceeded,
-    RemoteError,
-    RemoteUnavailable,
-    UsageError,
-    WrongServer,
-)
-from blobfs.protocol import ErrorCode, authorization_header, is_id
+from blobfs.errors import RemoteUnavailable, UsageError, WrongServer
+from blobfs.protocol import authorization_header, is_id
 from blobfs.remote.causes import is_caused_by, sentence_of
+from blobfs.remote.direct import Direct
 from blobfs.remote.pins import ServerKey, WrongKey
+from blobfs.remote.refusals import ADVICE, MAX_REFUSAL, refusal, too_long
 from blobfs.remote.throttle import Throttle
 
-
-class AnswerTooLong(ProtocolError):
-    """More bytes than the caller allowed; they were not read."""
-
-
-class RangeRefused(ProtocolError):
-    """The server has fewer bytes than the request's range."""
-
-
-ERRORS: Final[dict[str, type[RemoteError]]] = {
-    ErrorCode.BAD_REQUEST: ProtocolError,
-    ErrorCode.UNAUTHORIZED: AccessDenied,
-    ErrorCode.FORBIDDEN: AccessDenied,
-    ErrorCode.NOT_FOUND: BlobNotFound,
-    ErrorCode.METHOD_NOT_ALLOWED: ProtocolError,
-    ErrorCode.INVALID_FLAGS: InvalidFlags,
-    ErrorCode.EXISTS: BlobExists,
-    ErrorCode.REFERRED: BlobReferred,
-    ErrorCode.PRECONDITION_FAILED: PreconditionFailed,
-    ErrorCode.TOO_LARGE: BlobTooLarge,
-    # What arrived there is not what was sent from here: the way spoilt it, so another try helps.
-    ErrorCode.BAD_DIGEST: RemoteUnavailable,
-    ErrorCode.BAD_RANGE: RangeRefused,
-    ErrorCode.LENGTH_REQUIRED: ProtocolError,
-    ErrorCode.TOO_MANY_REQUESTS: RemoteUnavailable,
-    ErrorCode.INTERNAL: RemoteUnavailable,
-    ErrorCode.UNAVAILABLE: RemoteUnavailable,
-    ErrorCode.OVER_QUOTA: QuotaExceeded,
-    ErrorCode.DISK_FULL: QuotaExceeded,
-}
-STATUSES: Final[dict[int, type[RemoteError]]] = {
-    401: AccessDenied,
-    403: AccessDenied,
-    404: BlobNotFound,
-    409: BlobExists,
-    412: PreconditionFailed,
-    413: BlobTooLarge,
-    416: RangeRefused,
-    429: RemoteUnavailable,
-    507: QuotaExceeded,
-}
-"""For answers without a known code: of a proxy, or of a server that is none of ours. From 500 on: unavailable."""
-
-ADVICE: Final[dict[type[RemoteError], str]] = {
-    AccessDenied: "the server refuses this device's token: the device was revoked, or its access expired; what is here "
-    "stays readable, and a new invite connects it again",
-    WrongServer: "the server does not have the key that this device's invite names: it was set up anew, or somebody "
-    "else answers in its place; nothing was sent; ask its operator, and connect with a new invite or --pin if it is so",
-    QuotaExceeded: "the account on the server is full; delete something there or ask for more room",
-    ProtocolError: "the server's answer is not one of a blobfs server; check the address and the versions",
-    RangeRefused: "the server has fewer bytes of this than a device sent",
-    RemoteUnavailable: "the server cannot answer now; blobfs tries again by itself",
-}
-"""Sentences of ours. The server's own text is shown only escaped and cut, after them."""
-
-DISK_FULL: Final = "the disk of the server is full, whatever the account may hold; make room there, or ask its operator"
-
-MAX_ERROR_BODY: Final = 64 << 10
 _CHUNK: Final = 64 << 10
 """Bytes sent at once under a limit."""
 _PIECE: Final = 1 << 20
@@ -239,6 +168,8 @@ class Transport:
             RemoteError: its kind by the status; `RemoteUnavailable` when there was no whole answer.
         """
         deadline_s = wait_s + 60 + (len(body) + most) / _SLOWEST
+        if into is not None and method == "GET" and not query and (direct := self._lanes[lane].direct) is not None:
+            return await self._receive(lane, direct, path, headers or {}, into[:most], deadline_s)
         async with self.open(
             lane, method, path, query=query, body=body, headers=headers, wait_s=wait_s, deadline_s=deadline_s
         ) as (status, found, chunks):
@@ -246,7 +177,7 @@ class Transport:
             async for chunk in chunks:
                 start, size = size, size + len(chunk)
                 if size > most:
-                    raise AnswerTooLong(ADVICE[ProtocolError] + " (an answer longer than asked for)")
+                    raise too_long()
                 if into is None:
                     pieces.append(chunk)
                 else:
@@ -268,28 +199,45 @@ class Transport:
     ) -> AsyncIterator[tuple[int, Mapping[str, str], AsyncGenerator[bytes, None]]]:
         """Send a request; (status, headers, the body in pieces), all within `deadline_s`. Raises as `request`."""
         connections = self._lanes[lane]
+        with self._in_words(deadline_s):
+            async with connections.borrow() as client:
+                request = httpx.Request(
+                    method,
+                    self.url + path,
+                    params=query,
+                    headers={**self._headers, "Content-Length": str(len(body)), **(headers or {})},
+                    stream=_Body(body, self.up),
+                    extensions={"timeout": connections.timeout(wait_s).as_dict()},
+                )
+                response = await client.send(request, stream=True)
+                chunks = self._body(response)
+                try:
+                    if response.status_code >= 300:
+                        raise refusal(response.status_code, response.headers, await _beginning(chunks))
+                    yield response.status_code, response.headers, chunks
+                finally:
+                    # A stream that is not at its end closes its connection; that needs no more than a moment.
+                    with trio.CancelScope(shield=True), trio.move_on_after(1):
+                        await response.aclose()
+                        await _run_out(chunks)
+
+    async def _receive(
+        self, lane: Lane, direct: Direct, path: str, headers: Mapping[str, str], into: memoryview, deadline_s: float
+    ) -> Answer:
+        target = httpx.URL(self.url + path).raw_path
+        with self._in_words(deadline_s):
+            async with self._lanes[lane].turn():
+                reply = await direct.get(target, {**self._headers, **headers}, into, self.down)
+        if reply.status >= 300:
+            raise refusal(reply.status, reply.headers, reply.refusal)
+        return Answer(reply.status, reply.headers, b"", reply.size)
+
+    @contextmanager
+    def _in_words(self, deadline_s: float) -> Iterator[None]:
+        """Whatever breaks in it, or lasts longer, is a `RemoteError`."""
         try:
             with trio.fail_after(deadline_s):
-                async with connections.borrow() as client:
-                    request = httpx.Request(
-                        method,
-                        self.url + path,
-                        params=query,
-                        headers={**self._headers, "Content-Length": str(len(body)), **(headers or {})},
-                        stream=_Body(body, self.up),
-                        extensions={"timeout": connections.timeout(wait_s).as_dict()},
-                    )
-                    response = await client.send(request, stream=True)
-                    chunks = self._body(response)
-                    try:
-                        if response.status_code >= 300:
-                            await _refuse(response, chunks)
-                        yield response.status_code, response.headers, chunks
-                    finally:
-                        # A stream that is not at its end closes its connection; that needs no more than a moment.
-                        with trio.CancelScope(shield=True), trio.move_on_after(1):
-                            await response.aclose()
-                            await _run_out(chunks)
+                yield
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ssl.SSLError) as error:
             if is_caused_by(error, WrongKey):
                 raise WrongServer(ADVICE[WrongServer]) from error
@@ -354,11 +302,20 @@ class _Connections:
     context: ssl.SSLContext
     limits: Limits
     count: int
+    direct: Direct | None = field(init=False)
+    """For bodies that have a buffer; None with TLS."""
     _limiter: trio.CapacityLimiter = field(init=False)
     _generation: _Generation | None = None
 
     def __post_init__(self) -> None:
         self._limiter = trio.CapacityLimiter(self.count)
+        url, limits = httpx.URL(self.url), self.limits
+        is_plain = url.scheme == "http"
+        self.direct = Direct(url, connect_s=limits.connect_s, silence_s=limits.silence_s) if is_plain else None
+
+    def turn(self) -> trio.CapacityLimiter:
+        """Within it, one more connection may be used."""
+        return self._limiter
 
     def widen(self, count: int) -> None:
         """So many requests at a time, more or fewer than before."""
@@ -399,6 +356,8 @@ class _Connections:
         return self._generation
 
     async def close(self) -> None:
+        if self.direct is not None:
+            self.direct.close()
         if self._generation is not None:
             await self._generation.client.aclose()
 
@@ -438,40 +397,10 @@ async def _run_out(chunks: AsyncIterator[bytes]) -> None:
             pass
 
 
-async def _refuse(response: httpx.Response, chunks: AsyncIterator[bytes]) -> None:
-    """Raise what a status of 300 and above means."""
+async def _beginning(chunks: AsyncIterator[bytes]) -> bytes:
     body = b""
     async for chunk in chunks:
         body += chunk
-        if len(body) > MAX_ERROR_BODY:
+        if len(body) > MAX_REFUSAL:
             break
-    code, message = _parse_error(body[:MAX_ERROR_BODY])
-    status = response.status_code
-    usual = RemoteUnavailable if status >= 500 else ProtocolError
-    kind = ERRORS.get(code) or STATUSES.get(status, usual)
-    sentence = ADVICE.get(kind, f"the server answered with an error ({status})")
-    if code == ErrorCode.DISK_FULL:
-        sentence = DISK_FULL
-    if message:
-        sentence += f" [{message}]"
-    if issubclass(kind, RemoteUnavailable):
-        raise RemoteUnavailable(sentence, _retry_after(response.headers.get("retry-after")))
-    raise kind(sentence)
-
-
-def _parse_error(body: bytes) -> tuple[str, str]:
-    try:
-        error = json.loads(body)["error"]
-        return str(error["code"])[:64], printable(str(error["message"]))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return "", ""
-
-
-def printable(text: str, most: int = 200) -> str:
-    """Text of the server's as it may be shown: one line, no control or format characters, cut."""
-    return "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in text[:most])
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds; the form with a date is not ours and counts as none."""
-    return float(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 8 else None
+    return body[:MAX_REFUSAL]

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from blobfs.errors import BytesAbsent, FileTooBig, InvalidArgument
 from blobfs.store.content import ContentStore, Extent
 from blobfs.store.ledger import Ledger
+from blobfs.store.payloads import LAST
 from blobfs.store.spool import Bytes
 from blobfs.store.tree import Tree
 from blobfs.values.documents import Kind
@@ -170,9 +171,9 @@ class Attachments:
 
     # --- for sync -------------------------------------------------------------------------------------------
 
-    def extents(self, content: Content) -> dict[int, Extent]:
-        """Every extent of a content that is no hole, ascending."""
-        return self._content.extents(content)
+    def extents(self, content: Content, first: int = 0, last: int = LAST) -> dict[int, Extent]:
+        """Every extent of a content that is no hole, ascending; or those from the `first` to the `last`."""
+        return self._content.extents(content, first, last)
 
     def read_extent(self, content: Content, index: int, length: int) -> bytes:
         """The first `length` bytes of an extent: its plaintext, as it is to be sealed. Raises BytesAbsent."""

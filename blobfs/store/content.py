@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from blobfs.errors import BytesAbsent
 from blobfs.store.ledger import Ledger
-from blobfs.store.payloads import Part, Payloads
+from blobfs.store.payloads import LAST, Part, Payloads
 from blobfs.store.places import Places
 from blobfs.store.rows import extents_at, position_of, range_of, rows_at, rows_of
 from blobfs.store.schema import ROW_BITS
@@ -89,13 +89,10 @@ class ContentStore:
         row = self._ledger.one(self._db, _EXTENT, content, index)
         return None if row is None else _extent(row)
 
-    def extents(self, content: Content) -> dict[int, Extent]:
-        """All extents but the holes, ascending."""
-        rows = self._ledger.all(
-            self._db,
-            "SELECT extent, blob_id, length, present, dirty FROM extents WHERE content = ? ORDER BY extent",
-            content,
-        )
+    def extents(self, content: Content, first: int = 0, last: int = LAST) -> dict[int, Extent]:
+        """All extents but the holes, ascending; or those from the `first` to the `last`."""
+        sql = "SELECT extent, blob_id, length, present, dirty FROM extents WHERE content = ? AND extent BETWEEN ? AND ?"
+        rows = self._ledger.all(self._db, f"{sql} ORDER BY extent", content, first, last)
         return {row[0]: _extent(row[1:]) for row in rows}
 
     def require(self, content: Content, offset: int, length: int) -> None:

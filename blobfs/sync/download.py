@@ -43,8 +43,8 @@ _TOGETHER: Final = 1 << 20
 """Bytes of small files that are opened and kept together."""
 _KEEPERS: Final = 2
 """Threads that hand opened bytes to the store, which takes one transaction after the other."""
-_KEPT_AT_ONCE: Final = 1 << 20
-"""Bytes handed to the store at a time: others have a turn in between."""
+_KEPT_AT_ONCE: Final = EXTENT
+"""Bytes handed to the store at a time: others have a turn in between. Steps of 1 MiB cost it a fifth more."""
 
 
 @dataclass(eq=False, slots=True)
@@ -256,10 +256,9 @@ class Download:
     def _missing(self, content: Content, offset: int, length: int) -> Iterator[_Job]:
         """Requests for rows of a range that are neither here nor on their way: one for each run within an extent."""
         version = self.landing.version
-        extents = self._store.attachments.extents(content)
-        for index in range(offset // EXTENT, (offset + max(length, 1) - 1) // EXTENT + 1):
-            extent = extents.get(index)
-            if extent is None or extent.blob_id is None:
+        ends = offset // EXTENT, (offset + max(length, 1) - 1) // EXTENT
+        for index, extent in self._store.attachments.extents(content, *ends).items():
+            if extent.blob_id is None:
                 continue
             low, high = 0, -(-extent.length // ROW)
             if extent.length > SMALL:

@@ -209,7 +209,8 @@ class Landing:
         version = self.version
         if self._checked.get(content) == version:
             return
-        extents = self._store.attachments.extents(content)
+        indices = [piece.index for piece in pieces]
+        extents = self._store.attachments.extents(content, min(indices), max(indices))
         for piece in pieces:
             extent = extents.get(piece.index)
             if extent is None or extent.blob_id != piece.blob_id:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from blobfs.errors import AccessDenied, QuotaExceeded, RemoteUnavailable, Rollback, WrongServer
-from blobfs.remote.transport import ADVICE
+from blobfs.remote.refusals import ADVICE
 from blobfs.status import (
     LiveLine,
     Pending,

@@ -56,6 +56,7 @@ def test_a_crash_while_the_extents_of_a_large_file_are_made_known_leaves_it_as_u
     store.attachments.resolve(number, dict(ids))
     assert store.attachments.unresolved(number) is None
     assert len(store.attachments.extents(number)) == 9000
+    assert list(store.attachments.extents(number, 2047, 2049)) == [2047, 2048, 2049]
     sound(bench, store)
 
 
