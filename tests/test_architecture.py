@@ -80,9 +80,9 @@ FORBIDDEN_ARROWS: Final = {("fs", "remote")}
 """Arrows that point down and are none of ours all the same."""
 SOLE_IMPORTERS: Final = {
     "pyfuse3": ("blobfs.fs.operations",),
-    "httpx": ("blobfs.remote.transport", "blobfs.remote.direct", "blobfs.remote.causes"),
+    "httpx": ("blobfs.remote.transport", "blobfs.remote.causes"),
     "fsspec": ("blobfs.api.urls",),
-    "h11": ("blobfs.remote.direct", "blobfs.page.wire", "blobfs.page.browsing"),
+    "h11": ("blobfs.page.wire", "blobfs.page.browsing"),
 }
 ALONE: Final = ("blobfs.errors", "blobfs.protocol", "blobfs.bootstrap", "blobfs.setup")
 """Import the standard library and themselves, nothing else."""

@@ -1,6 +1,6 @@
 """HTTP: connections in lanes, deadlines, bounded bodies.
 
-Knows nothing of blobs or documents. Invariants: no answer is read beyond the bytes that
+The sole importer of httpx. Knows nothing of blobs or documents. Invariants: no answer is read beyond the bytes that
 its caller allows; no redirect, cookie or proxy of the environment is followed; a cancelled request never costs the
 next one its connection; only `RemoteError` kinds come out.
 """
@@ -11,8 +11,8 @@ import enum
 import http.cookiejar
 import ipaddress
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Final, Self
@@ -24,7 +24,6 @@ import trio
 from blobfs.errors import RemoteUnavailable, UsageError, WrongServer
 from blobfs.protocol import authorization_header, is_id
 from blobfs.remote.causes import is_caused_by, sentence_of
-from blobfs.remote.direct import Direct
 from blobfs.remote.pins import ServerKey, WrongKey
 from blobfs.remote.refusals import ADVICE, MAX_REFUSAL, refusal, too_long
 from blobfs.remote.throttle import Throttle
@@ -168,8 +167,6 @@ class Transport:
             RemoteError: its kind by the status; `RemoteUnavailable` when there was no whole answer.
         """
         deadline_s = wait_s + 60 + (len(body) + most) / _SLOWEST
-        if into is not None and method == "GET" and not query and (direct := self._lanes[lane].direct) is not None:
-            return await self._receive(lane, direct, path, headers or {}, into[:most], deadline_s)
         async with self.open(
             lane, method, path, query=query, body=body, headers=headers, wait_s=wait_s, deadline_s=deadline_s
         ) as (status, found, chunks):
@@ -199,45 +196,28 @@ class Transport:
     ) -> AsyncIterator[tuple[int, Mapping[str, str], AsyncGenerator[bytes, None]]]:
         """Send a request; (status, headers, the body in pieces), all within `deadline_s`. Raises as `request`."""
         connections = self._lanes[lane]
-        with self._in_words(deadline_s):
-            async with connections.borrow() as client:
-                request = httpx.Request(
-                    method,
-                    self.url + path,
-                    params=query,
-                    headers={**self._headers, "Content-Length": str(len(body)), **(headers or {})},
-                    stream=_Body(body, self.up),
-                    extensions={"timeout": connections.timeout(wait_s).as_dict()},
-                )
-                response = await client.send(request, stream=True)
-                chunks = self._body(response)
-                try:
-                    if response.status_code >= 300:
-                        raise refusal(response.status_code, response.headers, await _beginning(chunks))
-                    yield response.status_code, response.headers, chunks
-                finally:
-                    # A stream that is not at its end closes its connection; that needs no more than a moment.
-                    with trio.CancelScope(shield=True), trio.move_on_after(1):
-                        await response.aclose()
-                        await _run_out(chunks)
-
-    async def _receive(
-        self, lane: Lane, direct: Direct, path: str, headers: Mapping[str, str], into: memoryview, deadline_s: float
-    ) -> Answer:
-        target = httpx.URL(self.url + path).raw_path
-        with self._in_words(deadline_s):
-            async with self._lanes[lane].turn():
-                reply = await direct.get(target, {**self._headers, **headers}, into, self.down)
-        if reply.status >= 300:
-            raise refusal(reply.status, reply.headers, reply.refusal)
-        return Answer(reply.status, reply.headers, b"", reply.size)
-
-    @contextmanager
-    def _in_words(self, deadline_s: float) -> Iterator[None]:
-        """Whatever breaks in it, or lasts longer, is a `RemoteError`."""
         try:
             with trio.fail_after(deadline_s):
-                yield
+                async with connections.borrow() as client:
+                    request = httpx.Request(
+                        method,
+                        self.url + path,
+                        params=query,
+                        headers={**self._headers, "Content-Length": str(len(body)), **(headers or {})},
+                        stream=_Body(body, self.up),
+                        extensions={"timeout": connections.timeout(wait_s).as_dict()},
+                    )
+                    response = await client.send(request, stream=True)
+                    chunks = self._body(response)
+                    try:
+                        if response.status_code >= 300:
+                            raise refusal(response.status_code, response.headers, await _beginning(chunks))
+                        yield response.status_code, response.headers, chunks
+                    finally:
+                        # A stream that is not at its end closes its connection; that needs no more than a moment.
+                        with trio.CancelScope(shield=True), trio.move_on_after(1):
+                            await response.aclose()
+                            await _run_out(chunks)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ssl.SSLError) as error:
             if is_caused_by(error, WrongKey):
                 raise WrongServer(ADVICE[WrongServer]) from error
@@ -302,20 +282,11 @@ class _Connections:
     context: ssl.SSLContext
     limits: Limits
     count: int
-    direct: Direct | None = field(init=False)
-    """For bodies that have a buffer; None with TLS."""
     _limiter: trio.CapacityLimiter = field(init=False)
     _generation: _Generation | None = None
 
     def __post_init__(self) -> None:
         self._limiter = trio.CapacityLimiter(self.count)
-        url, limits = httpx.URL(self.url), self.limits
-        is_plain = url.scheme == "http"
-        self.direct = Direct(url, connect_s=limits.connect_s, silence_s=limits.silence_s) if is_plain else None
-
-    def turn(self) -> trio.CapacityLimiter:
-        """Within it, one more connection may be used."""
-        return self._limiter
 
     def widen(self, count: int) -> None:
         """So many requests at a time, more or fewer than before."""
@@ -356,8 +327,6 @@ class _Connections:
         return self._generation
 
     async def close(self) -> None:
-        if self.direct is not None:
-            self.direct.close()
         if self._generation is not None:
             await self._generation.client.aclose()
 
