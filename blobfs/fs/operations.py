@@ -24,6 +24,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, Setatt
 
 from blobfs import errors
 from blobfs.errors import UsageError
+from blobfs.fs import cookies
 from blobfs.fs.errnos import errno_of
 from blobfs.fs.filesystem import FileSystem
 from blobfs.fs.handshake import Handshake
@@ -240,17 +241,24 @@ class Operations(pyfuse3.Operations):
 
     @prompt
     def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        """Entries from a cookie on, as many as the kernel takes. Cookies 1 and 2 are behind `.` and `..`."""
+        """Entries from a cookie on, as many as the kernel takes."""
         fs, inode, reply = self._fs, Inode(fh), pyfuse3.readdir_reply
-        if start_id < 1 and not reply(token, b".", self._bare(inode), 1):
+        place, last = cookies.read(start_id)
+        if start_id == 0:
+            last = fs.newest(inode)
+        base = cookies.base(last)
+        if place < 1 and not reply(token, b".", self._bare(inode), base + 1):
             return
-        if start_id < 2 and not reply(token, b"..", self._bare(fs.parent(inode)), 2):
+        if place < 2 and not reply(token, b"..", self._bare(fs.parent(inode)), base + 2):
             return
-        after, sent, limit = max(0, start_id - 2), 0, self._batch
+        base += cookies.BEFORE
+        after, sent, limit = max(0, place - cookies.BEFORE), 0, self._batch
         while True:
             batch = fs.entries(inode, after, limit)
             for cookie, name, node in batch:
-                if not reply(token, name, self._attributes(fs.seen(node)), cookie + 2):
+                if cookie > last:
+                    return
+                if not reply(token, name, self._attributes(fs.seen(node)), base + cookie):
                     self._batch = max(MIN_BATCH, sent + 1)  # one query is enough the next time, and little is in vain
                     return
                 fs.entry_sent(node.inode)
@@ -361,7 +369,7 @@ class Operations(pyfuse3.Operations):
         if inode < FIRST and not flags & os.O_TRUNC:
             self._fs.admit(inode, ctx.pid)
         writes, truncate = flags & os.O_ACCMODE != os.O_RDONLY, bool(flags & os.O_TRUNC)
-        power = self._power(inode, ctx) if writes else Power.ROOT
+        power = self._power(inode, ctx) if writes or truncate else Power.ROOT
         await self._fs.open(inode, writes=writes, truncate=truncate, power=power)
         return self._opened(inode, flags)
 
