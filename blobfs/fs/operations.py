@@ -56,6 +56,8 @@ MODES: Final = {
 KINDS: Final = {mode: kind for kind, mode in MODES.items()}
 USER: Final = b"user."
 CAPABILITY: Final = b"security.capability"
+ABSENT: Final = (b"security.", b"trusted.")
+"""Namespaces of which no file has an attribute. Of others, not even that is said, as on any disk."""
 BYPASS: Final = 1 << 63
 """In a handle: writes through it pass the page cache by. So does whoever opens a file for writing alone that nobody
 else has open: otherwise the kernel asks for security.capability before each write, and cuts one that begins within a
@@ -318,7 +320,7 @@ class Operations(pyfuse3.Operations):
         """An extended attribute. The kernel asks for security.capability before each write: that goes no further."""
         if name == CAPABILITY:
             raise FUSEError(errno.ENODATA)
-        if not name.startswith(USER):
+        if not name.startswith(USER) or name == USER:
             self._refuse(name)
         return self._fs.get_xattr(inode, name)
 
@@ -339,14 +341,16 @@ class Operations(pyfuse3.Operations):
     @prompt
     def removexattr(self, inode: Inode, name: bytes, ctx: RequestContext) -> None:
         """Remove an extended attribute."""
-        if not name.startswith(USER):
+        if not name.startswith(USER) or name == USER:
             self._refuse(name)
         self._fs.remove_xattr(inode, name)
 
     def _refuse(self, name: bytes) -> NoReturn:
-        if name.startswith(b"system."):  # so that tools know that there are no ACLs here at all
-            raise errors.NotSupported("POSIX ACLs are not kept")
-        raise errors.NoAttribute("only attributes of the namespace user are kept")
+        if name == USER:
+            raise errors.InvalidArgument("an attribute needs a name")
+        if name.startswith(ABSENT):
+            raise errors.NoAttribute("only attributes of the namespace user are kept")
+        raise errors.NotSupported("there is no such namespace, and there are no POSIX ACLs")
 
     @prompt
     def statfs(self, ctx: RequestContext) -> StatvfsData:

@@ -412,9 +412,15 @@ def test_extended_attributes_follow_their_rules(folder: Path) -> None:
     assert os.listxattr(path) == ["user.large"]
 
 
-def test_an_extended_attribute_has_a_name(folder: Path) -> None:
-    (folder / "a").touch()
-    assert failure(lambda: os.setxattr(folder / "a", "user.", b"x")) == "EINVAL"
+@pytest.mark.parametrize(
+    ("name", "refusal"), [("user.", "EINVAL"), ("user", "ENOTSUP"), ("other.a", "ENOTSUP"), ("trusted.a", "ENODATA")]
+)
+def test_an_extended_attribute_has_a_namespace_and_a_name(folder: Path, name: str, refusal: str) -> None:
+    path = folder / "a"
+    path.touch()
+    assert failure(lambda: os.setxattr(path, name, b"x")) == refusal.replace("ENODATA", "ENOTSUP")
+    assert failure(lambda: os.getxattr(path, name)) == refusal
+    assert failure(lambda: os.removexattr(path, name)) == refusal
 
 
 def test_mapped_files_are_read_and_written(folder: Path) -> None:
