@@ -127,10 +127,10 @@ class FileSystem(Names):
         """Change what is given, all or nothing; the file as it is then. Of a time out of range, the nearest."""
         if size is not None and size > MAX_SIZE:
             raise FileTooBig("no file can be that large")
-        if mode is None and size is not None:
+        if mode is None and (uid is not None or gid is not None):
+            mode = self._changed(inode, after_chown, power)
+        elif mode is None and size is not None:
             mode = self._changed(inode, after_write, power)
-        elif mode is None and (uid is not None or gid is not None or (atime_ns is None and mtime_ns is None)):
-            mode = self._changed(inode, after_chown, power)  # nothing given at all: a chown to the owner that it has
         mtime_ns = None if mtime_ns is None else max(-LAST_NS, min(mtime_ns, LAST_NS))
         atime_ns = None if atime_ns is None else max(-LAST_NS, min(atime_ns, LAST_NS))
         others = {"mode": mode, "uid": uid, "gid": gid, "atime_ns": atime_ns, "mtime_ns": mtime_ns}
@@ -167,6 +167,14 @@ class FileSystem(Names):
             return change() if size is None else self._store.freeing(change)
 
         return self.seen(await self._presence.perform(perform, first=wait))
+
+    async def chown_to_same(self, inode: Inode, by: int, power: Power) -> Node:
+        """A chown that names nobody. The kernel asks the same before it writes through its cache, whoever writes: so
+        from others than the owner it changes nothing, and the write itself will.
+        """
+        node = self._tree.get(inode)
+        mode = None if by in (0, node.uid) else node.mode
+        return await self.setattr(inode, uid=node.uid, mode=mode, power=power)
 
     def _changed(self, inode: Inode, rule: Callable[[int, Power], int], power: Power) -> int | None:
         node = self._tree.get(inode)

@@ -303,17 +303,18 @@ class Operations(pyfuse3.Operations):
         self, inode: Inode, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext
     ) -> EntryAttributes:
         """Change attributes. The kernel has decided who may."""
-        node = await self._fs.setattr(
-            inode,
-            size=attr.st_size if fields.update_size else None,
-            mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
-            uid=attr.st_uid if fields.update_uid else None,
-            gid=attr.st_gid if fields.update_gid else None,
-            atime_ns=attr.st_atime_ns if fields.update_atime else None,
-            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
-            power=self._power(inode, ctx),
-        )
-        return self._attributes(node)
+        power = self._power(inode, ctx)
+        changes = {
+            "size": attr.st_size if fields.update_size else None,
+            "mode": stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
+            "uid": attr.st_uid if fields.update_uid else None,
+            "gid": attr.st_gid if fields.update_gid else None,
+            "atime_ns": attr.st_atime_ns if fields.update_atime else None,
+            "mtime_ns": attr.st_mtime_ns if fields.update_mtime else None,
+        }
+        if all(value is None for value in changes.values()):
+            return self._attributes(await self._fs.chown_to_same(inode, ctx.uid, power))
+        return self._attributes(await self._fs.setattr(inode, **changes, power=power))
 
     @prompt
     def getxattr(self, inode: Inode, name: bytes, ctx: RequestContext) -> bytes:

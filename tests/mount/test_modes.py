@@ -125,6 +125,8 @@ def test_a_file_that_is_given_to_whom_it_belongs_loses_setuid_as_well(open_folde
         path.chmod(0o6777)
         os.utime(path)
         assert stat.S_IMODE(path.stat().st_mode) == 0o6777
+        as_user(54321, chown)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o6777
         assert as_user(12345, chown) == ""
         assert stat.S_IMODE(path.stat().st_mode) == 0o777
 
