@@ -49,6 +49,10 @@ class Names:
         """At most `limit` entries of a directory whose cookies are above `after`, ascending."""
         return self._tree.entries(inode, after, limit)
 
+    def newest(self, inode: Inode) -> int:
+        """A cookie that no entry of this directory is above, as long as it gets no further one."""
+        return self._tree.newest_cookie()
+
     def entry_sent(self, inode: Inode) -> None:
         """The kernel got this inode in a directory listing, which counts as a look-up."""
         self._references.look(inode)

@@ -24,6 +24,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, Setatt
 
 from blobfs import errors
 from blobfs.errors import UsageError
+from blobfs.fs import cookies
 from blobfs.fs.errnos import errno_of
 from blobfs.fs.filesystem import FileSystem
 from blobfs.fs.handshake import Handshake
@@ -55,6 +56,8 @@ MODES: Final = {
 KINDS: Final = {mode: kind for kind, mode in MODES.items()}
 USER: Final = b"user."
 CAPABILITY: Final = b"security.capability"
+ABSENT: Final = (b"security.", b"trusted.")
+"""Namespaces of which no file has an attribute. Of others, not even that is said, as on any disk."""
 BYPASS: Final = 1 << 63
 """In a handle: writes through it pass the page cache by. So does whoever opens a file for writing alone that nobody
 else has open: otherwise the kernel asks for security.capability before each write, and cuts one that begins within a
@@ -240,17 +243,24 @@ class Operations(pyfuse3.Operations):
 
     @prompt
     def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        """Entries from a cookie on, as many as the kernel takes. Cookies 1 and 2 are behind `.` and `..`."""
+        """Entries from a cookie on, as many as the kernel takes."""
         fs, inode, reply = self._fs, Inode(fh), pyfuse3.readdir_reply
-        if start_id < 1 and not reply(token, b".", self._bare(inode), 1):
+        place, last = cookies.read(start_id)
+        if start_id == 0:
+            last = fs.newest(inode)
+        base = cookies.base(last)
+        if place < 1 and not reply(token, b".", self._bare(inode), base + 1):
             return
-        if start_id < 2 and not reply(token, b"..", self._bare(fs.parent(inode)), 2):
+        if place < 2 and not reply(token, b"..", self._bare(fs.parent(inode)), base + 2):
             return
-        after, sent, limit = max(0, start_id - 2), 0, self._batch
+        base += cookies.BEFORE
+        after, sent, limit = max(0, place - cookies.BEFORE), 0, self._batch
         while True:
             batch = fs.entries(inode, after, limit)
             for cookie, name, node in batch:
-                if not reply(token, name, self._attributes(fs.seen(node)), cookie + 2):
+                if cookie > last:
+                    return
+                if not reply(token, name, self._attributes(fs.seen(node)), base + cookie):
                     self._batch = max(MIN_BATCH, sent + 1)  # one query is enough the next time, and little is in vain
                     return
                 fs.entry_sent(node.inode)
@@ -293,24 +303,25 @@ class Operations(pyfuse3.Operations):
         self, inode: Inode, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext
     ) -> EntryAttributes:
         """Change attributes. The kernel has decided who may."""
-        node = await self._fs.setattr(
-            inode,
-            size=attr.st_size if fields.update_size else None,
-            mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
-            uid=attr.st_uid if fields.update_uid else None,
-            gid=attr.st_gid if fields.update_gid else None,
-            atime_ns=attr.st_atime_ns if fields.update_atime else None,
-            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
-            power=self._power(inode, ctx),
-        )
-        return self._attributes(node)
+        power = self._power(inode, ctx)
+        changes = {
+            "size": attr.st_size if fields.update_size else None,
+            "mode": stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
+            "uid": attr.st_uid if fields.update_uid else None,
+            "gid": attr.st_gid if fields.update_gid else None,
+            "atime_ns": attr.st_atime_ns if fields.update_atime else None,
+            "mtime_ns": attr.st_mtime_ns if fields.update_mtime else None,
+        }
+        if all(value is None for value in changes.values()):
+            return self._attributes(await self._fs.chown_to_same(inode, ctx.uid, power))
+        return self._attributes(await self._fs.setattr(inode, **changes, power=power))
 
     @prompt
     def getxattr(self, inode: Inode, name: bytes, ctx: RequestContext) -> bytes:
         """An extended attribute. The kernel asks for security.capability before each write: that goes no further."""
         if name == CAPABILITY:
             raise FUSEError(errno.ENODATA)
-        if not name.startswith(USER):
+        if not name.startswith(USER) or name == USER:
             self._refuse(name)
         return self._fs.get_xattr(inode, name)
 
@@ -331,14 +342,16 @@ class Operations(pyfuse3.Operations):
     @prompt
     def removexattr(self, inode: Inode, name: bytes, ctx: RequestContext) -> None:
         """Remove an extended attribute."""
-        if not name.startswith(USER):
+        if not name.startswith(USER) or name == USER:
             self._refuse(name)
         self._fs.remove_xattr(inode, name)
 
     def _refuse(self, name: bytes) -> NoReturn:
-        if name.startswith(b"system."):  # so that tools know that there are no ACLs here at all
-            raise errors.NotSupported("POSIX ACLs are not kept")
-        raise errors.NoAttribute("only attributes of the namespace user are kept")
+        if name == USER:
+            raise errors.InvalidArgument("an attribute needs a name")
+        if name.startswith(ABSENT):
+            raise errors.NoAttribute("only attributes of the namespace user are kept")
+        raise errors.NotSupported("there is no such namespace, and there are no POSIX ACLs")
 
     @prompt
     def statfs(self, ctx: RequestContext) -> StatvfsData:
@@ -361,7 +374,7 @@ class Operations(pyfuse3.Operations):
         if inode < FIRST and not flags & os.O_TRUNC:
             self._fs.admit(inode, ctx.pid)
         writes, truncate = flags & os.O_ACCMODE != os.O_RDONLY, bool(flags & os.O_TRUNC)
-        power = self._power(inode, ctx) if writes else Power.ROOT
+        power = self._power(inode, ctx) if writes or truncate else Power.ROOT
         await self._fs.open(inode, writes=writes, truncate=truncate, power=power)
         return self._opened(inode, flags)
 

@@ -26,6 +26,7 @@ from blobfs.errors import (
     NotSupported,
     StaleHandle,
 )
+from blobfs.fs.cookies import ENDLESS
 from blobfs.fs.filesystem import FileSystem
 from blobfs.fs.privileges import Power
 from blobfs.fs.stale import Stale
@@ -130,6 +131,10 @@ class ViewedFileSystem(FileSystem):
         if inode == BY_ID:
             return [Entry(node.inode, node.doc_id.encode(), self._link_node(node)) for node in nodes]
         return [Entry(node.inode, node.doc_id.encode() + _SUFFIX, self._text_node(node)) for node in nodes]
+
+    def newest(self, inode: Inode) -> int:
+        """As FileSystem."""
+        return super().newest(inode) if inode < FIRST else ENDLESS
 
     def _shown(self, after: int, limit: int) -> list[Entry]:
         entries = super().entries(ROOT_INODE, after, limit)

@@ -82,14 +82,8 @@ class WriteBack:
         There must be no flight. Raises BytesAbsent, NoSpace, NotFound; nothing was changed then.
         """
         mtime_ns = now_ns or file.mtime_ns
-        node = file.node or self._store.tree.get(file.inode)
-        return self._store.attachments.write(
-            file.inode,
-            file.buffer.pieces(size),
-            file.size if size is None else size,
-            mtime_ns,
-            max(mtime_ns, node.ctime_ns),
-        )
+        whole = file.size if size is None else size
+        return self._store.attachments.write(file.inode, file.buffer.pieces(size), whole, mtime_ns, mtime_ns)
 
     def settle(self, file: OpenFile, node: Node) -> None:
         """What `write` answered is committed."""
@@ -98,9 +92,7 @@ class WriteBack:
     async def _fly(self, file: OpenFile) -> None:
         flight = file.flight
         assert flight is not None
-        node = file.node or self._store.tree.get(file.inode)
-        ctime_ns = max(file.mtime_ns, node.ctime_ns)
-        arguments = (file.inode, flight.pieces(), file.size, file.mtime_ns, ctime_ns)
+        arguments = (file.inode, flight.pieces(), file.size, file.mtime_ns, file.mtime_ns)
         try:
             after = await trio.to_thread.run_sync(self._store.attachments.write, *arguments)
         except BlobfsError as error:

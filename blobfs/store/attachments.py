@@ -76,7 +76,7 @@ class Attachments:
     ) -> Node:
         """Put `pieces` (offset and bytes; ascending, disjoint, within `size`) into a file, which then has `size` bytes.
 
-        On return all of it survives SIGKILL.
+        On return all of it survives SIGKILL. A change time that the file has already and that is later stays.
 
         Raises:
             BytesAbsent: a piece covers half a row that is not here; nothing was changed.
@@ -123,6 +123,7 @@ class Attachments:
     def _record(
         self, node: Node, content: Content | None, size: int, stored: int, mtime_ns: int, ctime_ns: int
     ) -> Node:
+        ctime_ns = max(ctime_ns, node.ctime_ns)  # names and attributes may have changed since the bytes were written
         changes = {"content": content, "size": size, "stored": stored, "mtime_ns": mtime_ns, "ctime_ns": ctime_ns}
         return self._tree.edit(node.inode, ctime_ns, **changes)
 

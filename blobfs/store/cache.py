@@ -119,7 +119,7 @@ class TreeCache(Backlog):
         """Tables of which it is known whether they have any row: until a statement is run that is no backlog's."""
         self._lists_known = False
         """Whether all that was listed last was known: then it is by names alone that the database is asked first."""
-        self._newest = int(ledger.one(self._db, "SELECT COALESCE(MAX(id), 0) FROM names")[0])
+        self.newest = int(ledger.one(self._db, "SELECT COALESCE(MAX(id), 0) FROM names")[0])
 
     # --- looking ----------------------------------------------------------------------------------------
 
@@ -168,7 +168,7 @@ class TreeCache(Backlog):
             last, more = self._settled_entries(parent, last, limit, waiting)
             found += more
         # Beyond the last row that was looked at, the database may have names that come before others that wait.
-        end = self._newest if last is None else last
+        end = self.newest if last is None else last
         for cookie, now in waiting.items():
             if now is not None and now[0] == parent and cookie <= end and (record := self.find(now[2])) is not None:
                 found.append(Entry(cookie, now[1], record.node))
@@ -272,10 +272,10 @@ class TreeCache(Backlog):
 
     def add_name(self, parent: Inode, name: bytes, inode: Inode) -> None:
         """A free name gets a node."""
-        self._newest += 1
-        self._db.tell(_ADD_NAME, (self._newest, parent, name, inode))
-        self._set(self._names, (parent, name), _new(Link, (self._newest, inode)))
-        self._move(self._newest, None, (parent, name, inode))
+        self.newest += 1
+        self._db.tell(_ADD_NAME, (self.newest, parent, name, inode))
+        self._set(self._names, (parent, name), _new(Link, (self.newest, inode)))
+        self._move(self.newest, None, (parent, name, inode))
 
     def delete_name(self, parent: Inode, name: bytes) -> None:
         """A name that there is becomes free."""

@@ -90,6 +90,10 @@ class Tree:
         with self._ledger.lock:
             return self._cache.entries(parent, after, limit)
 
+    def newest_cookie(self) -> int:
+        """The cookie of the name that was made last, in any directory."""
+        return self._cache.newest
+
     def parent(self, inode: Inode) -> Inode:
         """The directory that holds a directory; the root's is the root. Raises NotFound."""
         if inode == ROOT_INODE:
@@ -307,9 +311,10 @@ class Tree:
                 return None  # POSIX: two names of one file, nothing happens
             if node.kind is Kind.DIRECTORY:
                 self._check_descent(node.inode, new_parent)
-            if other is not None:
-                self._replace(node, other, new_parent, new_name, now_ns)
-            self._cache.move_name((parent, name), (new_parent, new_name))
+            if other is None:
+                self._cache.move_name((parent, name), (new_parent, new_name))
+            else:
+                self._replace((parent, name, node), (new_parent, new_name, other), now_ns)
             if node.nlink > FEW and node.kind is not Kind.DIRECTORY:
                 check_room(self._ledger, node.inode)
             moved = int(node.kind is Kind.DIRECTORY)
@@ -319,14 +324,20 @@ class Tree:
             self.edit(node.inode, now_ns, ctime_ns=now_ns)
             return None if other is None else self.get(other.inode)
 
-    def _replace(self, node: Node, other: Node, parent: Inode, name: bytes, now_ns: int) -> None:
-        if other.kind is Kind.DIRECTORY:
+    def _replace(self, left: tuple[Inode, bytes, Node], right: tuple[Inode, bytes, Node], now_ns: int) -> None:
+        (old_parent, old_name, node), (parent, name, other) = left, right
+        directory = other.kind is Kind.DIRECTORY
+        if directory:
             if node.kind is not Kind.DIRECTORY:
                 raise IsADirectory("a directory has the new name")
             self.check_empty(other.inode)
         elif node.kind is Kind.DIRECTORY:
             raise NotADirectory("something other than a directory has the new name")
-        after = self._remove(parent, name, other, now_ns)
+        # The name keeps its cookie: whoever reads the directory must meet it once.
+        self._cache.delete_name(old_parent, old_name)
+        self._cache.repoint(parent, name, node.inode)
+        self._touch(parent, now_ns, links=-int(directory))
+        after = self._lose_name(other, now_ns)
         if after.deleted and node.kind is Kind.FILE and other.kind is Kind.FILE and node.nlink == 1:
             self._inherit(node, other)
 

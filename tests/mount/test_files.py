@@ -259,6 +259,55 @@ def test_a_directory_read_while_it_changes_shows_what_stays_once(folder: Path) -
     assert len(seen) == len(set(seen))
 
 
+def save_anew(path: Path) -> None:
+    path.with_name("new").touch()
+    path.with_name("new").replace(path)
+
+
+def make_anew(path: Path) -> None:
+    path.unlink()
+    path.touch()
+
+
+def copy_aside(path: Path) -> None:
+    path.with_name(f"{path.name}~").touch()
+
+
+@pytest.mark.parametrize("change", [save_anew, make_anew, copy_aside])
+def test_a_listing_ends_though_every_name_in_it_is_made_anew(folder: Path, change: Callable[[Path], None]) -> None:
+    for name in "abc":
+        (folder / name).touch()
+    seen = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            seen.append(entry.name)
+            assert len(seen) <= 3
+            change(Path(entry.path))
+    assert sorted(seen) == ["a", "b", "c"]
+
+
+def test_a_name_that_is_replaced_while_a_directory_is_read_is_read_once(folder: Path) -> None:
+    for number in range(3000):
+        (folder / f"{number:04}").touch()
+    with os.scandir(folder) as entries:
+        seen = [next(entries).name]
+        for number in (0, 1, 2997, 2998, 2999):
+            save_anew(folder / f"{number:04}")
+        seen += [entry.name for entry in entries]
+    assert sorted(seen) == [f"{number:04}" for number in range(3000)]
+
+
+def test_a_directory_that_is_read_again_from_its_beginning_shows_what_is_new(folder: Path) -> None:
+    (folder / "a").touch()
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        assert os.listdir(descriptor) == ["a"]
+        (folder / "b").touch()
+        assert os.listdir(descriptor) == ["a", "b"]
+    finally:
+        os.close(descriptor)
+
+
 def test_listings_of_any_length_are_whole(folder: Path) -> None:
     lengths = (0, 1, 15, 16, 17, 31, 47, 48, 49, 111, 112, 113, 300)  # around where the store is asked once more
     for length in lengths:
@@ -288,6 +337,25 @@ def test_times_are_in_nanoseconds_and_ctime_follows_every_change(folder: Path) -
         ctimes.append(next(folder.iterdir()).stat().st_ctime_ns)
     assert ctimes == sorted(set(ctimes))
     assert path.stat().st_mtime_ns == -2_222_222_222_987_654_321
+
+
+def test_bytes_that_are_stored_later_do_not_set_the_change_time_back(folder: Path) -> None:
+    path, other = folder / "a", folder / "b"
+    with open(path, "w+b", buffering=0) as file:
+        for change in (
+            lambda: os.setxattr(path, "user.a", b"1"),
+            lambda: os.removexattr(path, "user.a"),
+            lambda: path.rename(other),
+            lambda: os.link(other, path),
+            lambda: other.unlink(),
+            lambda: path.chmod(0o600),
+        ):
+            file.write(b"x")
+            change()
+            seen = os.fstat(file.fileno()).st_ctime_ns
+            os.fsync(file.fileno())
+            os.pread(file.fileno(), 1, 0)  # after which the kernel asks for all times anew
+            assert os.fstat(file.fileno()).st_ctime_ns == seen
 
 
 def test_a_time_out_of_range_becomes_the_nearest(folder: Path) -> None:
@@ -344,9 +412,15 @@ def test_extended_attributes_follow_their_rules(folder: Path) -> None:
     assert os.listxattr(path) == ["user.large"]
 
 
-def test_an_extended_attribute_has_a_name(folder: Path) -> None:
-    (folder / "a").touch()
-    assert failure(lambda: os.setxattr(folder / "a", "user.", b"x")) == "EINVAL"
+@pytest.mark.parametrize(
+    ("name", "refusal"), [("user.", "EINVAL"), ("user", "ENOTSUP"), ("other.a", "ENOTSUP"), ("trusted.a", "ENODATA")]
+)
+def test_an_extended_attribute_has_a_namespace_and_a_name(folder: Path, name: str, refusal: str) -> None:
+    path = folder / "a"
+    path.touch()
+    assert failure(lambda: os.setxattr(path, name, b"x")) == refusal.replace("ENODATA", "ENOTSUP")
+    assert failure(lambda: os.getxattr(path, name)) == refusal
+    assert failure(lambda: os.removexattr(path, name)) == refusal
 
 
 def test_mapped_files_are_read_and_written(folder: Path) -> None:

@@ -109,6 +109,28 @@ def test_setgid_of_what_no_group_executes_stays_for_its_group_alone(open_folder:
         assert stat.S_IMODE(path.stat().st_mode) == after
 
 
+def test_emptying_a_file_that_is_opened_to_be_read_clears_setuid(open_folder: Path) -> None:
+    path = open_folder / "program"
+    path.write_bytes(b"x")
+    path.chmod(0o6777)
+    assert as_user(12345, lambda: os.close(os.open(path, os.O_RDONLY | os.O_TRUNC))) == ""
+    assert stat.S_IMODE(path.stat().st_mode) == 0o777
+
+
+def test_a_file_that_is_given_to_whom_it_belongs_loses_setuid_as_well(open_folder: Path) -> None:
+    path = open_folder / "program"
+    path.write_bytes(b"x")
+    os.chown(path, 12345, 12345)
+    for chown in (lambda: os.chown(path, -1, -1), lambda: os.chown(path, 12345, -1)):
+        path.chmod(0o6777)
+        os.utime(path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o6777
+        as_user(54321, chown)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o6777
+        assert as_user(12345, chown) == ""
+        assert stat.S_IMODE(path.stat().st_mode) == 0o777
+
+
 def test_a_directory_keeps_setgid_when_it_is_given_away(open_folder: Path) -> None:
     path = open_folder / "team"
     path.mkdir()

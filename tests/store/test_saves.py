@@ -30,6 +30,19 @@ def test_an_editors_save_is_a_revision_of_the_document(bench: Bench, store: Stor
     assert changed(store) == []
 
 
+def test_a_save_leaves_the_name_where_it_was_in_the_directory(bench: Bench, store: Store) -> None:
+    """Or whoever saves each file as they list a directory would meet it again, behind those that come after it."""
+    for name in (b"e", b"f", b"g"):
+        make(store, name)
+    inode = save(store, b"newer")
+    for _ in range(2):
+        entries = store.tree.entries(ROOT_INODE, 0, 9)
+        assert [entry.name for entry in entries] == [b"e", b"f", b"g"]
+        assert entries[1].node.inode == inode
+        assert store.tree.newest_cookie() >= entries[2].cookie
+        store = bench.crash(store)
+
+
 def test_a_save_while_the_old_version_is_on_its_way_is_sent_too(store: Store) -> None:
     """The send of the old file confirmed its edit number, which the new file had not reached: it was never sent."""
     node = make(store, b"f", data=b"old")
