@@ -23,6 +23,7 @@ from blobfs.store.store import Store
 from blobfs.sync import parcel
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.merge import State
+from blobfs.sync.milestones import Milestones
 from blobfs.sync.plan import plan
 from blobfs.sync.recovery import Recovery
 from blobfs.sync.situation import Remote, Same
@@ -99,6 +100,7 @@ class Feed:
         """The newest that the server is known to have: what the last page ended with, and what was sent last. Pages
         that begin at `_before` have them, or what follows from them, for as long as the server forgets nothing."""
         self._sent: DocId | None = None
+        self._milestones = Milestones(store.settings)
         self._cursor = None if self.recovery.active else store.documents.cursor
         self._is_suspect = True
         self._waiting = Waiting(store, lambda inode: self._is_busy(inode))
@@ -171,17 +173,31 @@ class Feed:
         self._cursor = None
 
     async def _probe(self) -> None:
-        """Raises Rollback unless the server has the newest that was seen here, or what follows from it."""
-        wanted, cursor = dict(self._anchors), self._before
+        """Raise Rollback unless the server has the newest that was seen here, or what follows from it.
+
+        Where it has that under other numbers, since somebody sent again what it had lost, these are read anew.
+        """
+        wanted = dict(self._anchors)
+        lasting, is_whole = await self._milestones.find_lasting(self._client)
+        for cursor in [self._before] if is_whole else [self._before, lasting]:
+            await self._look_for(wanted, cursor)
+        if wanted:
+            await self._check_keys()
+            raise Rollback(_ROLLED_BACK)
+        if not is_whole:
+            async with self.turn:
+                self._cursor = lasting
+
+    async def _look_for(self, wanted: dict[DocId, Revision], cursor: str | None) -> None:
+        """Take those from `wanted` that the server has after `cursor`, or of which it has what follows from them."""
         while wanted:
             page = await self._client.feed(cursor)
             for sealed in page.documents:
                 anchor = wanted.get(sealed.doc_id)
                 if anchor is not None and self._follows(sealed, anchor):
                     del wanted[sealed.doc_id]
-            if wanted and not page.more:
-                await self._check_keys()
-                raise Rollback(_ROLLED_BACK)
+            if not page.more:
+                return
             cursor = page.cursor
 
     def _follows(self, sealed: Sealed, anchor: Revision) -> bool:
@@ -204,6 +220,7 @@ class Feed:
                 [sealed for sealed in page.documents if not self._is_overtaken(sealed, asked.mark)]
             )
             self._cursor = page.cursor
+            self._milestones.add(page.documents)
             if self.reading is not None:
                 # What came back to whoever sent it was not applied, and counts, too.
                 self.reading.done = before + len(page.documents)
@@ -233,6 +250,7 @@ class Feed:
             if not self.waiting:
                 self._store.documents.cursor = page.cursor
                 self._anchor(before, page)
+                self._milestones.save()
             parked = [[entry.doc_id, entry.reason, entry.since_s] for entry in self.parked.values()]
             self._store.settings.set("parked", parked or None)
 

@@ -231,23 +231,6 @@ def test_deleted_files_of_all_kinds_are_purged_at_once(bench: Bench, store: Stor
     sound(bench, store)
 
 
-def test_attributes_of_what_was_held_while_its_deletion_was_sent_pass_to_no_other_file(
-    bench: Bench, store: Store
-) -> None:
-    gone = store.documents.apply(directory("d", b"d"), revision(1), False, 50).inode
-    store.tree.set_xattr(gone, b"user.secret", b"1", 60)
-    store.tree.rmdir(ROOT_INODE, b"d", 60)
-    local = store.documents.local(DocId("d"))
-    assert local is not None
-    store.documents.record_synced(DocId("d"), local.edit, revision(2), local.document, True)
-    store.tree.purge(gone)
-    assert store.check() == []
-    store = bench.crash(store)
-    other = make(store, b"other")
-    assert other.inode == gone
-    assert store.tree.list_xattrs(other.inode) == []
-
-
 def test_a_directory_that_was_deleted_elsewhere_is_not_while_something_is_in_it(store: Store) -> None:
     store.documents.apply(directory("d", b"d"), revision(1), False, 50)
     make(store, b"new", parent=node_of(store, "d"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from blobfs.errors import BlobfsError, Rollback
-from tests.sync.kit import Account, Server, trio_test
+from tests.sync.kit import Account, Server, converge, trio_test
 from tests.threats.test_rollback import Backup
 
 
@@ -61,3 +61,30 @@ async def test_recovery_names_a_file_of_which_nobody_has_all_bytes_and_sends_the
         async with own_account.device("fresh") as fresh:
             await fresh.settle()
             assert await fresh.read("here") == b"still here"
+
+
+@trio_test
+async def test_a_device_that_finds_all_it_knew_after_anothers_recovery_misses_nothing_that_was_made_since(
+    own_account: Account, backup: Backup
+) -> None:
+    """The restored server gives out numbers again under which this device has seen something else."""
+    async with own_account.device("one") as one, own_account.device("two") as two:
+        one.write("kept", b"in the backup")
+        await converge(one, two)
+    backup.take()
+    async with own_account.device("one") as one, own_account.device("two") as two:
+        for number in range(5):
+            one.write(f"lost {number}", b"since")
+            await converge(one, two)
+    backup.restore()
+    async with own_account.device("one") as one:
+        one.remove("kept")
+        one.write("new", b"made before the recovery")
+        with pytest.raises(Rollback):
+            await one.settle()
+        one.engine.recover()
+        await one.settle()
+        expected = await one.tree()
+    async with own_account.device("two") as two:
+        await two.settle()
+        assert await two.tree() == expected

@@ -1,8 +1,11 @@
-"""Files with several names, of which devices remove some at the same time."""
+"""Two devices change what a document has beside its bytes: its names, what programs wrote about it."""
 
 from __future__ import annotations
 
-from blobfs.values.documents import Kind
+import time
+
+from blobfs.sync.copies import is_copy_of
+from blobfs.values.documents import DocId, Json, Kind
 from tests.sync.kit import Account, Device, converge, trio_test
 
 
@@ -43,4 +46,32 @@ async def test_a_symlink_and_a_fifo_with_several_names_are_sound_on_every_device
         for device in (one, two):
             assert device.node("symlink too").inode == device.node("symlink").inode
             assert device.node("fifo too").nlink == 2
+            assert device.store.check() == []
+
+
+def tell(device: Device, doc_id: DocId, content: Json) -> None:
+    device.store.documents.edit(doc_id, time.time_ns(), content=content)
+
+
+@trio_test
+async def test_two_devices_that_write_json_about_one_folder_keep_both_and_the_folder(account: Account) -> None:
+    async with account.device("one") as one, account.device("two") as two:
+        one.mkdir("folder")
+        one.write("folder/file", b"in it")
+        await converge(one, two)
+        doc_id = one.node("folder").doc_id
+        two.engine.pause()
+        tell(one, doc_id, {"by": "one"})
+        tell(two, doc_id, {"by": "two", "also": "two"})
+        await one.settle()
+        two.engine.resume()
+        await converge(two, one)
+        for device in (one, two):
+            folder, copy, file = sorted(device.paths())
+            assert (folder, file) == ("folder", "folder/file")
+            assert is_copy_of(copy.encode(), b"folder")
+            assert device.node("folder").doc_id == doc_id
+            assert device.store.documents.content(doc_id) == {"by": "one"}
+            assert device.store.documents.content(device.node(copy).doc_id) == {"by": "two", "also": "two"}
+            assert await device.read("folder/file") == b"in it"
             assert device.store.check() == []
