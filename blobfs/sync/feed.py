@@ -97,9 +97,10 @@ class Feed:
         before, *anchors = store.settings.get(_MARKS) or [None]
         self._before: str | None = before
         self._anchors = {DocId(doc_id): Revision.parse(revision) for doc_id, revision in anchors}
-        """The newest that the server is known to have: what the last page ended with, and what was sent last. Pages
-        that begin at `_before` have them, or what follows from them, for as long as the server forgets nothing."""
-        self._sent: DocId | None = None
+        """The newest that the server is known to have: what the last page ended with, and what was sent or met by a
+        push since. Pages that begin at `_before` have them, or what follows from them, for as long as the server
+        forgets nothing."""
+        self._ahead: set[DocId] = set()
         self._milestones = Milestones(store.settings)
         self._cursor = None if self.recovery.active else store.documents.cursor
         self._is_suspect = True
@@ -247,32 +248,43 @@ class Feed:
     def _record(self, before: str | None, page: Page) -> None:
         """Keep where to go on. Held back while a version waits, which would be forgotten in a crash."""
         with self._store.transaction():
+            self._anchor(before, page)
             if not self.waiting:
                 self._store.documents.cursor = page.cursor
-                self._anchor(before, page)
                 self._milestones.save()
             parked = [[entry.doc_id, entry.reason, entry.since_s] for entry in self.parked.values()]
             self._store.settings.set("parked", parked or None)
 
     def _anchor(self, before: str | None, page: Page) -> None:
-        sent = None if self._sent in {sealed.doc_id for sealed in page.documents} else self._sent
-        anchors = {} if sent is None else {sent: self._anchors[sent]}
+        self._ahead -= {sealed.doc_id for sealed in page.documents}
+        anchors = {doc_id: self._anchors[doc_id] for doc_id in self._ahead}
         for sealed in reversed(page.documents):
             base = self._store.documents.base(sealed.doc_id)
             # Not what was refused: only what is authentic can be asked for again.
             if base is not None and str(base.revision) == sealed.revision:
                 anchors[sealed.doc_id] = base.revision
                 break
-        self._before, self._anchors, self._sent = before, anchors, sent
+        self._before, self._anchors = before, anchors
         self._save_marks()
 
     def remember_sent(self, change: Change) -> None:
         """The server has this, so it must not forget it. Within the transaction that records it; holding `turn`."""
-        if self._sent is not None:
-            self._anchors.pop(self._sent, None)
-        self._sent = change.doc_id
+        for doc_id in self._ahead:
+            self._anchors.pop(doc_id, None)
+        self._ahead = {change.doc_id}
         self._anchors[change.doc_id] = Revision.parse(change.revision)
         self._save_marks()
+
+    def _remember_met(self, arrived: Sequence[Sealed]) -> None:
+        """Nor these, which came before the feed brought them."""
+        with self._store.transaction():
+            for sealed in sorted(arrived, key=lambda sealed: sealed.seq, reverse=True):
+                base = self._store.documents.base(sealed.doc_id)
+                if base is not None and str(base.revision) == sealed.revision:
+                    self._ahead.add(sealed.doc_id)
+                    self._anchors[sealed.doc_id] = base.revision
+                    self._save_marks()
+                    return
 
     def _save_marks(self) -> None:
         marks = [[doc_id, str(revision)] for doc_id, revision in self._anchors.items()]
@@ -285,6 +297,7 @@ class Feed:
         """
         arrived = [result.current for result in results if result.current is not None]
         await self._apply_all(arrived)
+        await trio.to_thread.run_sync(self._remember_met, arrived)
         parked = (self.parked.get(sealed.doc_id) for sealed in arrived)
         return {entry.doc_id: entry.reason for entry in parked if entry is not None}
 

@@ -88,3 +88,37 @@ async def test_a_device_that_finds_all_it_knew_after_anothers_recovery_misses_no
     async with own_account.device("two") as two:
         await two.settle()
         assert await two.tree() == expected
+
+
+@trio_test
+async def test_what_came_with_a_conflict_is_missed_on_a_server_that_was_set_back(
+    own_account: Account, backup: Backup
+) -> None:
+    async with own_account.device("one") as one, own_account.device("two") as two:
+        one.write("f", b"first")
+        await converge(one, two)
+    backup.take()
+    async with own_account.device("two") as two:
+        await two.settle()
+        two.engine.pause()
+
+        async def drop(asked: object, page: object) -> bool:
+            return False
+
+        two.engine._feed._take = drop  # type: ignore[method-assign]
+        async with own_account.device("one") as one:
+            one.write("f", b"second")
+            await one.settle()
+        two.write("f", b"another second")
+        # The feed would bring it a moment later; the answer to a push does now.
+        await two.engine._upload.round(hurry=True)
+        assert len(two.paths()) == 2
+    backup.restore()
+    async with own_account.device("two") as two, own_account.device("one") as one:
+        with pytest.raises(Rollback):
+            await two.settle()
+        for device in (one, two):
+            device.engine.recover()
+        await converge(one, two)
+        assert await one.tree() == await two.tree()
+        assert sorted([await two.read(path) for path in two.paths()]) == [b"another second", b"second"]
