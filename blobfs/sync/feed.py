@@ -178,25 +178,32 @@ class Feed:
 
         Where it has that under other numbers, since somebody sent again what it had lost, these are read anew.
         """
-        wanted = dict(self._anchors)
-        lasting, is_whole = await self._milestones.find_lasting(self._client)
-        for cursor in [self._before] if is_whole else [self._before, lasting]:
-            await self._look_for(wanted, cursor)
-        if wanted:
+        wanted, owed = dict(self._anchors), dict[DocId, Revision]()
+        lasting, moved = await self._milestones.find_lasting(self._client)
+        for doc_id in moved:
+            # Whoever changed it has moved it: it comes later then, and is no older.
+            if (base := self._store.documents.base(doc_id)) is not None:
+                owed[doc_id] = base.revision
+        await self._look_for(wanted, {}, self._before)
+        if moved:
+            await self._look_for(wanted, owed, lasting)
+        if wanted or owed:
             await self._check_keys()
             raise Rollback(_ROLLED_BACK)
-        if not is_whole:
+        if moved:
             async with self.turn:
                 self._cursor = lasting
 
-    async def _look_for(self, wanted: dict[DocId, Revision], cursor: str | None) -> None:
-        """Take those from `wanted` that the server has after `cursor`, or of which it has what follows from them."""
-        while wanted:
+    async def _look_for(self, wanted: dict[DocId, Revision], owed: dict[DocId, Revision], cursor: str | None) -> None:
+        """Take those from `wanted` and `owed` that the server has after `cursor`, or of which it has what follows."""
+        while wanted or owed:
             page = await self._client.feed(cursor)
             for sealed in page.documents:
-                anchor = wanted.get(sealed.doc_id)
+                anchor, former = wanted.get(sealed.doc_id), owed.get(sealed.doc_id)
                 if anchor is not None and self._follows(sealed, anchor):
                     del wanted[sealed.doc_id]
+                if former is not None and _is_no_older(sealed, former):
+                    del owed[sealed.doc_id]
             if not page.more:
                 return
             cursor = page.cursor
@@ -482,3 +489,12 @@ class Feed:
         if not local.content_dirty:
             return local.document.attachment == attachment
         return parcel.has_bytes_of(self._store, local, attachment)
+
+
+def _is_no_older(sealed: Sealed, known: Revision) -> bool:
+    """By what the server says, which is enough to tell a backup; what does not follow is refused when it is applied."""
+    try:
+        revision = Revision.parse(sealed.revision)
+    except ValueError:
+        return True
+    return revision == known or not known.contains(revision)

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from blobfs.remote.client import RemoteClient, Sealed
 from blobfs.store.settings import Settings
 from blobfs.sync.echoes import digest_of
+from blobfs.values.documents import DocId
 
 _SETTING: Final = "milestones"
 
@@ -52,17 +53,18 @@ class Milestones:
         """Keep them with the cursor. Within the transaction that records it."""
         self._settings.set(_SETTING, self._passed)
 
-    async def find_lasting(self, client: RemoteClient) -> tuple[str | None, bool]:
-        """(the cursor up to which all is as it was read, whether that is everything). Raises RemoteError.
+    async def find_lasting(self, client: RemoteClient) -> tuple[str | None, list[DocId]]:
+        """(the cursor up to which all is as it was read, documents that were read after it). Raises RemoteError.
 
         Mostly one small request; one more for each milestone that is another document's by now.
         """
-        passed = list(self._passed)
+        passed, after = list(self._passed), list[DocId]()
         for entry in reversed(passed):
             page = await client.feed(str(max(0, entry.seq - 1)), limit=1)
             if page.documents and _milestone(page.documents[0]) == entry:
-                return str(entry.seq), entry is passed[-1]
-        return None, not passed
+                return str(entry.seq), after
+            after.append(DocId(entry.doc_id))
+        return None, after
 
 
 def _milestone(entry: _Milestone | Sealed) -> _Milestone:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from blobfs.errors import BlobfsError, Rollback
+from blobfs.protocol import ChangeStatus
+from blobfs.remote.client import Change, RemoteClient, Result
 from tests.sync.kit import Account, Server, converge, trio_test
 from tests.threats.test_rollback import Backup
 
@@ -122,3 +125,38 @@ async def test_what_came_with_a_conflict_is_missed_on_a_server_that_was_set_back
         await converge(one, two)
         assert await one.tree() == await two.tree()
         assert sorted([await two.read(path) for path in two.paths()]) == [b"another second", b"second"]
+
+
+@trio_test
+async def test_a_change_that_was_repeated_to_a_restored_server_does_not_stand_for_those_before_it(
+    own_account: Account, backup: Backup
+) -> None:
+    """What a crash of the server left unanswered is sent to its backup: so the last that others have seen is there."""
+    async with own_account.device("one") as one, own_account.device("two") as two:
+        await converge(one, two)
+    backup.take()
+    pushed = list[Change]()
+    async with own_account.device("one") as one, own_account.device("two") as two:
+        two.write("lost", b"on the server, for all that two knows")
+        await two.settle()
+        push = one.client.push
+
+        async def note(changes: Sequence[Change]) -> list[Result]:
+            pushed.extend(changes)
+            return await push(changes)
+
+        one.client.push = note  # type: ignore[method-assign]
+        one.mkdir("last")
+        await converge(one, two)
+    backup.restore()
+    async with RemoteClient(own_account.server.url, own_account.user, own_account.token) as client:
+        assert [result.status for result in await client.push(pushed)] == [ChangeStatus.OK]
+    async with own_account.device("two") as two:
+        with pytest.raises(Rollback):
+            await two.settle()
+        two.engine.recover()
+        await two.settle()
+    async with own_account.device("fresh") as fresh:
+        await fresh.settle()
+        assert await fresh.read("lost") == b"on the server, for all that two knows"
+        assert fresh.exists("last")
