@@ -23,7 +23,7 @@ from blobfs.store.store import Store
 from blobfs.sync import parcel
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.merge import State
-from blobfs.sync.milestones import Milestones
+from blobfs.sync.milestones import Milestones, is_no_older
 from blobfs.sync.plan import plan
 from blobfs.sync.recovery import Recovery
 from blobfs.sync.situation import Remote, Same
@@ -103,7 +103,7 @@ class Feed:
         self._ahead: set[DocId] = set()
         self._milestones = Milestones(store.settings)
         self._cursor = None if self.recovery.active else store.documents.cursor
-        self._is_suspect = True
+        self._trusted = trio.Event()
         self._waiting = Waiting(store, lambda inode: self._is_busy(inode))
         self.parked: dict[DocId, Parked] = {
             DocId(doc_id): Parked(DocId(doc_id), reason, since_s)
@@ -131,9 +131,9 @@ class Feed:
         Raises:
             RemoteError. Rollback: the server lacks changes that this device has seen.
         """
-        if self._is_suspect and not self.recovery.active:
+        if not self._trusted.is_set() and not self.recovery.active:
             await self._probe()
-        self._is_suspect = False
+        self._trusted.set()
         reading = self.reading = self.reading or Reading()
         try:
             while True:
@@ -148,7 +148,7 @@ class Feed:
 
     async def follow(self) -> None:
         """Wait for news, and apply them. Raises as `catch_up`."""
-        if self._is_suspect:
+        if not self._trusted.is_set():
             await self.catch_up()
             return
         asked, began = self._ask(), trio.current_time()
@@ -164,7 +164,12 @@ class Feed:
 
     def suspect(self) -> None:
         """The connection was lost, or ended by the server: who answers next has to know all that was seen before."""
-        self._is_suspect = True
+        if self._trusted.is_set():
+            self._trusted = trio.Event()
+
+    async def trusted(self) -> None:
+        """Return when whoever answers now is known to do so: what is sent before could hide what it has lost."""
+        await self._trusted.wait()
 
     def recover(self) -> None:
         """Take the server as it is; what it lost is sent again."""
@@ -202,7 +207,7 @@ class Feed:
                 anchor, former = wanted.get(sealed.doc_id), owed.get(sealed.doc_id)
                 if anchor is not None and self._follows(sealed, anchor):
                     del wanted[sealed.doc_id]
-                if former is not None and _is_no_older(sealed, former):
+                if former is not None and is_no_older(sealed, former):
                     del owed[sealed.doc_id]
             if not page.more:
                 return
@@ -489,12 +494,3 @@ class Feed:
         if not local.content_dirty:
             return local.document.attachment == attachment
         return parcel.has_bytes_of(self._store, local, attachment)
-
-
-def _is_no_older(sealed: Sealed, known: Revision) -> bool:
-    """By what the server says, which is enough to tell a backup; what does not follow is refused when it is applied."""
-    try:
-        revision = Revision.parse(sealed.revision)
-    except ValueError:
-        return True
-    return revision == known or not known.contains(revision)

@@ -14,6 +14,7 @@ from blobfs.remote.client import RemoteClient, Sealed
 from blobfs.store.settings import Settings
 from blobfs.sync.echoes import digest_of
 from blobfs.values.documents import DocId
+from blobfs.values.revisions import Revision
 
 _SETTING: Final = "milestones"
 
@@ -71,3 +72,12 @@ def _milestone(entry: _Milestone | Sealed) -> _Milestone:
     if isinstance(entry, _Milestone):
         return entry
     return _Milestone(entry.seq, entry.doc_id, digest_of(entry))
+
+
+def is_no_older(sealed: Sealed, known: Revision) -> bool:
+    """By what the server says, which is enough to tell a backup; what does not follow is refused when it is applied."""
+    try:
+        revision = Revision.parse(sealed.revision)
+    except ValueError:
+        return True
+    return revision == known or not known.contains(revision)

@@ -10,7 +10,7 @@ import pytest
 from blobfs.errors import BlobfsError, Rollback
 from blobfs.protocol import ChangeStatus
 from blobfs.remote.client import Change, RemoteClient, Result
-from tests.sync.kit import Account, Server, converge, trio_test
+from tests.sync.kit import Account, Server, converge, trio_test, until
 from tests.threats.test_rollback import Backup
 
 
@@ -160,3 +160,31 @@ async def test_a_change_that_was_repeated_to_a_restored_server_does_not_stand_fo
         await fresh.settle()
         assert await fresh.read("lost") == b"on the server, for all that two knows"
         assert fresh.exists("last")
+
+
+@trio_test
+async def test_a_server_that_is_set_back_during_a_pause_is_noticed_before_anything_is_sent(
+    own_account: Account, backup: Backup
+) -> None:
+    backup.take()
+    async with own_account.device("one") as one:
+        one.write("lost", b"on the server")
+        await one.settle()
+        one.engine.pause()
+        # The last answer ends the last request that was under way: no connection breaks with the server.
+        async with own_account.device("two") as two:
+            two.mkdir("news")
+            await two.settle()
+            await until(lambda: one.exists("news"))
+        backup.restore()
+        one.write("after", b"the pause")
+        one.engine.resume()
+        with pytest.raises(Rollback):
+            await one.settle()
+        assert one.store.documents.base(one.node("after").doc_id) is None
+        one.engine.recover()
+        await one.settle()
+        async with own_account.device("fresh") as fresh:
+            await fresh.settle()
+            assert sorted(fresh.paths()) == ["after", "lost", "news"]
+            assert await fresh.read("lost") == b"on the server"
