@@ -32,6 +32,7 @@ from blobfs.fs.handles import OpenFile
 from blobfs.fs.keepout import KeepOut
 from blobfs.fs.names import Names
 from blobfs.fs.presence import Arrivals, Fetch, Presence
+from blobfs.fs.privileges import SPECIAL, Power, after_chown, after_write
 from blobfs.fs.space import Allowance, Space, disk_of, within
 from blobfs.fs.stale import Stale, stale_after
 from blobfs.fs.writeback import MAX_HELD, SPILL, WriteBack
@@ -121,10 +122,15 @@ class FileSystem(Names):
         gid: int | None = None,
         atime_ns: int | None = None,
         mtime_ns: int | None = None,
+        power: Power = Power.ROOT,
     ) -> Node:
         """Change what is given, all or nothing; the file as it is then. Of a time out of range, the nearest."""
         if size is not None and size > MAX_SIZE:
             raise FileTooBig("no file can be that large")
+        if mode is None and (uid is not None or gid is not None):
+            mode = self._changed(inode, after_chown, power)
+        elif mode is None and size is not None:
+            mode = self._changed(inode, after_write, power)
         mtime_ns = None if mtime_ns is None else max(-LAST_NS, min(mtime_ns, LAST_NS))
         atime_ns = None if atime_ns is None else max(-LAST_NS, min(atime_ns, LAST_NS))
         others = {"mode": mode, "uid": uid, "gid": gid, "atime_ns": atime_ns, "mtime_ns": mtime_ns}
@@ -161,6 +167,11 @@ class FileSystem(Names):
             return change() if size is None else self._store.freeing(change)
 
         return self.seen(await self._presence.perform(perform, first=wait))
+
+    def _changed(self, inode: Inode, rule: Callable[[int, Power], int], power: Power) -> int | None:
+        node = self._tree.get(inode)
+        mode = rule(node.mode, power)
+        return None if mode == node.mode or node.kind is Kind.DIRECTORY else mode
 
     def _resize(self, inode: Inode, file: OpenFile | None, size: int, now_ns: int) -> Node:
         if file is None or not file.is_dirty:
@@ -210,18 +221,24 @@ class FileSystem(Names):
         """Whether a handle is open, or bytes written are not in the store yet."""
         return inode in self._files
 
+    def handles(self, inode: Inode) -> int:
+        """How many are open."""
+        file = self._files.get(inode)
+        return 0 if file is None else file.handles
+
     def create(self, parent: Inode, name: bytes, mode: int, uid: int, gid: int) -> Node:
         """A new, open file."""
         node = self.make(parent, name, Kind.FILE, mode, uid, gid)
-        self._files[node.inode] = OpenFile(node.inode, node)
+        file = self._files[node.inode] = OpenFile(node.inode, node)
+        file.power = Power.ROOT if uid == 0 else Power.MEMBER
         return node
 
-    async def open_name(self, parent: Inode, name: bytes, *, truncate: bool, by_root: bool) -> Node:
+    async def open_name(self, parent: Inode, name: bytes, *, truncate: bool, power: Power) -> Node:
         """Open a file by its name: another device has put it there since the kernel asked and decided to create it."""
         node = self._tree.lookup(parent, name)
         if node.kind is not Kind.FILE:
             raise IsADirectory("something that is no file has this name")
-        await self.open(node.inode, truncate=truncate, by_root=by_root)
+        await self.open(node.inode, writes=True, truncate=truncate, power=power)
         self._references.look(node.inode)
         return self.getattr(node.inode)
 
@@ -238,20 +255,19 @@ class FileSystem(Names):
         if self.keep_out.turns_away(pid):
             raise KeptOut("not on this device, and this program is on the list of those that must not have it fetched")
 
-    async def open(self, inode: Inode, *, truncate: bool = False, by_root: bool = True) -> None:
-        """One more handle. A file that was just deleted or replaced can still be opened by its inode.
-
-        Emptied by anybody but root, it loses setuid, and setgid where that means the right to execute with it.
-        """
+    async def open(
+        self, inode: Inode, *, writes: bool = False, truncate: bool = False, power: Power = Power.ROOT
+    ) -> None:
+        """One more handle. A file that was just deleted or replaced can still be opened by its inode."""
         if truncate:
-            mode = self._tree.get(inode).mode
-            special = 0 if by_root else mode & (0o6000 if mode & 0o010 else 0o4000)
-            await self.setattr(inode, size=0, mode=mode & ~special if special else None)
+            await self.setattr(inode, size=0, power=power)
         file = self._files.get(inode)
         if file is None:
-            self._files[inode] = OpenFile(inode)
+            file = self._files[inode] = OpenFile(inode)
         else:
             file.handles += 1
+        if writes:
+            file.power = min(file.power, power)
 
     async def release(self, inode: Inode) -> None:
         """One handle less. Bytes that came after the last flush (a mapping's) go to the store now."""
@@ -388,6 +404,8 @@ class FileSystem(Names):
         node = file.node
         if node is None:
             node = file.load(self._tree.get(inode))
+        if node.mode & SPECIAL and (mode := after_write(node.mode, file.power)) != node.mode:
+            node = file.load(self._tree.update(inode, time.time_ns(), mode=mode))
         if node.stored < node.size and node.content is not None:
             await self._presence.bring_edges(node.content, node.size, offset, end)
         self._writeback.held += file.put(offset, data, time.time_ns())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import trio
 
 from blobfs.fs.buffers import WriteBuffer
+from blobfs.fs.privileges import Power
 from blobfs.values.nodes import Inode, Node
 
 
@@ -27,6 +28,7 @@ class OpenFile:
         "mtime_ns",
         "next_offset",
         "node",
+        "power",
         "size",
     )
 
@@ -44,6 +46,8 @@ class OpenFile:
         """As the store had it after the last flush; None until the first write asks for it."""
         self.size = 0 if node is None else node.size
         self.mtime_ns = 0
+        self.power = Power.ROOT
+        """Of the weakest who has opened it for writing."""
         self.is_partial = False
         """Whether a read had to fetch: then reads in sequence are worth a prefetch."""
         self.next_offset = 0

@@ -1,7 +1,7 @@
-"""The border to the kernel: pyfuse3's handlers, types, and errors as errno. The only module that imports pyfuse3.
+"""The border to the kernel: pyfuse3's handlers and types. The only module that imports pyfuse3.
 
-No decision of the filesystem is made here. Invariants: nothing but FUSEError leaves a handler (any other exception
-would end the mount), and each failure that is not the caller's own is logged once.
+No decision of the filesystem is made here. Invariant: nothing but FUSEError leaves a handler (any other exception
+would end the mount).
 """
 
 # pyfuse3 numbers inodes with plain integers; ours are a type of their own.
@@ -24,9 +24,12 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, Setatt
 
 from blobfs import errors
 from blobfs.errors import UsageError
+from blobfs.fs.errnos import errno_of
 from blobfs.fs.filesystem import FileSystem
+from blobfs.fs.handshake import Handshake
 from blobfs.fs.mountpoint import MountOptions, is_mounted, prepare, unmount, widen_read_ahead
 from blobfs.fs.polling import PollingTrio
+from blobfs.fs.privileges import SPECIAL, Power
 from blobfs.fs.stale import Invalidator
 from blobfs.fs.use import Use
 from blobfs.fs.views import FIRST
@@ -34,32 +37,6 @@ from blobfs.values.documents import Kind
 from blobfs.values.nodes import Inode, Node
 
 log = logging.getLogger(__name__)
-
-ERRNO: Final[dict[type[BaseException], int]] = {
-    errors.NotFound: errno.ENOENT,
-    errors.Exists: errno.EEXIST,
-    errors.NotADirectory: errno.ENOTDIR,
-    errors.IsADirectory: errno.EISDIR,
-    errors.NotEmpty: errno.ENOTEMPTY,
-    errors.NameTooLong: errno.ENAMETOOLONG,
-    errors.StaleHandle: errno.ESTALE,
-    errors.InvalidArgument: errno.EINVAL,
-    errors.FileTooBig: errno.EFBIG,
-    errors.NoAttribute: errno.ENODATA,
-    errors.RangeTooSmall: errno.ERANGE,
-    errors.NotPermitted: errno.EPERM,
-    errors.KeptOut: errno.EACCES,  # what such programs meet all the time: they go on to the next file, and say nothing
-    errors.NotSupported: errno.EOPNOTSUPP,
-    errors.TooManyLinks: errno.EMLINK,
-    errors.DocumentFull: errno.ENOSPC,
-    errors.ReadOnly: errno.EROFS,
-    errors.NoSpace: errno.ENOSPC,
-    errors.QuotaExceeded: errno.EDQUOT,
-    errors.RemoteUnavailable: errno.ENETUNREACH,  # "Network is unreachable" says more than "Input/output error"
-    errors.BlobfsError: errno.EIO,
-    MemoryError: errno.ENOMEM,
-}
-"""Looked up along the MRO: the most specific class counts. Anything that is not in here is EIO, with a traceback."""
 
 TIMEOUT_S: Final = 300
 """How long the kernel believes names and attributes. Only the daemon changes the tree, and says when it does."""
@@ -78,6 +55,10 @@ MODES: Final = {
 KINDS: Final = {mode: kind for kind, mode in MODES.items()}
 USER: Final = b"user."
 CAPABILITY: Final = b"security.capability"
+BYPASS: Final = 1 << 63
+"""In a handle: writes through it pass the page cache by. So does whoever opens a file for writing alone that nobody
+else has open: otherwise the kernel asks for security.capability before each write, and cuts one that begins within a
+page in two. No inode is that large."""
 MIN_BATCH: Final = 16
 """Directory entries asked of the store at once; more once it is known how many the kernel takes."""
 MAX_BATCH: Final = 256
@@ -95,18 +76,6 @@ R = TypeVar("R")
 Answer: TypeAlias = Coroutine[Any, Any, R]
 
 
-def translate(error: Exception) -> FUSEError:
-    """The errno of an error, for the kernel. Whatever is not the caller's own fault is logged, here and only here."""
-    for kind in type(error).__mro__:
-        number = ERRNO.get(kind)
-        if number is not None:
-            if not isinstance(error, errors.FileError):
-                log.warning("%s: %s", errno.errorcode[number], error or type(error).__name__)
-            return FUSEError(number)
-    log.error("a request failed for a reason nobody thought of", exc_info=error)
-    return FUSEError(errno.EIO)
-
-
 def prompt(handler: Callable[Concatenate[Operations, P], R]) -> Callable[Concatenate[Operations, P], Answer[R]]:
     """A handler that never waits: the wrapper is the only coroutine, which costs a request least."""
     is_use = handler.__name__ not in NO_USE
@@ -120,7 +89,7 @@ def prompt(handler: Callable[Concatenate[Operations, P], R]) -> Callable[Concate
         except FUSEError:
             raise
         except Exception as error:
-            raise translate(error) from None
+            raise FUSEError(errno_of(error)) from None
 
     return answer
 
@@ -140,21 +109,24 @@ def patient(
         except FUSEError:
             raise
         except Exception as error:
-            raise translate(error) from None
+            raise FUSEError(errno_of(error)) from None
 
     return answer
 
 
 class Operations(pyfuse3.Operations):
-    """What the kernel asks. A file's handle is its inode: all that a handle holds belongs to the open inode."""
+    """What the kernel asks. A file's handle is its inode, and perhaps BYPASS: all else that a handle holds belongs to
+    the open inode.
+    """
 
     supports_dot_lookup = False
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, fs: FileSystem, use: Use) -> None:
+    def __init__(self, fs: FileSystem, use: Use, handshake: Handshake) -> None:
         super().__init__()
         self.use = use
+        self._handshake = handshake
         self._fs = fs
         self._owner = None if fs.owner.is_root else (fs.owner.uid, fs.owner.gid)
         self._batch = MIN_BATCH
@@ -320,7 +292,7 @@ class Operations(pyfuse3.Operations):
     async def setattr(
         self, inode: Inode, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext
     ) -> EntryAttributes:
-        """Change attributes. The kernel has decided who may, and clears setuid and setgid by asking for it here."""
+        """Change attributes. The kernel has decided who may."""
         node = await self._fs.setattr(
             inode,
             size=attr.st_size if fields.update_size else None,
@@ -329,6 +301,7 @@ class Operations(pyfuse3.Operations):
             gid=attr.st_gid if fields.update_gid else None,
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+            power=self._power(inode, ctx),
         )
         return self._attributes(node)
 
@@ -387,8 +360,10 @@ class Operations(pyfuse3.Operations):
         """Open. The page cache stays: whatever changes bytes behind the kernel's back tells it so."""
         if inode < FIRST and not flags & os.O_TRUNC:
             self._fs.admit(inode, ctx.pid)
-        await self._fs.open(inode, truncate=bool(flags & os.O_TRUNC), by_root=ctx.uid == 0)
-        return FileInfo(fh=inode, direct_io=inode >= FIRST)
+        writes, truncate = flags & os.O_ACCMODE != os.O_RDONLY, bool(flags & os.O_TRUNC)
+        power = self._power(inode, ctx) if writes else Power.ROOT
+        await self._fs.open(inode, writes=writes, truncate=truncate, power=power)
+        return self._opened(inode, flags)
 
     @patient
     async def create(
@@ -400,34 +375,56 @@ class Operations(pyfuse3.Operations):
         except errors.Exists:
             if flags & os.O_EXCL:
                 raise
-            truncate = bool(flags & os.O_TRUNC)
-            node = await self._fs.open_name(parent_inode, name, truncate=truncate, by_root=ctx.uid == 0)
-        return FileInfo(fh=node.inode), self._attributes(node)
+            power = Power.ROOT if ctx.uid == 0 else Power.MEMBER
+            node = await self._fs.open_name(parent_inode, name, truncate=bool(flags & os.O_TRUNC), power=power)
+        return self._opened(node.inode, flags), self._attributes(node)
+
+    def _power(self, inode: Inode, ctx: RequestContext) -> Power:
+        if ctx.uid == 0:
+            return Power.ROOT
+        node = self._fs.getattr(inode)
+        if not node.mode & SPECIAL or node.gid == ctx.gid:
+            return Power.MEMBER  # the difference shows with setgid alone, and to look is dear
+        return Power.MEMBER if node.gid in pyfuse3.get_sup_groups(ctx.pid) else Power.STRANGER
+
+    def _opened(self, inode: Inode, flags: int) -> FileInfo:
+        if inode >= FIRST:
+            return FileInfo(fh=inode, direct_io=True)
+        writes_only = flags & os.O_ACCMODE == os.O_WRONLY
+        if writes_only and self._handshake.drops_pages and self._fs.handles(inode) == 1:
+            return FileInfo(fh=inode | BYPASS, direct_io=True)
+        return FileInfo(fh=inode)
 
     @patient
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Exactly what is there: a short answer would be taken for the end of the file."""
-        return await self._fs.read(Inode(fh), off, size)
+        return await self._fs.read(Inode(fh & ~BYPASS), off, size)
 
     @patient
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        """Write all of it."""
-        return await self._fs.write(Inode(fh), off, buf)
+        """Write all of it. Whoever reads the file through the page cache sees it, however it came."""
+        inode = Inode(fh & ~BYPASS)
+        written = await self._fs.write(inode, off, buf)
+        if fh & BYPASS and self._fs.handles(inode) > 1:
+            # The kernel dropped the pages before it sent this; a reader may have brought old ones back since. Through
+            # any other handle this would wait for a page that is locked until this request is answered.
+            await trio.to_thread.run_sync(_forget_inode, inode, True)
+        return written
 
     @patient
     async def flush(self, fh: int) -> None:
         """`close` of one descriptor, perhaps of several for one handle; the last chance to report an error."""
-        await self._fs.flush(Inode(fh))
+        await self._fs.flush(Inode(fh & ~BYPASS))
 
     @patient
     async def release(self, fh: int) -> None:
         """The handle is gone. The kernel discards errors, so whatever can fail has failed in `flush`."""
-        await self._fs.release(Inode(fh))
+        await self._fs.release(Inode(fh & ~BYPASS))
 
     @patient
     async def fsync(self, fh: int, datasync: bool) -> None:
         """Survives power loss."""
-        await self._fs.fsync(Inode(fh))
+        await self._fs.fsync(Inode(fh & ~BYPASS))
 
 
 # --- the mount ----------------------------------------------------------------------------------------------
@@ -445,9 +442,10 @@ async def serve(
         UsageError: the mountpoint, or /dev/fuse, cannot be used.
     """
     prepare(mountpoint)
-    vars(pyfuse3)["trio"] = PollingTrio()
+    handshake = Handshake()
+    vars(pyfuse3)["trio"] = PollingTrio(handshake)
     try:
-        pyfuse3.init(Operations(fs, use or Use()), str(mountpoint), options.arguments())
+        pyfuse3.init(Operations(fs, use or Use(), handshake), str(mountpoint), options.arguments())
     except RuntimeError as error:
         raise UsageError(f"the kernel refuses to mount on {mountpoint}: {error}") from None
     invalidator = Invalidator(_forget_inode, pyfuse3.invalidate_entry)
@@ -458,6 +456,7 @@ async def serve(
             await pyfuse3.main(max_tasks=MAX_TASKS)
             nursery.cancel_scope.cancel()
     finally:
+        handshake.close()
         fs.on_stale = fs.wait_told = None
         with trio.CancelScope(shield=True):
             # No more requests first: then there is an end to what has to be stored.

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import trio
 
+from blobfs.fs.handshake import Handshake
+
 SPIN_S: Final = 60e-6
 """How long to look. A process that just got its answer needs about that long for its next call."""
 TURN_S: Final = 1e-3
@@ -41,7 +43,8 @@ class _Turnstile:
 class _Waiting:
     """`trio.lowlevel`, but for how a descriptor is waited for."""
 
-    def __init__(self) -> None:
+    def __init__(self, handshake: Handshake | None) -> None:
+        self._handshake = handshake
         self._polls: dict[int, Any] = {}
         self._turn = 0.0
 
@@ -50,6 +53,12 @@ class _Waiting:
 
     async def wait_readable(self, descriptor: int) -> None:
         """Return when there is something to read. Raises trio.ClosedResourceError."""
+        if self._handshake is not None:
+            if self._handshake.has_begun:
+                self._handshake.end()
+                self._handshake = None
+            elif self._handshake.begin(descriptor):
+                return
         poll = self._polls.get(descriptor)
         if poll is None:
             poller = select.poll()
@@ -72,8 +81,8 @@ class _Waiting:
 class PollingTrio:
     """The module `trio` as far as pyfuse3 uses it."""
 
-    def __init__(self) -> None:
-        self.lowlevel = _Waiting()
+    def __init__(self, handshake: Handshake | None = None) -> None:
+        self.lowlevel = _Waiting(handshake)
         self.Lock = _Turnstile
 
     def __getattr__(self, name: str) -> Any:

@@ -27,6 +27,7 @@ from blobfs.errors import (
     StaleHandle,
 )
 from blobfs.fs.filesystem import FileSystem
+from blobfs.fs.privileges import Power
 from blobfs.fs.stale import Stale
 from blobfs.store.hidden import NAME
 from blobfs.store.store import Store
@@ -255,11 +256,12 @@ class ViewedFileSystem(FileSystem):
         gid: int | None = None,
         atime_ns: int | None = None,
         mtime_ns: int | None = None,
+        power: Power = Power.ROOT,
     ) -> Node:
         """As FileSystem; of a view only the text's size can be set, and times are those of the document."""
         if inode < FIRST:
             return await super().setattr(
-                inode, size=size, mode=mode, uid=uid, gid=gid, atime_ns=atime_ns, mtime_ns=mtime_ns
+                inode, size=size, mode=mode, uid=uid, gid=gid, atime_ns=atime_ns, mtime_ns=mtime_ns, power=power
             )
         if any(value is not None for value in (mode, uid, gid)):
             raise NotPermitted("owner and mode of a view are fixed")
@@ -321,10 +323,12 @@ class ViewedFileSystem(FileSystem):
         content = self._documents.content(self._live(inode).doc_id)
         return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
-    async def open(self, inode: Inode, *, truncate: bool = False, by_root: bool = True) -> None:
+    async def open(
+        self, inode: Inode, *, writes: bool = False, truncate: bool = False, power: Power = Power.ROOT
+    ) -> None:
         """As FileSystem; all handles of a text share one draft."""
         if inode < FIRST:
-            await super().open(inode, truncate=truncate, by_root=by_root)
+            await super().open(inode, writes=writes, truncate=truncate, power=power)
             return
         draft = self._drafts.get(inode) or Draft()
         if not draft.is_dirty:

@@ -61,6 +61,8 @@ class Journal:
         self._linked = False
         self._is_flushed = False
         self._flushed = 0
+        self._changes, self._changes_flushed = 0, 0
+        """Of the file, not its size: what is cut off and written anew may end where the old ended."""
         self._end = 0
         """Of the file: what lies between `size` and this is zeros, which end a reading as a cut record does."""
         salt = secrets.token_bytes(_SALT)
@@ -111,6 +113,7 @@ class Journal:
             raise refusal(self.path, error) from error
         self._end = max(self._end, at + written)
         self.size = end
+        self._changes += 1  # last: a flush in another thread must not count what the system has not got yet
 
     def cut(self, size: int) -> None:
         """Take back the last record, which began at `size`."""
@@ -121,21 +124,25 @@ class Journal:
     def _truncate(self) -> None:
         os.ftruncate(self._fd, self.size)
         self._end = self.size
+        self._changes += 1
 
     @property
     def unflushed(self) -> int:
         """Bytes of records that have not been flushed."""
         return self.size - self._flushed
 
-    def flush(self) -> None:
-        """On return every record survives power loss."""
+    def flush(self) -> bool:
+        """On return every record survives power loss; whether the disk had to be waited for."""
         self._is_flushed = True
-        size = self.size
+        size, changes = self.size, self._changes
+        if self._linked and changes == self._changes_flushed:
+            return False  # the system would wait for the disk all the same
         os.fdatasync(self._fd)
-        self._flushed = size
+        self._flushed, self._changes_flushed = size, changes
         if not self._linked:
             sync_directory(self.path.parent)
             self._linked = True
+        return True
 
     def close(self) -> None:
         """Release the descriptor; the file stays."""

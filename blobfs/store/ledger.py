@@ -414,7 +414,7 @@ class Ledger:
                 staged = self.spool.unflushed
             try:
                 self.spool.flush()
-                journal.flush()
+                has_waited = journal.flush()
                 if logs:
                     self.blobs.flush()
                     self.documents.flush()
@@ -423,7 +423,7 @@ class Ledger:
                     self._retired, self._unflushed = retired + self._retired, True
                 raise refusal(journal.path, error) from error
             self._safe = safe
-            if not logs and not staged:
+            if has_waited and not logs and not staged:
                 self._flush_s = time.perf_counter() - started
             for old in retired:
                 old.close()

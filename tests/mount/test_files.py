@@ -34,6 +34,26 @@ def test_what_is_written_is_read_by_another_handle_before_close(folder: Path) ->
         assert os.fstat(reader.fileno()).st_size == 6
 
 
+def test_readers_and_mappings_see_what_one_writes_who_opened_it_for_writing_alone(folder: Path) -> None:
+    path = folder / "log"
+    writer = os.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        os.write(writer, bytes(5000))
+        with open(path, "rb", buffering=0) as reader, mmap.mmap(reader.fileno(), 5000, prot=mmap.PROT_READ) as mapping:
+            for number in range(1, 20):
+                assert mapping[:] == os.pread(reader.fileno(), 5000, 0)  # every page is in the cache
+                text = b"%d" % number * 50
+                os.pwrite(writer, text, 250 * number)
+                assert os.pread(reader.fileno(), len(text), 250 * number) == text
+                assert mapping[250 * number :][: len(text)] == text
+            os.lseek(writer, 0, os.SEEK_END)
+            os.write(writer, b"more")
+            assert os.pread(reader.fileno(), 10, 5000) == b"more"
+            assert reader.read() == mapping[:] + b"more"
+    finally:
+        os.close(writer)
+
+
 def test_writing_in_the_middle_keeps_the_rest(folder: Path) -> None:
     body = bytearray(os.urandom(1_000_000))
     (folder / "a").write_bytes(body)
@@ -327,91 +347,6 @@ def test_extended_attributes_follow_their_rules(folder: Path) -> None:
 def test_an_extended_attribute_has_a_name(folder: Path) -> None:
     (folder / "a").touch()
     assert failure(lambda: os.setxattr(folder / "a", "user.", b"x")) == "EINVAL"
-
-
-def test_a_setgid_directory_hands_down_its_group(folder: Path) -> None:
-    os.chown(folder, 0, 1234)
-    folder.chmod(0o2775)
-    (folder / "d").mkdir()
-    (folder / "f").touch()
-    assert (folder / "d").stat().st_gid == (folder / "f").stat().st_gid == 1234
-    assert (folder / "d").stat().st_mode & 0o2000
-    assert not (folder / "f").stat().st_mode & 0o2000
-
-
-def test_the_umask_counts_once(folder: Path) -> None:
-    old = os.umask(0o027)
-    try:
-        os.mkdir(folder / "d", 0o777)
-        os.close(os.open(folder / "f", os.O_CREAT | os.O_WRONLY, 0o666))
-        os.mkfifo(folder / "p", 0o666)
-    finally:
-        os.umask(old)
-    assert [stat.S_IMODE((folder / name).stat().st_mode) for name in "dfp"] == [0o750, 0o640, 0o640]
-
-
-def as_user(uid: int, call: Callable[[], object]) -> str:
-    """`failure(call)` as another user, in a process of its own."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setgid(uid)
-            os.setuid(uid)
-            name = failure(call)
-            os._exit(getattr(errno, name) if name else 0)
-        finally:
-            os._exit(255)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return errno.errorcode[status] if status else ""
-
-
-@pytest.fixture
-def open_folder(folder: Path) -> Path:
-    """A directory that every user reaches and may write to."""
-    path = folder
-    while path != path.parent and path.stat().st_uid == os.getuid() and path != Path("/tmp"):
-        path.chmod(path.stat().st_mode | 0o711)
-        path = path.parent
-    folder.chmod(0o777)
-    return folder
-
-
-def test_writing_and_chown_by_another_user_clear_setuid(open_folder: Path) -> None:
-    path = open_folder / "program"
-    path.write_bytes(b"x")
-    path.chmod(0o6777)
-    assert as_user(12345, lambda: path.write_bytes(b"y")) == ""
-    assert stat.S_IMODE(path.stat().st_mode) == 0o777
-    path.chmod(0o6755)
-    os.chown(path, 12345, 12345)
-    assert stat.S_IMODE(path.stat().st_mode) & 0o4000 == 0
-
-
-def test_emptying_a_file_as_it_is_opened_clears_setuid_but_not_for_root(open_folder: Path) -> None:
-    path = open_folder / "program"
-    path.touch()
-    path.chmod(0o6777)
-    os.close(os.open(path, os.O_WRONLY | os.O_TRUNC))
-    assert stat.S_IMODE(path.stat().st_mode) == 0o6777
-    assert as_user(12345, lambda: os.close(os.open(path, os.O_WRONLY))) == ""
-    assert stat.S_IMODE(path.stat().st_mode) == 0o6777
-    assert as_user(12345, lambda: os.close(os.open(path, os.O_WRONLY | os.O_TRUNC))) == ""
-    assert stat.S_IMODE(path.stat().st_mode) == 0o777
-
-
-def test_modes_and_the_sticky_bit_are_enforced(open_folder: Path) -> None:
-    secret, own = open_folder / "secret", open_folder / "own"
-    secret.write_bytes(b"x")
-    secret.chmod(0o600)
-    assert as_user(12345, secret.read_bytes) == "EACCES"
-    open_folder.chmod(0o1777)
-    assert as_user(12345, secret.unlink) == "EPERM"
-    assert as_user(12345, own.touch) == ""
-    assert own.stat().st_uid == 12345
-    assert as_user(12345, lambda: os.chown(own, 0, 0)) == "EPERM"
-    assert as_user(12345, lambda: own.chmod(0o600)) == ""
-    assert as_user(54321, lambda: own.chmod(0o666)) == "EPERM"
 
 
 def test_mapped_files_are_read_and_written(folder: Path) -> None:
