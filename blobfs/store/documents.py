@@ -300,6 +300,8 @@ class DocumentStore:
                     self._newcomers.insert_deleted(document)
                     self._ledger.mark_changed()
             elif deleted and row[2] and row[1] is None:
+                # Not purged yet, somebody may hold it; the number can be another file's after the next start.
+                self._db.run("DELETE FROM xattrs WHERE inode = ?", (row[0],))
                 self._db.run("DELETE FROM documents WHERE inode = ?", (row[0],))
             else:
                 self._db.run("UPDATE documents SET synced = MAX(synced, ?) WHERE inode = ?", (edit, row[0]))

@@ -81,7 +81,8 @@ def _check_tree(ledger: Ledger) -> Iterator[str]:
         wanted = 0 if deleted else 2 + subdirectories[inode] if kind in ("directory", "") else names[inode]
         if nlink != wanted:
             yield f"inode {inode} counts {nlink} links in place of {wanted}"
-        if not deleted and kind and inode != ROOT_INODE and names[inode] != (names[inode] if kind == "file" else 1):
+        is_odd = names[inode] != 1 if kind == "directory" else not names[inode]
+        if is_odd and not deleted and kind and inode != ROOT_INODE:
             yield f"inode {inode} has {names[inode]} names"
         if content is not None and kind != "file":
             yield f"inode {inode} has bytes and is no file"

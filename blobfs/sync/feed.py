@@ -23,6 +23,7 @@ from blobfs.store.store import Store
 from blobfs.sync import parcel
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.merge import State
+from blobfs.sync.milestones import Milestones, is_no_older
 from blobfs.sync.plan import plan
 from blobfs.sync.recovery import Recovery
 from blobfs.sync.situation import Remote, Same
@@ -97,13 +98,15 @@ class Feed:
         before, *anchors = store.settings.get(_MARKS) or [None]
         self._before: str | None = before
         self._anchors = {DocId(doc_id): Revision.parse(revision) for doc_id, revision in anchors}
-        """The newest that the server is known to have: what the last page ended with, and what was sent last. Pages
-        that begin at `_before` have them, or what follows from them, for as long as the server forgets nothing."""
-        self._sent: DocId | None = None
+        """The newest that the server is known to have: what the last page ended with, and what was sent or met by a
+        push since. Pages that begin at `_before` have them, or what follows from them, for as long as the server
+        forgets nothing."""
+        self._ahead: set[DocId] = set()
+        self._milestones = Milestones(store.settings)
         self._cursor = None if self.recovery.active else store.documents.cursor
         self._era = 0
         """Grows as a recovery begins: what was asked for before is asked for again."""
-        self._is_suspect = True
+        self._trusted = trio.Event()
         self._waiting = Waiting(store, lambda inode: self._is_busy(inode))
         self.parked: dict[DocId, Parked] = {
             DocId(doc_id): Parked(DocId(doc_id), reason, since_s)
@@ -131,9 +134,9 @@ class Feed:
         Raises:
             RemoteError. Rollback: the server lacks changes that this device has seen.
         """
-        if self._is_suspect and not self.recovery.active:
+        if not self._trusted.is_set() and not self.recovery.active:
             await self._probe()
-        self._is_suspect = False
+        self._trusted.set()
         reading = self.reading = self.reading or Reading()
         try:
             while True:
@@ -148,7 +151,7 @@ class Feed:
 
     async def follow(self) -> None:
         """Wait for news, and apply them. Raises as `catch_up`."""
-        if self._is_suspect:
+        if not self._trusted.is_set():
             await self.catch_up()
             return
         asked, began = self._ask(), trio.current_time()
@@ -164,7 +167,12 @@ class Feed:
 
     def suspect(self) -> None:
         """The connection was lost, or ended by the server: who answers next has to know all that was seen before."""
-        self._is_suspect = True
+        if self._trusted.is_set():
+            self._trusted = trio.Event()
+
+    async def trusted(self) -> None:
+        """Return when whoever answers now is known to do so: what is sent before could hide what it has lost."""
+        await self._trusted.wait()
 
     def recover(self) -> None:
         """Take the server as it is; what it lost is sent again."""
@@ -175,17 +183,38 @@ class Feed:
         self._era += 1
 
     async def _probe(self) -> None:
-        """Raises Rollback unless the server has the newest that was seen here, or what follows from it."""
-        wanted, cursor = dict(self._anchors), self._before
-        while wanted:
+        """Raise Rollback unless the server has the newest that was seen here, or what follows from it.
+
+        Where it has that under other numbers, since somebody sent again what it had lost, these are read anew.
+        """
+        wanted, owed = dict(self._anchors), dict[DocId, Revision]()
+        lasting, moved = await self._milestones.find_lasting(self._client)
+        for doc_id in moved:
+            # Whoever changed it has moved it: it comes later then, and is no older.
+            if (base := self._store.documents.base(doc_id)) is not None:
+                owed[doc_id] = base.revision
+        await self._look_for(wanted, {}, self._before)
+        if moved:
+            await self._look_for(wanted, owed, lasting)
+        if wanted or owed:
+            await self._check_keys()
+            raise Rollback(_ROLLED_BACK)
+        if moved:
+            async with self.turn:
+                self._cursor = lasting
+
+    async def _look_for(self, wanted: dict[DocId, Revision], owed: dict[DocId, Revision], cursor: str | None) -> None:
+        """Take those from `wanted` and `owed` that the server has after `cursor`, or of which it has what follows."""
+        while wanted or owed:
             page = await self._client.feed(cursor)
             for sealed in page.documents:
-                anchor = wanted.get(sealed.doc_id)
+                anchor, former = wanted.get(sealed.doc_id), owed.get(sealed.doc_id)
                 if anchor is not None and self._follows(sealed, anchor):
                     del wanted[sealed.doc_id]
-            if wanted and not page.more:
-                await self._check_keys()
-                raise Rollback(_ROLLED_BACK)
+                if former is not None and is_no_older(sealed, former):
+                    del owed[sealed.doc_id]
+            if not page.more:
+                return
             cursor = page.cursor
 
     def _follows(self, sealed: Sealed, anchor: Revision) -> bool:
@@ -211,6 +240,7 @@ class Feed:
                 # A recovery began meanwhile: it has not seen this page, and would take all in it for lost.
                 return False
             self._cursor = page.cursor
+            self._milestones.add(page.documents)
             if self.reading is not None:
                 # What came back to whoever sent it was not applied, and counts, too.
                 self.reading.done = before + len(page.documents)
@@ -237,31 +267,43 @@ class Feed:
     def _record(self, before: str | None, page: Page) -> None:
         """Keep where to go on. Held back while a version waits, which would be forgotten in a crash."""
         with self._store.transaction():
+            self._anchor(before, page)
             if not self.waiting:
                 self._store.documents.cursor = page.cursor
-                self._anchor(before, page)
+                self._milestones.save()
             parked = [[entry.doc_id, entry.reason, entry.since_s] for entry in self.parked.values()]
             self._store.settings.set("parked", parked or None)
 
     def _anchor(self, before: str | None, page: Page) -> None:
-        sent = None if self._sent in {sealed.doc_id for sealed in page.documents} else self._sent
-        anchors = {} if sent is None else {sent: self._anchors[sent]}
+        self._ahead -= {sealed.doc_id for sealed in page.documents}
+        anchors = {doc_id: self._anchors[doc_id] for doc_id in self._ahead}
         for sealed in reversed(page.documents):
             base = self._store.documents.base(sealed.doc_id)
             # Not what was refused: only what is authentic can be asked for again.
             if base is not None and str(base.revision) == sealed.revision:
                 anchors[sealed.doc_id] = base.revision
                 break
-        self._before, self._anchors, self._sent = before, anchors, sent
+        self._before, self._anchors = before, anchors
         self._save_marks()
 
     def remember_sent(self, change: Change) -> None:
         """The server has this, so it must not forget it. Within the transaction that records it; holding `turn`."""
-        if self._sent is not None:
-            self._anchors.pop(self._sent, None)
-        self._sent = change.doc_id
+        for doc_id in self._ahead:
+            self._anchors.pop(doc_id, None)
+        self._ahead = {change.doc_id}
         self._anchors[change.doc_id] = Revision.parse(change.revision)
         self._save_marks()
+
+    def _remember_met(self, arrived: Sequence[Sealed]) -> None:
+        """Nor these, which came before the feed brought them."""
+        with self._store.transaction():
+            for sealed in sorted(arrived, key=lambda sealed: sealed.seq, reverse=True):
+                base = self._store.documents.base(sealed.doc_id)
+                if base is not None and str(base.revision) == sealed.revision:
+                    self._ahead.add(sealed.doc_id)
+                    self._anchors[sealed.doc_id] = base.revision
+                    self._save_marks()
+                    return
 
     def _save_marks(self) -> None:
         marks = [[doc_id, str(revision)] for doc_id, revision in self._anchors.items()]
@@ -274,6 +316,7 @@ class Feed:
         """
         arrived = [result.current for result in results if result.current is not None]
         await self._apply_all(arrived)
+        await trio.to_thread.run_sync(self._remember_met, arrived)
         parked = (self.parked.get(sealed.doc_id) for sealed in arrived)
         return {entry.doc_id: entry.reason for entry in parked if entry is not None}
 

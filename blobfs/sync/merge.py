@@ -142,4 +142,5 @@ def _merge_names(
     added_here, added_there = sorted(mine - before), other - before
     # A name that both sides moved is one move, and the server's came first.
     moved = min(len(before - mine - other), len(added_there))
-    return tuple(sorted((before & mine & other) | added_there | set(added_here[moved:])))
+    # Where each side gave up the names that the other one kept, nobody deleted the file: it keeps the server's.
+    return tuple(sorted((before & mine & other) | added_there | set(added_here[moved:]))) or theirs

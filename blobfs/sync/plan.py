@@ -124,13 +124,19 @@ class _Planner:
         self._release(arrival.doc_id)
 
     def _split(self, doc_id: DocId, known: Known, copy: DocId) -> None:
-        """The local bytes become a new file; it asks for the name it has, and will get a conflict name."""
-        self._release(doc_id)
-        self._states[doc_id] = State(known.state.document, deleted=True)
-        names = known.state.document.names[:1] or (Name(ROOT, doc_id.encode()),)
-        self._splits.append(Split(doc_id, copy))
+        """The local side becomes a new document; it asks for the name it has, and will get a conflict name."""
+        document = known.state.document
+        names = document.names[:1] or (Name(ROOT, doc_id.encode()),)
         self._copies.add(copy)
-        self._waiting[copy] = State(replace(known.state.document, doc_id=copy, names=names))
+        if document.kind is Kind.DIRECTORY:
+            # It stays one place, with all that is in it. What a program wrote about it goes on beside it.
+            beside = Document(copy, names=names, uid=document.uid, gid=document.gid, content=document.content)
+            self._waiting[copy] = State(replace(beside, mtime_ns=document.mtime_ns))
+            return
+        self._release(doc_id)
+        self._states[doc_id] = State(document, deleted=True)
+        self._splits.append(Split(doc_id, copy))
+        self._waiting[copy] = State(replace(document, doc_id=copy, names=names))
 
     # -- placing: names, parents, cycles -------------------------------------------------------------------
 

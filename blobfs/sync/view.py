@@ -176,11 +176,14 @@ class Executor:
             self._clear(doc_id, state.document)
         if self._documents.inode(doc_id) is not None:
             self._documents.edit(doc_id, self._now_ns, names=() if state.deleted else state.document.names)
-        elif not state.deleted:
+        elif not state.deleted and (base := self._documents.base(doc_id)) is not None:
             # Forgotten but for its tombstone: a directory that somebody still needs.
-            base = self._documents.base(doc_id)
-            assert base is not None
             self._documents.apply(base.document, base.revision, base.deleted, self._now_ns, local=state.document)
+        elif not state.deleted:
+            # What was written about a directory, as a document of its own.
+            made = state.document
+            self._documents.create(doc_id, made.content, self._now_ns, uid=made.uid, gid=made.gid)
+            self._documents.edit(doc_id, self._now_ns, names=made.names, mtime_ns=made.mtime_ns)
 
     def _clear(self, doc_id: DocId, document: Document) -> None:
         """Move whoever has a name that `document` gets out of the way; its own action comes later in the plan."""

@@ -1,0 +1,77 @@
+"""Two devices change what a document has beside its bytes: its names, what programs wrote about it."""
+
+from __future__ import annotations
+
+import time
+
+from blobfs.sync.copies import is_copy_of
+from blobfs.values.documents import DocId, Json, Kind
+from tests.sync.kit import Account, Device, converge, trio_test
+
+
+def link(device: Device, old: str, new: str) -> None:
+    parent, name = device._place(new)
+    device.store.tree.link(device.node(old).inode, parent, name, 7)
+
+
+@trio_test
+async def test_a_file_of_which_two_devices_remove_one_name_each_stays_with_what_was_written(account: Account) -> None:
+    async with account.device("one") as one, account.device("two") as two:
+        for name in ("written", "untouched"):
+            one.write(name, b"first")
+            link(one, name, f"{name} too")
+        await converge(one, two)
+        two.engine.pause()
+        for name in ("written", "untouched"):
+            one.remove(name)
+            two.remove(f"{name} too")
+        two.write("written", b"acknowledged, and never sent")
+        await one.settle()
+        two.engine.resume()
+        await converge(two, one)
+        for device in (one, two):
+            assert sorted(device.paths()) == ["untouched too", "written too"]
+            assert await device.read("written too") == b"acknowledged, and never sent"
+            assert await device.read("untouched too") == b"first"
+
+
+@trio_test
+async def test_a_symlink_and_a_fifo_with_several_names_are_sound_on_every_device(account: Account) -> None:
+    async with account.device("one") as one, account.device("two") as two:
+        one.make("symlink", Kind.SYMLINK, b"somewhere")
+        one.make("fifo", Kind.FIFO)
+        for name in ("symlink", "fifo"):
+            link(one, name, f"{name} too")
+        await converge(one, two)
+        for device in (one, two):
+            assert device.node("symlink too").inode == device.node("symlink").inode
+            assert device.node("fifo too").nlink == 2
+            assert device.store.check() == []
+
+
+def tell(device: Device, doc_id: DocId, content: Json) -> None:
+    device.store.documents.edit(doc_id, time.time_ns(), content=content)
+
+
+@trio_test
+async def test_two_devices_that_write_json_about_one_folder_keep_both_and_the_folder(account: Account) -> None:
+    async with account.device("one") as one, account.device("two") as two:
+        one.mkdir("folder")
+        one.write("folder/file", b"in it")
+        await converge(one, two)
+        doc_id = one.node("folder").doc_id
+        two.engine.pause()
+        tell(one, doc_id, {"by": "one"})
+        tell(two, doc_id, {"by": "two", "also": "two"})
+        await one.settle()
+        two.engine.resume()
+        await converge(two, one)
+        for device in (one, two):
+            folder, copy, file = sorted(device.paths())
+            assert (folder, file) == ("folder", "folder/file")
+            assert is_copy_of(copy.encode(), b"folder")
+            assert device.node("folder").doc_id == doc_id
+            assert device.store.documents.content(doc_id) == {"by": "one"}
+            assert device.store.documents.content(device.node(copy).doc_id) == {"by": "two", "also": "two"}
+            assert await device.read("folder/file") == b"in it"
+            assert device.store.check() == []
