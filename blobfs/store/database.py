@@ -109,6 +109,8 @@ class Database:
     def _configure(self, key: bytes, page_size: int, cache_kib: int) -> None:
         unlock(self._connection, key, page_size)
         for pragma in (
+            # Until `bound_log` no commit moves the log: what room a full disk has left is for what was acknowledged.
+            "wal_autocheckpoint = 0",
             # Not before the cipher is set up. A row's pages are then found without reading those before them, and
             # freed without reading any. Only a new database heeds it.
             "auto_vacuum = INCREMENTAL",
@@ -387,6 +389,11 @@ class Database:
     def bound_log(self, size: int) -> None:
         """At which size, in bytes, a commit moves the log into the database, which takes room there; 0: at none."""
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {size // self._page_size}").fetchall()
+
+    def growth(self) -> int:
+        """Bytes that the file becomes longer by when the log is moved into it."""
+        count, size = (int(self.peek(f"PRAGMA {name}", ())[0]) for name in ("page_count", "page_size"))
+        return max(0, count * size - self.path.stat().st_size)
 
     def shrink(self) -> None:
         """Give the memory of the page cache, and of what is known beside it, back to the allocator."""

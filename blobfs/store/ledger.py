@@ -341,7 +341,7 @@ class Ledger:
         with self.lock:
             is_due = 0 < self._since <= time.monotonic() - BATCH_AGE_S
             is_calm, self._ticked = self._sequence == self._ticked, self._sequence
-            self.blobs.bound_log(self.log.bound())
+            self.blobs.bound_log(self.log.bound(self.blobs.growth()))
         if is_told := is_due or not is_busy or not self._backlogs.are_short():
             self._backlogs.empty()
         if is_due:
@@ -458,8 +458,6 @@ class Ledger:
 
     def _recover(self) -> int:
         old = journals(self._directory)
-        for database in self._databases:
-            database.bound_log(0)  # what room a full disk has left is for what was acknowledged
         done = self._replay()
         if old:
             self._flush(self.spool)
@@ -476,7 +474,7 @@ class Ledger:
         for path in (*old, *(segment.path for segment in unused)):
             path.unlink(missing_ok=True)
         self.documents.bound_log(SHORT_LOG)
-        self.blobs.bound_log(self.log.bound())
+        self.blobs.bound_log(self.log.bound(self.blobs.growth()))
         return done
 
     def _replay(self) -> int:

@@ -24,6 +24,8 @@ LONG: Final = 384 << 20
 _SHARE: Final = 16
 """Of the disk's free room, a log that is not short takes one part in so many: on a full disk it is short.
 It can shrink only while the database can grow, and a start after a crash needs what `store/reserve.py` sets aside."""
+_MARGIN: Final = 1 << 20
+"""Bytes that are left free when it is moved."""
 _BEGIN_WRITING: Final = 2
 """SYNC_FILE_RANGE_WRITE."""
 _sync_file_range = getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)
@@ -47,6 +49,7 @@ class Log:
         self._path = Path(f"{path}-wal")
         self._turn = threading.Lock()
         self._size = 0
+        self._growth = 0
         self._connection = sqlcipher3.connect(os.fspath(path), isolation_level=None, check_same_thread=False, timeout=0)
         try:
             unlock(self._connection, key, page_size)
@@ -65,18 +68,24 @@ class Log:
             finally:
                 os.close(descriptor)
 
-    def bound(self) -> int:
-        """Bytes of log at which whoever writes has to wait, with the room that the disk has now."""
+    def bound(self, growth: int) -> int:
+        """Bytes of log at which whoever writes has to wait, with the room that the disk has now.
+
+        0: it must not be moved at all. A database that cannot become longer by `growth` bytes takes what room there is
+        and then gives none back, while deleting, and a start after a kill, need some.
+        """
+        self._growth = growth
         try:
             disk = os.statvfs(self._path.parent)
         except OSError:
             return SHORT_LOG
-        return max(SHORT_LOG, min(LONG, disk.f_bavail * disk.f_frsize // _SHARE))
+        free = disk.f_bavail * disk.f_frsize
+        return 0 if growth and free < growth + _MARGIN else max(SHORT_LOG, min(LONG, free // _SHARE))
 
     def settle(self, *, is_calm: bool) -> None:
         """Move the log into the database if it is long, or not short and nobody writes. Does nothing on a full disk."""
-        size = self._size_now()
-        if size <= (SHORT_LOG if is_calm else self.bound() // 2) or not self._turn.acquire(blocking=False):
+        size, bound = self._size_now(), self.bound(self._growth)
+        if not bound or size <= (SHORT_LOG if is_calm else bound // 2) or not self._turn.acquire(blocking=False):
             return
         try:
             self._move()

@@ -138,13 +138,15 @@ def connect(path: Path, page: int, keys: Keys) -> Any:
     return connection
 
 
-def look(path: Path, page: int, keys: Keys) -> tuple[int, int] | None:
+def look(path: Path, page: int, keys: Keys, *, into_log: bool = False) -> tuple[int, int] | None:
     """`user_version` and `application_id` of a database, as they were when its log was last moved into it.
 
-    Nothing is written, not even a log that waits is moved. None: it opens with the keys of no epoch.
+    Nothing is written, not even a log that waits is moved: that takes room, which a full disk does not have. With
+    `into_log` they are those of the log, which must be nobody's; it gets its index. None: it opens with the keys of
+    no epoch.
     """
     for epoch in keys.epochs:
-        address = f"file:{quote(os.fspath(path))}?mode=ro&immutable=1"
+        address = f"file:{quote(os.fspath(path))}?mode=ro" + ("" if into_log else "&immutable=1")
         with (
             suppress(sqlcipher3.DatabaseError, MemoryError),
             closing(sqlcipher3.connect(address, uri=True, isolation_level=None)) as connection,

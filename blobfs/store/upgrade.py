@@ -115,8 +115,10 @@ def forget_copies(directory: Path, before_s: float) -> None:
 
 
 def _version(path: Path, page: int, keys: Keys) -> int:
-    with closing(connect(path, page, keys)) as connection:
-        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+    found = look(path, page, keys, into_log=True)
+    if found is None:
+        raise StoreDamaged(f"{path.name} cannot be read with this store's key")
+    return found[0]
 
 
 def _copy(directory: Path, version: int) -> None:

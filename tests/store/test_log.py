@@ -61,3 +61,39 @@ def test_an_open_batch_does_not_keep_a_log_from_being_moved(bench: Bench) -> Non
     assert (store.path / "blobs.db").stat().st_size > len(data)
     assert read(store, inode) == data
     assert read(store, small.inode) == b"small"
+
+
+@pytest.mark.usefixtures("unstaged")
+def test_a_start_after_a_kill_moves_no_log_since_the_disk_may_have_no_room_for_it(bench: Bench) -> None:
+    store = bench.create()
+    inode, data = fill(store, b"large", 24 << 20)  # more than SQLite leaves in a log by itself
+    store._ledger.commit()
+    database = store.path / "blobs.db"
+    before = database.stat().st_size
+    assert before < len(data)
+    store = bench.crash(store)
+    assert (store.path / "blobs.db").stat().st_size == before
+    assert (store.path / "blobs.db-wal").stat().st_size > len(data)
+    assert read(store, inode) == data
+
+
+@pytest.mark.usefixtures("unstaged")
+def test_a_log_stays_where_it_is_while_the_disk_has_no_room_for_a_longer_database(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take all that is free in vain, which deleting and the next start need."""
+    store = bench.create()
+    fill(store, b"large", SHORT_LOG + (8 << 20))
+    database, disk = store.path / "blobs.db", os.statvfs(store.path)
+    store.sync()
+    before = database.stat().st_size
+    with monkeypatch.context() as patch:
+        fields = list(disk)
+        fields[4] = (16 << 20) // disk.f_frsize  # f_bavail
+        patch.setattr(os, "statvfs", lambda path: os.statvfs_result(fields))
+        for _ in range(3):
+            store.tick()
+        assert database.stat().st_size == before
+    store.tick()
+    store.tick()
+    assert database.stat().st_size > SHORT_LOG
