@@ -271,6 +271,24 @@ class Attachments:
         )
         return None if row is None else Place(Inode(row[0]), row[1], row[2])
 
+    def place_of(self, directory: Inode) -> Place | None:
+        """Where a directory is among its siblings; None for the root, and for one that is gone."""
+        sql = "SELECT parent, id, name FROM names WHERE inode = ? AND parent != 0 LIMIT 1"
+        row = self._ledger.one(self._ledger.documents, sql, directory)
+        return None if row is None else Place(Inode(row[0]), row[1], row[2])
+
+    def directories_after(self, place: Place, limit: int, *, by_name: bool) -> list[Inode]:
+        """The next directories of a directory."""
+        column, low = ("name", place.name) if by_name else ("id", place.age)
+        rows = self._ledger.all(
+            self._ledger.documents,
+            "SELECT found.inode FROM "  # noqa: S608
+            f"(SELECT id, name, inode FROM names WHERE parent = ? AND {column} > ? ORDER BY {column} LIMIT {_SCANNED}) "
+            f"AS found JOIN documents ON documents.inode = found.inode WHERE kind = ? ORDER BY found.{column} LIMIT ?",
+            *(place.parent, low, Kind.DIRECTORY, limit),
+        )
+        return [Inode(row[0]) for row in rows]
+
     def steps(self, before: Place, after: Place, most: int, *, by_name: bool) -> int:
         """How many names of their directory come after `before`, up to `after`; `most + 1` when they are more."""
         column, low, high = ("name", before.name, after.name) if by_name else ("id", before.age, after.age)

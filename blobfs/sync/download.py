@@ -307,12 +307,12 @@ class Download:
 
     async def _bring_with_siblings(self, job: _Job) -> None:
         """Bring what a reader waits for, first of all, and after it the small files that come next."""
-        walk = self._siblings.observe(job.content) if job.is_whole and job.length <= SMALL else None
+        reach = self._siblings.observe(job.content) if job.is_whole and job.length <= SMALL else None
         group = [job]
-        if walk is not None:
+        if reach is not None:
             version = self.landing.version
-            chosen = await trio.to_thread.run_sync(self._siblings.choose, walk)
-            self._siblings.follow(walk, chosen)
+            chosen = await trio.to_thread.run_sync(self._siblings.choose, reach)
+            self._siblings.follow(reach, chosen)
             for one in chosen:
                 if (one.content, 0) not in self._jobs:
                     sibling = _Job(one.content, 0, one.blob_id, one.length, 0, -(-one.length // ROW), version)

@@ -80,6 +80,35 @@ async def test_a_tree_that_is_read_through_takes_about_one_request_a_directory(
 
 
 @trio_test
+async def test_directories_that_are_read_in_turns_come_together(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with account.device("one") as one, account.device("two") as two:
+        data = {f"{number % 30:02}/{number:04}": os.urandom(PAGE) for number in range(COUNT)}
+        for number in range(30):
+            one.mkdir(f"{number:02}")
+        for path, content in data.items():
+            one.write(path, content)
+        await converge(one, two)
+        asked = _counted(two, monkeypatch)
+        for path, content in data.items():
+            assert await two.read(path) == content
+        assert len(asked) <= 15
+
+
+@trio_test
+async def test_who_goes_on_in_one_directory_draws_no_more_of_those_that_he_was_in(account: Account) -> None:
+    async with account.device("one") as one, account.device("two") as two:
+        data = await _filled(account, one, folders=3)
+        await two.settle()
+        paths = list(data)
+        for path in [*paths[:3], *paths[3::3]]:
+            assert await two.read(path) == data[path]
+        for folder in ("d1", "d2"):
+            assert sum(node.stored > 0 for node in two.paths(folder).values()) < 40
+
+
+@trio_test
 async def test_a_file_that_is_read_alone_draws_no_other_one_after_it(account: Account) -> None:
     async with account.device("one") as one, account.device("two") as two:
         data = await _filled(account, one)
