@@ -21,9 +21,9 @@ from blobfs.remote.client import Change, Page, RemoteClient, Result, Sealed
 from blobfs.store.documents import Applied, Local
 from blobfs.store.store import Store
 from blobfs.sync import parcel
+from blobfs.sync.anchors import Anchors
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.merge import State
-from blobfs.sync.milestones import Milestones, is_no_older
 from blobfs.sync.plan import plan
 from blobfs.sync.recovery import Recovery
 from blobfs.sync.situation import Remote, Same
@@ -47,8 +47,6 @@ _EARLY_S: Final = 1.0
 """After a wait that ended before its time, and without any news: whoever asks again at once might do so for ever."""
 _CHUNK: Final = 100
 """Documents applied in one transaction: for some 30 ms nobody else gets at the store."""
-_MARKS: Final = "feed"
-"""The setting with the cursor before the last one, and the anchors: [where from, [document, revision]...]."""
 _EPOCH: Final = "feed.epoch"
 """The setting with the epoch of the keys that the feed was last read with."""
 _FORMAT: Final = "feed.format"
@@ -95,14 +93,7 @@ class Feed:
         self.reading: Reading | None = None
         """While `catch_up` reads."""
         self.recovery, self.story = Recovery(store), Story(store)
-        before, *anchors = store.settings.get(_MARKS) or [None]
-        self._before: str | None = before
-        self._anchors = {DocId(doc_id): Revision.parse(revision) for doc_id, revision in anchors}
-        """The newest that the server is known to have: what the last page ended with, and what was sent or met by a
-        push since. Pages that begin at `_before` have them, or what follows from them, for as long as the server
-        forgets nothing."""
-        self._ahead: set[DocId] = set()
-        self._milestones = Milestones(store.settings)
+        self._anchors = Anchors(store, client)
         self._cursor = None if self.recovery.active else store.documents.cursor
         self._era = 0
         """Grows as a recovery begins: what was asked for before is asked for again."""
@@ -183,47 +174,14 @@ class Feed:
         self._era += 1
 
     async def _probe(self) -> None:
-        """Raise Rollback unless the server has the newest that was seen here, or what follows from it.
-
-        Where it has that under other numbers, since somebody sent again what it had lost, these are read anew.
-        """
-        wanted, owed = dict(self._anchors), dict[DocId, Revision]()
-        lasting, moved = await self._milestones.find_lasting(self._client)
-        for doc_id in moved:
-            # Whoever changed it has moved it: it comes later then, and is no older.
-            if (base := self._store.documents.base(doc_id)) is not None:
-                owed[doc_id] = base.revision
-        await self._look_for(wanted, {}, self._before)
-        if moved:
-            await self._look_for(wanted, owed, lasting)
-        if wanted or owed:
+        """Go back to where the server's numbers are still what they were. Raises Rollback: it lacks what was seen."""
+        found = await self._anchors.probe()
+        if found.is_lost:
             await self._check_keys()
             raise Rollback(_ROLLED_BACK)
-        if moved:
+        if found.has_moved:
             async with self.turn:
-                self._cursor = lasting
-
-    async def _look_for(self, wanted: dict[DocId, Revision], owed: dict[DocId, Revision], cursor: str | None) -> None:
-        """Take those from `wanted` and `owed` that the server has after `cursor`, or of which it has what follows."""
-        while wanted or owed:
-            page = await self._client.feed(cursor)
-            for sealed in page.documents:
-                anchor, former = wanted.get(sealed.doc_id), owed.get(sealed.doc_id)
-                if anchor is not None and self._follows(sealed, anchor):
-                    del wanted[sealed.doc_id]
-                if former is not None and is_no_older(sealed, former):
-                    del owed[sealed.doc_id]
-            if not page.more:
-                return
-            cursor = page.cursor
-
-    def _follows(self, sealed: Sealed, anchor: Revision) -> bool:
-        try:
-            revision = Revision.parse(sealed.revision)
-            crypto.open_document(self._store.keys, sealed.doc_id, revision, sealed.deleted, sealed.payload)
-        except (ValueError, CorruptDocument):
-            return False
-        return revision.contains(anchor)
+                self._cursor = found.lasting
 
     async def _take(self, asked: _Asked, page: Page) -> bool:
         """Apply a page; False when another one came first."""
@@ -240,7 +198,7 @@ class Feed:
                 # A recovery began meanwhile: it has not seen this page, and would take all in it for lost.
                 return False
             self._cursor = page.cursor
-            self._milestones.add(page.documents)
+            self._anchors.milestones.add(page.documents)
             if self.reading is not None:
                 # What came back to whoever sent it was not applied, and counts, too.
                 self.reading.done = before + len(page.documents)
@@ -267,47 +225,20 @@ class Feed:
     def _record(self, before: str | None, page: Page) -> None:
         """Keep where to go on. Held back while a version waits, which would be forgotten in a crash."""
         with self._store.transaction():
-            self._anchor(before, page)
+            self._anchors.note_page(before, page.documents)
             if not self.waiting:
                 self._store.documents.cursor = page.cursor
-                self._milestones.save()
+                self._anchors.milestones.save()
             parked = [[entry.doc_id, entry.reason, entry.since_s] for entry in self.parked.values()]
             self._store.settings.set("parked", parked or None)
 
-    def _anchor(self, before: str | None, page: Page) -> None:
-        self._ahead -= {sealed.doc_id for sealed in page.documents}
-        anchors = {doc_id: self._anchors[doc_id] for doc_id in self._ahead}
-        for sealed in reversed(page.documents):
-            base = self._store.documents.base(sealed.doc_id)
-            # Not what was refused: only what is authentic can be asked for again.
-            if base is not None and str(base.revision) == sealed.revision:
-                anchors[sealed.doc_id] = base.revision
-                break
-        self._before, self._anchors = before, anchors
-        self._save_marks()
-
     def remember_sent(self, change: Change) -> None:
         """The server has this, so it must not forget it. Within the transaction that records it; holding `turn`."""
-        for doc_id in self._ahead:
-            self._anchors.pop(doc_id, None)
-        self._ahead = {change.doc_id}
-        self._anchors[change.doc_id] = Revision.parse(change.revision)
-        self._save_marks()
+        self._anchors.note_sent(change)
 
     def _remember_met(self, arrived: Sequence[Sealed]) -> None:
-        """Nor these, which came before the feed brought them."""
         with self._store.transaction():
-            for sealed in sorted(arrived, key=lambda sealed: sealed.seq, reverse=True):
-                base = self._store.documents.base(sealed.doc_id)
-                if base is not None and str(base.revision) == sealed.revision:
-                    self._ahead.add(sealed.doc_id)
-                    self._anchors[sealed.doc_id] = base.revision
-                    self._save_marks()
-                    return
-
-    def _save_marks(self) -> None:
-        marks = [[doc_id, str(revision)] for doc_id, revision in self._anchors.items()]
-        self._store.settings.set(_MARKS, [self._before, *marks])
+            self._anchors.note_met(arrived)
 
     async def arrive(self, results: Sequence[Result]) -> Mapping[DocId, str]:
         """Take in the documents that a push met; where the answer had no room for them the feed brings them.

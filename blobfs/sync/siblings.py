@@ -137,7 +137,7 @@ class Siblings:
             return None
         orders = [order for order in (True, False) if self._first(walk.last.parent, by_name=order) == content]
         beside = self._beside.get(here.parent)
-        former = None if self._tail is None else self._walks.get(self._tail)
+        former = self._walk_of(self._tail)
         if not orders or beside is None or former is None or not former.is_single:
             _remember(self._beside, here.parent, Walk(here))
             return None
@@ -161,8 +161,8 @@ class Siblings:
             for directory in lap:
                 self._walks[directory].after = None
             lap = [here]
-        elif self._tail is not None and self._tail != here and len(self._lap(self._tail)) == 1:
-            self._walks[self._tail].after = here
+        elif self._tail != here and (tail := self._walk_of(self._tail)) and len(self._lap(tail.last.parent)) == 1:
+            tail.after = here
             lap = self._lap(here)
         self._missed = self._tail = here
         self._is_spread = False
@@ -175,6 +175,9 @@ class Siblings:
             way[here] = None
             here = self._next(here)
         return list(way) if here == start else [start]
+
+    def _walk_of(self, directory: Inode | None) -> Walk | None:
+        return None if directory is None else self._walks.get(directory)
 
     def _next(self, directory: Inode) -> Inode | None:
         after = self._walks[directory].after
@@ -223,8 +226,8 @@ class Siblings:
                 walk.last, walk.window = absent.place, max(walk.window, window)
             elif reach.beside is not None and walk is None:
                 _remember(self._walks, directory, Walk(absent.place, by_name=reach.turns[0].by_name))
-                if self._tail is not None:
-                    self._walks[self._tail].after = directory
+                if (tail := self._walk_of(self._tail)) is not None:
+                    tail.after = directory
                 self._tail = directory
         if reach.beside is not None and chosen:
             reach.beside.last = self._attachments.place_of(chosen[-1].place.parent) or reach.beside.last
