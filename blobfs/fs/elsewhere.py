@@ -6,11 +6,11 @@ that a program writes into such a file end up in a file that has a name, on ever
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import NamedTuple
 
 from blobfs.errors import NotFound
-from blobfs.fs import clock
 from blobfs.store.documents import Applied
 from blobfs.store.store import Store
 from blobfs.sync.copies import conflict_name
@@ -87,7 +87,7 @@ class Elsewhere:
             parent = self._folder(gone.folder, changed)
             name = self._free(parent, gone.name, before.mtime_ns)
             attributes = {"mode": before.mode, "uid": before.uid, "gid": before.gid, "mtime_ns": before.mtime_ns}
-            documents.edit(before.doc_id, clock.now_ns(), names=(Name(parent, name),), **attributes)
+            documents.edit(before.doc_id, time.time_ns(), names=(Name(parent, name),), **attributes)
             changed.append(self._change(inode, before))
         del self._gone[inode]
         return changed
@@ -112,7 +112,7 @@ class Elsewhere:
             if taken is not None and other is not None and other.node.kind is Kind.DIRECTORY:
                 doc_id = taken
                 continue
-            base, now_ns = documents.base(gone), clock.now_ns()
+            base, now_ns = documents.base(gone), time.time_ns()
             assert base is not None
             document = replace(base.document, names=(Name(doc_id, self._free(doc_id, name, 0)),))
             done = documents.apply(base.document, base.revision, base.deleted, now_ns, local=document)

@@ -10,6 +10,7 @@ relies on that.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -26,7 +27,7 @@ from blobfs.errors import (
     NotFound,
     StaleHandle,
 )
-from blobfs.fs import clock
+from blobfs.fs.clock import coarse_ns
 from blobfs.fs.elsewhere import Elsewhere
 from blobfs.fs.handles import OpenFile
 from blobfs.fs.keepout import KeepOut
@@ -136,10 +137,10 @@ class FileSystem(Names):
         others = {"mode": mode, "uid": uid, "gid": gid, "atime_ns": atime_ns, "mtime_ns": mtime_ns}
         if size is None and ((open_file := self._files.get(inode)) is None or not open_file.is_dirty):
             self._outdate(inode)
-            return self._tree.update(inode, clock.now_ns(), **others)
+            return self._tree.update(inode, time.time_ns(), **others)
 
         def change() -> Node:
-            now_ns = clock.now_ns()
+            now_ns = time.time_ns() if size is None else coarse_ns()
             file = self._files.get(inode)
             stored: Node | None = None
             with self._store.transaction():
@@ -192,7 +193,7 @@ class FileSystem(Names):
 
     def set_xattr(self, inode: Inode, name: bytes, value: bytes) -> None:
         """Set an extended attribute, new or not."""
-        self._tree.set_xattr(inode, name, value, clock.now_ns())
+        self._tree.set_xattr(inode, name, value, time.time_ns())
 
     def list_xattrs(self, inode: Inode) -> list[bytes]:
         """The names of all extended attributes."""
@@ -200,7 +201,7 @@ class FileSystem(Names):
 
     def remove_xattr(self, inode: Inode, name: bytes) -> None:
         """Remove an extended attribute."""
-        self._tree.remove_xattr(inode, name, clock.now_ns())
+        self._tree.remove_xattr(inode, name, time.time_ns())
 
     def space(self) -> tuple[Space, int]:
         """What `df` shows, and about how many files there are. Never waits for the server."""
@@ -413,10 +414,10 @@ class FileSystem(Names):
         if node is None:
             node = file.load(self._tree.get(inode))
         if node.mode & SPECIAL and (mode := after_write(node.mode, file.power)) != node.mode:
-            node = file.load(self._tree.update(inode, clock.now_ns(), mode=mode))
+            node = file.load(self._tree.update(inode, time.time_ns(), mode=mode))
         if node.stored < node.size and node.content is not None:
             await self._presence.bring_edges(node.content, node.size, offset, end)
-        self._writeback.held += file.put(offset, data, clock.now_ns())
+        self._writeback.held += file.put(offset, data, coarse_ns())
         return len(data)
 
     async def flush(self, inode: Inode) -> None:

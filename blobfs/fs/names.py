@@ -7,10 +7,11 @@ bytes. Invariant: a file whose last name is gone is purged once, after its last 
 from __future__ import annotations
 
 import logging
+import time
 from typing import Final
 
 from blobfs.errors import BlobfsError, InvalidArgument
-from blobfs.fs import clock
+from blobfs.fs.clock import coarse_ns
 from blobfs.fs.handles import OpenFile
 from blobfs.fs.inodes import References
 from blobfs.store.store import Store
@@ -87,25 +88,25 @@ class Names:
             if kind is Kind.DIRECTORY:
                 mode |= 0o2000
         node = self._tree.create(
-            parent, name, kind, mode=mode & 0o7777, uid=uid, gid=gid, now_ns=clock.now_ns(), rdev=rdev, target=target
+            parent, name, kind, mode=mode & 0o7777, uid=uid, gid=gid, now_ns=coarse_ns(), rdev=rdev, target=target
         )
         self._references.look(node.inode)
         return node
 
     def link(self, inode: Inode, parent: Inode, name: bytes) -> Node:
         """One more name for a file; the kernel holds one more reference to it."""
-        node = self._tree.link(inode, parent, name, clock.now_ns())
+        node = self._tree.link(inode, parent, name, time.time_ns())
         self._references.look(inode)
         self._outdate(inode)
         return self.seen(node)
 
     def unlink(self, parent: Inode, name: bytes) -> None:
         """Remove a name; the file lives on while it is open."""
-        self._deleted(self._store.freeing(lambda: self._tree.unlink(parent, name, clock.now_ns())))
+        self._deleted(self._store.freeing(lambda: self._tree.unlink(parent, name, time.time_ns())))
 
     def rmdir(self, parent: Inode, name: bytes) -> None:
         """Remove an empty directory."""
-        self._deleted(self._store.freeing(lambda: self._tree.rmdir(parent, name, clock.now_ns())))
+        self._deleted(self._store.freeing(lambda: self._tree.rmdir(parent, name, time.time_ns())))
 
     def rename(
         self,
@@ -120,7 +121,7 @@ class Names:
         """Move a name; what it replaces lives on while it is open."""
         replaced = self._store.freeing(
             lambda: self._tree.rename(
-                parent, name, new_parent, new_name, clock.now_ns(), exchange=exchange, no_replace=no_replace
+                parent, name, new_parent, new_name, time.time_ns(), exchange=exchange, no_replace=no_replace
             )
         )
         if replaced is not None:

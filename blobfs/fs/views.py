@@ -11,6 +11,7 @@ below `FIRST` is never answered here, and one from there on never reaches the tr
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -25,7 +26,6 @@ from blobfs.errors import (
     NotSupported,
     StaleHandle,
 )
-from blobfs.fs import clock
 from blobfs.fs.cookies import ENDLESS
 from blobfs.fs.filesystem import FileSystem
 from blobfs.fs.privileges import Power
@@ -394,7 +394,7 @@ class ViewedFileSystem(FileSystem):
         doc_id = self._live(inode).doc_id
         content = _parse(doc_id, text)
         try:
-            self._documents.edit(doc_id, clock.now_ns(), content=content)
+            self._documents.edit(doc_id, time.time_ns(), content=content)
         except DocumentNotFound:
             raise StaleHandle("the document was deleted") from None
         self._outdate(inode)

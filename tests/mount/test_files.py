@@ -372,6 +372,14 @@ def test_times_set_on_an_open_file_survive_its_close(folder: Path) -> None:
     assert (folder / "a").stat().st_mtime_ns == 7
 
 
+def test_what_is_touched_after_something_was_written_is_not_the_older_one(folder: Path) -> None:
+    written, touched = folder / "written", folder / "touched"
+    for _ in range(50):
+        written.write_bytes(b"x")
+        touched.touch()
+        assert written.stat().st_mtime_ns <= touched.stat().st_mtime_ns
+
+
 def test_writing_moves_mtime_and_reading_moves_nothing(folder: Path) -> None:
     path = folder / "a"
     path.write_bytes(b"x")
