@@ -19,6 +19,7 @@ from pathlib import Path
 import trio
 
 from blobfs.errors import BlobfsError, BytesAbsent, RemoteUnavailable
+from blobfs.fs import handshake
 from blobfs.fs.filesystem import FileSystem, Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
@@ -158,7 +159,10 @@ def main() -> None:
     parser.add_argument("mountpoint", type=Path)
     parser.add_argument("--allow-other", action="store_true")
     parser.add_argument("--user", type=int, help="become this user first, once everything is imported")
+    parser.add_argument("--older-kernel", action="store_true", help="take nothing that a kernel before 5.11 has not")
     arguments = parser.parse_args()
+    if arguments.older_kernel:
+        vars(handshake).update(_HANDLE_KILLPRIV_V2=0, _DIRECT_IO_ALLOW_MMAP=0)
     if arguments.user:
         os.setgroups([])
         os.setgid(arguments.user)
