@@ -15,6 +15,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Concatenate, Final, NoReturn, ParamSpec, TypeAlias, TypeVar
 
@@ -118,9 +119,7 @@ def patient(
 
 
 class Operations(pyfuse3.Operations):
-    """What the kernel asks. A file's handle is its inode, and perhaps BYPASS: all else that a handle holds belongs to
-    the open inode.
-    """
+    """What the kernel asks. A file's handle is its inode, perhaps with BYPASS; all else belongs to the open inode."""
 
     supports_dot_lookup = False
     enable_writeback_cache = False
@@ -478,7 +477,8 @@ async def serve(
 
 
 def _forget_inode(inode: Inode, has_content: bool) -> None:
-    pyfuse3.invalidate_inode(inode, attr_only=not has_content)
+    with suppress(FileNotFoundError):  # the kernel does not remember it
+        pyfuse3.invalidate_inode(inode, attr_only=not has_content)
 
 
 async def _announce(mountpoint: Path, ready: Callable[[], None]) -> None:
