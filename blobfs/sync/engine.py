@@ -253,8 +253,7 @@ class SyncEngine:
         self.health.tell()
 
     def resume(self) -> None:
-        """Go on. The server may have been restored from a backup meanwhile, and no connection was there to be lost."""
-        self._feed.suspect()
+        """Go on."""
         self.health.paused = False
         self.health.tell()
         self.retry()
@@ -377,7 +376,6 @@ class SyncEngine:
             # The feed is the one that asks: nothing is sent to a server that is away or is not the right one.
             while DOWN in self.health.errors or not self._bound:
                 await self.health.changed.wait()
-            await self._feed.trusted()
             try:
                 done = await self._upload.round(hurry=self._hurried > 0)
             except (StoreError, RemoteError, IntegrityError) as error:

@@ -21,7 +21,6 @@ from blobfs.remote.client import Change, Page, RemoteClient, Result, Sealed
 from blobfs.store.documents import Applied, Local
 from blobfs.store.store import Store
 from blobfs.sync import parcel
-from blobfs.sync.anchors import Anchors
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.merge import State
 from blobfs.sync.plan import plan
@@ -47,6 +46,8 @@ _EARLY_S: Final = 1.0
 """After a wait that ended before its time, and without any news: whoever asks again at once might do so for ever."""
 _CHUNK: Final = 100
 """Documents applied in one transaction: for some 30 ms nobody else gets at the store."""
+_MARKS: Final = "feed"
+"""The setting with the cursor before the last one, and the anchors: [where from, [document, revision]...]."""
 _EPOCH: Final = "feed.epoch"
 """The setting with the epoch of the keys that the feed was last read with."""
 _FORMAT: Final = "feed.format"
@@ -93,11 +94,16 @@ class Feed:
         self.reading: Reading | None = None
         """While `catch_up` reads."""
         self.recovery, self.story = Recovery(store), Story(store)
-        self._anchors = Anchors(store, client)
+        before, *anchors = store.settings.get(_MARKS) or [None]
+        self._before: str | None = before
+        self._anchors = {DocId(doc_id): Revision.parse(revision) for doc_id, revision in anchors}
+        """The newest that the server is known to have: what the last page ended with, and what was sent last. Pages
+        that begin at `_before` have them, or what follows from them, for as long as the server forgets nothing."""
+        self._sent: DocId | None = None
         self._cursor = None if self.recovery.active else store.documents.cursor
         self._era = 0
         """Grows as a recovery begins: what was asked for before is asked for again."""
-        self._trusted = trio.Event()
+        self._is_suspect = True
         self._waiting = Waiting(store, lambda inode: self._is_busy(inode))
         self.parked: dict[DocId, Parked] = {
             DocId(doc_id): Parked(DocId(doc_id), reason, since_s)
@@ -125,9 +131,9 @@ class Feed:
         Raises:
             RemoteError. Rollback: the server lacks changes that this device has seen.
         """
-        if not self._trusted.is_set() and not self.recovery.active:
+        if self._is_suspect and not self.recovery.active:
             await self._probe()
-        self._trusted.set()
+        self._is_suspect = False
         reading = self.reading = self.reading or Reading()
         try:
             while True:
@@ -142,7 +148,7 @@ class Feed:
 
     async def follow(self) -> None:
         """Wait for news, and apply them. Raises as `catch_up`."""
-        if not self._trusted.is_set():
+        if self._is_suspect:
             await self.catch_up()
             return
         asked, began = self._ask(), trio.current_time()
@@ -158,12 +164,7 @@ class Feed:
 
     def suspect(self) -> None:
         """The connection was lost, or ended by the server: who answers next has to know all that was seen before."""
-        if self._trusted.is_set():
-            self._trusted = trio.Event()
-
-    async def trusted(self) -> None:
-        """Return when whoever answers now is known to do so: what is sent before could hide what it has lost."""
-        await self._trusted.wait()
+        self._is_suspect = True
 
     def recover(self) -> None:
         """Take the server as it is; what it lost is sent again."""
@@ -174,14 +175,26 @@ class Feed:
         self._era += 1
 
     async def _probe(self) -> None:
-        """Go back to where the server's numbers are still what they were. Raises Rollback: it lacks what was seen."""
-        found = await self._anchors.probe()
-        if found.is_lost:
-            await self._check_keys()
-            raise Rollback(_ROLLED_BACK)
-        if found.has_moved:
-            async with self.turn:
-                self._cursor = found.lasting
+        """Raises Rollback unless the server has the newest that was seen here, or what follows from it."""
+        wanted, cursor = dict(self._anchors), self._before
+        while wanted:
+            page = await self._client.feed(cursor)
+            for sealed in page.documents:
+                anchor = wanted.get(sealed.doc_id)
+                if anchor is not None and self._follows(sealed, anchor):
+                    del wanted[sealed.doc_id]
+            if wanted and not page.more:
+                await self._check_keys()
+                raise Rollback(_ROLLED_BACK)
+            cursor = page.cursor
+
+    def _follows(self, sealed: Sealed, anchor: Revision) -> bool:
+        try:
+            revision = Revision.parse(sealed.revision)
+            crypto.open_document(self._store.keys, sealed.doc_id, revision, sealed.deleted, sealed.payload)
+        except (ValueError, CorruptDocument):
+            return False
+        return revision.contains(anchor)
 
     async def _take(self, asked: _Asked, page: Page) -> bool:
         """Apply a page; False when another one came first."""
@@ -198,7 +211,6 @@ class Feed:
                 # A recovery began meanwhile: it has not seen this page, and would take all in it for lost.
                 return False
             self._cursor = page.cursor
-            self._anchors.milestones.add(page.documents)
             if self.reading is not None:
                 # What came back to whoever sent it was not applied, and counts, too.
                 self.reading.done = before + len(page.documents)
@@ -225,20 +237,35 @@ class Feed:
     def _record(self, before: str | None, page: Page) -> None:
         """Keep where to go on. Held back while a version waits, which would be forgotten in a crash."""
         with self._store.transaction():
-            self._anchors.note_page(before, page.documents)
             if not self.waiting:
                 self._store.documents.cursor = page.cursor
-                self._anchors.milestones.save()
+                self._anchor(before, page)
             parked = [[entry.doc_id, entry.reason, entry.since_s] for entry in self.parked.values()]
             self._store.settings.set("parked", parked or None)
 
+    def _anchor(self, before: str | None, page: Page) -> None:
+        sent = None if self._sent in {sealed.doc_id for sealed in page.documents} else self._sent
+        anchors = {} if sent is None else {sent: self._anchors[sent]}
+        for sealed in reversed(page.documents):
+            base = self._store.documents.base(sealed.doc_id)
+            # Not what was refused: only what is authentic can be asked for again.
+            if base is not None and str(base.revision) == sealed.revision:
+                anchors[sealed.doc_id] = base.revision
+                break
+        self._before, self._anchors, self._sent = before, anchors, sent
+        self._save_marks()
+
     def remember_sent(self, change: Change) -> None:
         """The server has this, so it must not forget it. Within the transaction that records it; holding `turn`."""
-        self._anchors.note_sent(change)
+        if self._sent is not None:
+            self._anchors.pop(self._sent, None)
+        self._sent = change.doc_id
+        self._anchors[change.doc_id] = Revision.parse(change.revision)
+        self._save_marks()
 
-    def _remember_met(self, arrived: Sequence[Sealed]) -> None:
-        with self._store.transaction():
-            self._anchors.note_met(arrived)
+    def _save_marks(self) -> None:
+        marks = [[doc_id, str(revision)] for doc_id, revision in self._anchors.items()]
+        self._store.settings.set(_MARKS, [self._before, *marks])
 
     async def arrive(self, results: Sequence[Result]) -> Mapping[DocId, str]:
         """Take in the documents that a push met; where the answer had no room for them the feed brings them.
@@ -247,7 +274,6 @@ class Feed:
         """
         arrived = [result.current for result in results if result.current is not None]
         await self._apply_all(arrived)
-        await trio.to_thread.run_sync(self._remember_met, arrived)
         parked = (self.parked.get(sealed.doc_id) for sealed in arrived)
         return {entry.doc_id: entry.reason for entry in parked if entry is not None}
 
