@@ -100,6 +100,7 @@ class Feed:
         """The newest that the server is known to have: what the last page ended with, and what was sent last. Pages
         that begin at `_before` have them, or what follows from them, for as long as the server forgets nothing."""
         self._sent: DocId | None = None
+        """Of the anchors, the one that was sent last, until a page shows it."""
         self._cursor = None if self.recovery.active else store.documents.cursor
         self._era = 0
         """Grows as a recovery begins: what was asked for before is asked for again."""
@@ -236,6 +237,9 @@ class Feed:
 
     def _record(self, before: str | None, page: Page) -> None:
         """Keep where to go on. Held back while a version waits, which would be forgotten in a crash."""
+        if self._sent in {sealed.doc_id for sealed in page.documents}:
+            # Also when the page is held back: the next one begins behind it, and will not show this again.
+            self._sent = None
         with self._store.transaction():
             if not self.waiting:
                 self._store.documents.cursor = page.cursor
@@ -244,15 +248,14 @@ class Feed:
             self._store.settings.set("parked", parked or None)
 
     def _anchor(self, before: str | None, page: Page) -> None:
-        sent = None if self._sent in {sealed.doc_id for sealed in page.documents} else self._sent
-        anchors = {} if sent is None else {sent: self._anchors[sent]}
+        anchors = {} if self._sent is None else {self._sent: self._anchors[self._sent]}
         for sealed in reversed(page.documents):
             base = self._store.documents.base(sealed.doc_id)
             # Not what was refused: only what is authentic can be asked for again.
             if base is not None and str(base.revision) == sealed.revision:
                 anchors[sealed.doc_id] = base.revision
                 break
-        self._before, self._anchors, self._sent = before, anchors, sent
+        self._before, self._anchors = before, anchors
         self._save_marks()
 
     def remember_sent(self, change: Change) -> None:

@@ -285,3 +285,26 @@ async def test_an_honest_server_is_never_doubted(account: Account, caplog: pytes
         assert heads[0] == heads[1] == heads[2]
         assert len(heads[0]) == 3
     assert "different stories" not in caplog.text
+
+
+@trio_test
+async def test_a_server_is_not_doubted_for_what_it_showed_while_the_version_of_an_open_file_waited(
+    account: Account,
+) -> None:
+    async with account.device("one") as one, account.device("two") as two:
+        one.write("f", b"old")
+        await converge(one, two)
+        inode = two.node("f").inode
+        two.open.add(inode)
+        one.write("f", b"newer")
+        await converge(one, two)
+        assert two.engine.status().held == (two.node("f").doc_id,)
+        two.write("mine", b"sent and shown again meanwhile")
+        await two.settle()
+        two.open.remove(inode)
+        await until(lambda: two.node("f").size == 5)
+        one.write("later", b"on a page that begins behind it")
+        await converge(one, two)
+        # As after a line that broke: the server has to show what this device knows it to have.
+        two.engine._feed.suspect()
+        await two.engine._feed.catch_up()
