@@ -38,11 +38,11 @@ def plan(
             another document of their name.
         own: documents that arrive as this device sealed them; None when revisions alone may tell.
     """
-    planner = _Planner(view, device, label, same_content, own)
+    planner = _Planner(view, device, label, new_id, same_content, own)
     refused: list[tuple[Remote, IntegrityError]] = []
     for arrival in arrivals:
         try:
-            planner.take(arrival, new_id)
+            planner.take(arrival)
         except IntegrityError as error:
             refused.append((arrival, error))
     planner.place_all()
@@ -58,9 +58,16 @@ class _Planner:
     """The tree as it will be: what `view` has, overlaid with what was decided so far."""
 
     def __init__(
-        self, view: View, device: DeviceId, label: str, same: Collection[Same], own: Collection[DocId] | None
+        self,
+        view: View,
+        device: DeviceId,
+        label: str,
+        new_id: Callable[[], DocId],
+        same: Collection[Same],
+        own: Collection[DocId] | None,
     ) -> None:
-        self._view, self._device, self._label, self._same, self._own = view, device, label, same, own
+        self._view, self._device, self._label, self._new_id = view, device, label, new_id
+        self._same, self._own = same, own
         self._cache: dict[DocId, Known | None] = {}
         self._places: dict[DocId, Place | None] = {}
         self._states: dict[DocId, State] = {}
@@ -72,10 +79,11 @@ class _Planner:
         self._waiting: dict[DocId, State] = {}
         self._reviving: set[DocId] = set()
         self._poured: dict[DocId, DocId] = {}
+        self._texts_kept: set[DocId] = set()
 
     # -- taking in: every document by itself ---------------------------------------------------------------
 
-    def take(self, arrival: Remote, new_id: Callable[[], DocId]) -> None:
+    def take(self, arrival: Remote) -> None:
         """Merge one arrival with what is here; its place in the tree is found later."""
         doc_id, known = arrival.doc_id, self._known(arrival.doc_id)
         if known is None:
@@ -109,7 +117,7 @@ class _Planner:
             same_content=(doc_id, doc_id) in self._same,
         )
         if merged.split:
-            self._split(doc_id, known, new_id())
+            self._split(doc_id, known, self._new_id())
         self._await(arrival, self._with_last_names(merged, arrival), merged.content)
 
     def _with_last_names(self, merged: Merged, arrival: Remote) -> State:
@@ -130,8 +138,7 @@ class _Planner:
         self._copies.add(copy)
         if document.kind is Kind.DIRECTORY:
             # It stays one place, with all that is in it. What a program wrote about it goes on beside it.
-            beside = Document(copy, names=names, uid=document.uid, gid=document.gid, content=document.content)
-            self._waiting[copy] = State(replace(beside, mtime_ns=document.mtime_ns))
+            self._waiting[copy] = State(replace(_text_of(document, copy), names=names))
             return
         self._release(doc_id)
         self._states[doc_id] = State(document, deleted=True)
@@ -296,6 +303,18 @@ class _Planner:
             self._release(child)
             self._place(child, State(replace(inside.document, names=tuple(sorted(names)))))
         self._set(loser, State(replace(state.document, names=(name,)), deleted=True))
+        self._keep_text(state.document, winner, name)
+
+    def _keep_text(self, lost: Document, winner: DocId, name: Name) -> None:
+        """What a program wrote about a directory that goes, and that only this device has, goes on beside the other."""
+        others = [state.document.content for state in (self._server(lost.doc_id), self._state(winner)) if state]
+        if not lost.content or lost.content in others or lost.doc_id in self._texts_kept:
+            return
+        copy = self._new_id()
+        self._copies.add(copy)
+        self._texts_kept.add(lost.doc_id)
+        self._states[copy] = State(_text_of(lost, copy))
+        self._give_way(copy, winner, name)
 
     def _is_twin(self, loser: DocId, winner: DocId) -> bool:
         """Whether two files are the same in all that a user could miss, and every byte of it is on the server."""
@@ -430,6 +449,11 @@ class _Planner:
                 break
             names = place.names
         return depth
+
+
+def _text_of(folder: Document, doc_id: DocId) -> Document:
+    """What programs wrote about a directory, as a document of its own."""
+    return Document(doc_id, uid=folder.uid, gid=folder.gid, content=folder.content, mtime_ns=folder.mtime_ns)
 
 
 def _essence(document: Document) -> Document:

@@ -75,3 +75,23 @@ async def test_two_devices_that_write_json_about_one_folder_keep_both_and_the_fo
             assert device.store.documents.content(device.node(copy).doc_id) == {"by": "two", "also": "two"}
             assert await device.read("folder/file") == b"in it"
             assert device.store.check() == []
+
+
+@trio_test
+async def test_of_two_new_folders_of_one_name_that_become_one_no_json_is_lost(account: Account) -> None:
+    async with account.device("one") as one, account.device("two") as two:
+        two.engine.pause()
+        for device, name in ((one, "one"), (two, "two")):
+            device.mkdir("folder")
+            device.write(f"folder/{name}", name.encode())
+            tell(device, device.node("folder").doc_id, {"by": name})
+        await one.settle()
+        two.engine.resume()
+        await converge(two, one)
+        for device in (one, two):
+            folder, copy, *files = sorted(device.paths())
+            assert (folder, files) == ("folder", ["folder/one", "folder/two"])
+            assert is_copy_of(copy.encode(), b"folder")
+            assert device.store.documents.content(device.node("folder").doc_id) == {"by": "one"}
+            assert device.store.documents.content(device.node(copy).doc_id) == {"by": "two"}
+            assert device.store.check() == []
