@@ -45,25 +45,28 @@ class MountAnswers:
         self._engine.retry()
         self._inbox.wake()
         if question.get("wait"):
+            limit_s = question.get("limit_s")
+            end = trio.current_time() + (float(limit_s) if isinstance(limit_s, int | float) else math.inf)
             if self._engine.health.worst is not None:
                 # What was wrong may be mended by now: it counts only once it has been tried again.
-                with trio.move_on_after(PATIENCE_S):
+                with trio.move_on_at(min(end, trio.current_time() + PATIENCE_S)):
                     await heard.wait()
-            limit_s = question.get("limit_s")
-            await self._settle(float(limit_s) if isinstance(limit_s, int | float) else math.inf)
+            await self._settle(end)
             await self._fs.until_told()
         return await self.status(question)
 
-    async def _settle(self, timeout_s: float) -> None:
+    async def _settle(self, end: float) -> None:
         """Wait for the server as long as it answers; without an end in sight, not much longer than it does."""
         # The time is kept here: the engine's own end of it cannot be told from a server that is not there.
-        end = trio.current_time() + timeout_s
-        while trio.current_time() < end:
+        while True:
             with trio.move_on_at(min(end, trio.current_time() + PATIENCE_S)):
                 await self._engine.settle()
                 return
-            if self._engine.health.worst is not None and (timeout_s == math.inf or trio.current_time() >= end):
+            is_over = trio.current_time() >= end
+            if self._engine.health.worst is not None and (end == math.inf or is_over):
                 raise self._engine.health.worst
+            if is_over:
+                break
         pending = (await trio.to_thread.run_sync(self._state.now)).pending
         raise SyncTimeout(f"the time is over: {format_pending(pending)}; it goes on, wait longer with --timeout")
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from contextlib import closing
 
 import pytest
 
+from blobfs.answers.mount import PATIENCE_S
 from blobfs.store import schema
 from blobfs.store.rekey import DATABASES, connect
 from blobfs.unlock import Source, unlock
@@ -116,6 +118,11 @@ def test_a_server_that_is_not_there_later_is_no_obstacle(desk: Desk, server: Acc
     assert status["state"] == "offline"
     assert status["reason"]
     assert status["pending"]["documents"] == 1
+    # Paused as well, so that nothing is tried: the limit of time holds all the same.
+    desk.run("config", desk.mount, "paused", "on")
+    began = time.monotonic()
+    refuses(desk.run("sync", desk.mount, "--wait", "--timeout", "1"), 13)
+    assert time.monotonic() - began < PATIENCE_S
 
 
 def test_a_full_quota_lets_the_mount_go_on_and_is_named(desk: Desk, server: AccountServer) -> None:
