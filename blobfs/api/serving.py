@@ -33,22 +33,8 @@ PIECE: Final = 256 << 10
 """Bytes that are read at once."""
 PLAIN: Final = frozenset(
     (
-        *(
-            "create",
-            "get",
-            "at",
-            "paths",
-            "entries",
-            "make_folder",
-            "move",
-            "ids",
-            "find",
-            "keys",
-            "indexes",
-            "create_index",
-            "delete_index",
-            "conflicts",
-        ),
+        *("get", "at", "paths", "entries", "make_folder", "move", "ids"),
+        *("find", "keys", "indexes", "create_index", "delete_index", "conflicts"),
         *("check", "state", "fetch", "settle", "revisions", "status"),
     )
 )
