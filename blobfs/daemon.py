@@ -250,7 +250,7 @@ class Daemon:
 
     async def _count_names(self) -> None:
         """On a terminal, how many have come, and of how many where the server says so."""
-        from blobfs.commands.screen import Bar
+        from blobfs.screen import Bar
 
         with Bar("reading the account's names", None, noun="names") as bar:
             while True:

@@ -34,7 +34,7 @@ from blobfs.errors import (
     UsageError,
 )
 from blobfs.mountpoint import check_fuse, unmount
-from blobfs.status import printable
+from blobfs.wording import printable
 
 SCHEME: Final = "rclone:"
 """Before a remote as rclone itself names it."""

@@ -26,10 +26,10 @@ from blobfs import config, rclone
 from blobfs.asking import ask_hidden
 from blobfs.commands.bringing import Absent
 from blobfs.commands.places import Place, mounted, place
-from blobfs.commands.screen import FilesBar, passing
 from blobfs.errors import BlobfsError, FileError, NoSpace, NotADirectory, NotMounted, UsageError, WrongPassphrase
 from blobfs.outside import look
-from blobfs.status import format_bytes, printable
+from blobfs.screen import FilesBar, passing
+from blobfs.wording import counted, format_bytes, printable
 
 _PIECE: Final = 1 << 20
 _END_S: Final = 5
@@ -173,14 +173,10 @@ def _run(what: str, source: Path, target: Path, copying: _Copying) -> int:
     with FilesBar(what, count, total) as copying.bar:
         copying.all(source, target)
     same = f", {copying.equal} were there already" if copying.equal else ""
-    print(f"{_files(copying.files)}, {format_bytes(copying.size)}{same}.")
+    print(f"{counted(copying.files, 'file')}, {format_bytes(copying.size)}{same}.")
     if copying.failed:
-        raise FileError(f"{_files(copying.failed)} could not be copied; see above, then run it with --again")
+        raise FileError(f"{counted(copying.failed, 'file')} could not be copied; see above, then run it with --again")
     return 0
-
-
-def _files(count: int) -> str:
-    return f"{count} file" if count == 1 else f"{count} files"
 
 
 class _Copying:
@@ -289,8 +285,8 @@ class _Copying:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             disk = self._top if self._device is None else f"the store of {self._mountpoint}"
             raise NoSpace(
-                f"the disk of {disk} is full, with {_files(self.files)} copied; make some room, then run it again with "
-                "--again"
+                f"the disk of {disk} is full, with {counted(self.files, 'file')} copied; make some room, then run it "
+                "again with --again"
             ) from None
         self._check_mount()
 
