@@ -24,8 +24,9 @@ from blobfs.remote.tokens import Token, list_tokens, make_token, revoke_token
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine
 from blobfs.values import drops
-from blobfs.values.cards import Card, is_device
+from blobfs.values.cards import Card
 from blobfs.values.documents import Json
+from blobfs.values.revisions import is_device
 
 _ANSWER_S: Final = 10
 """Seconds that the list waits for the server; without its answer the cards alone are shown."""
