@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from blobfs.commands.screen import passing
 from blobfs.config import GUESS_S
 from blobfs.errors import StoreError
+from blobfs.screen import passing
 from blobfs.values.keys import CEILING, FLOOR, Argon2Cost, hash_passphrase
 
 MOST_KIB: Final = 512 << 10

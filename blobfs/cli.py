@@ -94,7 +94,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def _tell(error: BaseException, sentence: str) -> int:
-    from blobfs.status import printable
+    from blobfs.wording import printable
 
     print(f"blobfs: {printable(sentence).rstrip('.')}.", file=sys.stderr)
     logging = sys.modules.get("logging")

@@ -35,12 +35,12 @@ GUESS_S: Final = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a secret text is read from: a file, a descriptor or a keyring; never an argument or the environment."""
+    """Where a secret text is from: a file, a descriptor, a keyring, a program; never an argument or the environment."""
 
     file: Path | None = None
     fd: int | None = None
     text: str | None = field(default=None, repr=False)
-    """What a keyring gave, or a person typed who wants it kept there."""
+    """What a keyring or a program gave, or a person typed who wants it kept there."""
 
     def __bool__(self) -> bool:
         return self.file is not None or self.fd is not None or self.text is not None

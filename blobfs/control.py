@@ -40,21 +40,33 @@ log = logging.getLogger(__name__)
 
 @contextlib.asynccontextmanager
 async def serving(store: Path, commands: Mapping[str, Command]) -> AsyncIterator[None]:
-    """Answer on the store's socket while the block runs. The caller owns the store, so a socket left over is dead."""
+    """Answer on the store's socket while the block runs."""
     import trio
 
-    path = store / SOCKET
+    async with listening(store, SOCKET, MAX_PEERS) as listener, trio.open_nursery() as nursery:
+        nursery.start_soon(_accept, listener, commands)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+@contextlib.asynccontextmanager
+async def listening(store: Path, name: str, waiting: int) -> AsyncIterator[Any]:
+    """A socket in a store's directory that listens during the block. The caller owns the store: one left over is dead.
+
+    Args:
+        waiting: connections that may wait to be taken.
+    """
+    import trio
+
+    path = store / name
     path.unlink(missing_ok=True)
     listener = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with address(store) as short:
+        with address(store, name) as short:
             await listener.bind(short)
         os.chmod(path, 0o600)
-        listener.listen(MAX_PEERS)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_accept, listener, commands)
-            yield
-            nursery.cancel_scope.cancel()
+        listener.listen(waiting)
+        yield listener
     finally:
         listener.close()
         path.unlink(missing_ok=True)
@@ -67,8 +79,7 @@ async def _accept(listener: Any, commands: Mapping[str, Command]) -> None:
     async with trio.open_nursery() as nursery:
         while True:
             peer = await accept(listener)
-            uid = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
-            if uid not in (os.geteuid(), 0) or places.available_tokens < 1:
+            if not is_own(peer) or places.available_tokens < 1:
                 log.warning("a local connection was dropped: another user's, or one too many")
                 peer.close()
                 continue
@@ -90,6 +101,12 @@ async def accept(listener: Any) -> Any:
             await trio.sleep(1)
         else:
             return accepted
+
+
+def is_own(peer: Any) -> bool:
+    """Whether the other end of a connection is a process of this user or of root."""
+    uid = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
+    return uid in (os.geteuid(), 0)
 
 
 async def _attend(stream: Any, commands: Mapping[str, Command], leave: Callable[[], None]) -> None:

@@ -12,13 +12,12 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from blobfs import control, mountpoint
-from blobfs.account import connect, load_remote, move_remote, public_body
+from blobfs.account import connect, load_remote, move_remote
 from blobfs.answers.devices import DeviceAnswers
 from blobfs.answers.mount import MountAnswers
 from blobfs.answers.options import LOCK_AFTER, Options, parse_time
@@ -28,7 +27,7 @@ from blobfs.api.reception import Reception
 from blobfs.config import PENDING, SERVER_LOG, Config, Mount, remember
 from blobfs.devices import Devices
 from blobfs.embedded import EmbeddedServer
-from blobfs.errors import BlobfsError, ServerFailed
+from blobfs.errors import ServerFailed
 from blobfs.fs.filesystem import Owner
 from blobfs.fs.mountpoint import MountOptions
 from blobfs.fs.operations import serve
@@ -36,23 +35,20 @@ from blobfs.fs.space import Allowance
 from blobfs.fs.use import Use
 from blobfs.fs.views import ViewedFileSystem
 from blobfs.locking import AutoLock
-from blobfs.newer import keep_newer
 from blobfs.process import plain_errors
-from blobfs.publishing import Publisher
 from blobfs.remote.box import Box
 from blobfs.status import LiveLine, Pending, Status, format_pending, write_pending
 from blobfs.store import beyond, upgrade
-from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
-from blobfs.sync.engine import SyncEngine, SyncOptions
+from blobfs.sync.engine import SyncOptions
 from blobfs.sync.inbox import Inbox
-from blobfs.values.documents import Json, dump
+from blobfs.upkeep import TICK_S, Publisher, make_engine, tick
+from blobfs.values.documents import Json
 from blobfs.values.keys import Keys
 
 if TYPE_CHECKING:
     from blobfs.page.browsing import Browsing
 
-TICK_S: Final = 1
 FETCH_DEADLINE_S: Final = 60
 FLUSH_DEADLINE_S: Final = 600
 """Seconds for the last flush, on local disk; a disk that hangs longer must not keep the process for ever."""
@@ -151,13 +147,7 @@ class Daemon:
         log.info("ended: %s", format_pending(self.pending))
 
     def _build(self) -> None:
-        self._engine = SyncEngine(
-            self._store,
-            self._client,
-            options=SyncOptions(),
-            secret=lambda: dump(public_body(self._store.settings, read_secrets(self._config.secrets))),
-            keep_secret=partial(keep_newer, self._config.store),
-        )
+        self._engine = make_engine(self._config.store, self._store, self._client, SyncOptions())
         self._fs = ViewedFileSystem(
             self._store,
             fetch=self._engine.fetch,
@@ -204,10 +194,8 @@ class Daemon:
                 if remote.port == 0:
                     raise
                 log.warning("%s", error)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(server.supervise)
+            async with server.supervised():
                 yield
-                nursery.cancel_scope.cancel()
         finally:
             await server.stop()
 
@@ -219,7 +207,7 @@ class Daemon:
                 synced.set()
             else:
                 top.start_soon(self._sync, syncing, synced)
-            top.start_soon(self._tick)
+            top.start_soon(tick, self._store)
             if not self._is_copy:
                 top.start_soon(self._publisher.run)
                 top.start_soon(self._publish_changes)
@@ -262,7 +250,7 @@ class Daemon:
 
     async def _count_names(self) -> None:
         """On a terminal, how many have come, and of how many where the server says so."""
-        from blobfs.commands.screen import Bar
+        from blobfs.screen import Bar
 
         with Bar("reading the account's names", None, noun="names") as bar:
             while True:
@@ -311,15 +299,6 @@ class Daemon:
                     await nursery.start(self._engine.run)
         finally:
             ended.set()
-
-    async def _tick(self) -> None:
-        while True:
-            await trio.sleep(TICK_S)
-            try:
-                await trio.to_thread.run_sync(self._store.tick)
-            except (BlobfsError, OSError) as error:
-                # A full disk, say: the next close or fsync of a file tells its program.
-                log.warning("the store could not be brought to the disk: %s", error)
 
     async def _publish_changes(self) -> None:
         while True:

@@ -20,13 +20,13 @@ from blobfs.account import Remote, connect, load_remote, save_remote
 from blobfs.errors import AccessDenied, BlobfsError, BlobNotFound
 from blobfs.remote.client import RemoteClient
 from blobfs.remote.tokens import Token, list_tokens, make_token, revoke_token
-from blobfs.status import format_ago
 from blobfs.store.cards import Cards
 from blobfs.store.settings import Settings
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine
 from blobfs.values.cards import Card
 from blobfs.values.revisions import DeviceId
+from blobfs.wording import format_ago
 
 BEACON_S: Final = 6 * 3600
 """Between two times that a card says "still here". Each one is a revision which the server keeps for a month, and wakes

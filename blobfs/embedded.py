@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import subprocess
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import IO, Final
 
@@ -83,8 +84,15 @@ class EmbeddedServer:
             log.warning("the embedded server does not start on port %d, trying another", self.port)
             await self._start(0)
 
-    async def supervise(self) -> None:
-        """Until cancelled: start the server again, on its port, whenever it is not running."""
+    @contextlib.asynccontextmanager
+    async def supervised(self) -> AsyncIterator[None]:
+        """Started again, on its port, whenever it is not running while the block lasts."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._supervise)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def _supervise(self) -> None:
         pause_s = 1.0
         while True:
             if self._process is not None:

@@ -17,8 +17,8 @@ import trio
 from blobfs.answers.options import LOCK_AFTER, LOCK_ON_SUSPEND, Options
 from blobfs.errors import BlobfsError
 from blobfs.fs.use import Use
-from blobfs.status import format_span
 from blobfs.suspend import wait_for_sleep
+from blobfs.wording import format_span
 
 LOOK_S: Final = 5.0
 """Between two looks whether there was any use; also how much later than asked a mount may lock."""

@@ -48,6 +48,7 @@ from blobfs.values.documents import Json
 from blobfs.values.epochs import claimed_epoch
 from blobfs.values.keys import Argon2Cost, Keys
 from blobfs.wordcheck import show_words
+from blobfs.wording import counted
 
 if TYPE_CHECKING:
     from blobfs.firstrun import Made
@@ -157,7 +158,7 @@ def _unlock_by_keyring(config: Config) -> Unlocked:
 def forget(mounts: Iterable[Mount]) -> None:
     """Remove the passphrases of these mounts' stores from the keyring."""
     count = sum(KeyringEntry(mount.store).forget() for mount in mounts)
-    print(f"The keyring has forgotten {count} passphrase{'s' * (count != 1)}.")
+    print(f"The keyring has forgotten {counted(count, 'passphrase')}.")
 
 
 def _fetch_newer(config: Config) -> Json | None:

@@ -207,34 +207,6 @@ class ResultJson(TypedDict):
     """The server's document, when status is `conflict` and it has one."""
 
 
-class ListJson(TypedDict):
-    """`GET /blobs/{user}`; with `only_count` it is `{"count": N}` instead."""
-
-    blobs: list[str]
-    cursor: str | None
-    """Opaque; give it as `cursor` for the next page. None at the end."""
-
-
-class IdsJson(TypedDict):
-    """The body of `POST /blobs/{user}/missing` and of `POST /stream/{user}?direction=download`."""
-
-    ids: list[str]
-
-
-class MissingJson(TypedDict):
-    """The answer of `POST /blobs/{user}/missing`: those of the ids that the server lacks, in their order."""
-
-    missing: list[str]
-
-
-class UploadResultJson(TypedDict):
-    """The answer to one item; an upload's answer is `{"results": [...]}`, in the order of the items."""
-
-    blob_id: str
-    status: str
-    """An `UploadStatus`."""
-
-
 class UsageJson(TypedDict):
     """`GET /usage/{user}`: what the account holds, and what it may hold."""
 
@@ -279,14 +251,6 @@ class MadeTokenJson(TypedDict):
     id: int
     token: str
     """Its text, this once."""
-
-
-class ErrorBody(TypedDict):
-    """The member `error` of every error's JSON body."""
-
-    code: str
-    message: str
-    request_id: str
 
 
 # --- limits -------------------------------------------------------------------------------------------

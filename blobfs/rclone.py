@@ -34,7 +34,7 @@ from blobfs.errors import (
     UsageError,
 )
 from blobfs.mountpoint import check_fuse, unmount
-from blobfs.status import printable
+from blobfs.wording import printable
 
 SCHEME: Final = "rclone:"
 """Before a remote as rclone itself names it."""
@@ -203,20 +203,24 @@ def shown(source: Source) -> Iterator[Shown]:
     _clear()
     top = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     try:
-        point, log = top / "source", top / "log"
-        point.mkdir()
-        process = _start([program, "mount", *_MOUNT, *_PATIENCE, "--", source.spec, os.fspath(point)], source, log)
+        made = Shown(top / "source", top / "log")
+        made.path.mkdir()
+        process = _start(program, source, made)
         try:
-            _await_mount(process, point, log)
-            yield Shown(point, log)
+            _await_mount(process, made)
+            yield made
         finally:
-            _stop(process, point)
+            _stop(process, made.path)
     finally:
-        # What is mounted is never walked into to be removed: these two take an empty directory only.
         with contextlib.suppress(OSError):
-            (top / "source").rmdir()
-            (top / "log").unlink(missing_ok=True)
-            top.rmdir()
+            _remove(top)
+
+
+def _remove(top: Path) -> None:
+    # What is mounted is never walked into to be removed: this takes an empty directory only.
+    (top / "source").rmdir()
+    (top / "log").unlink(missing_ok=True)
+    top.rmdir()
 
 
 def _clear() -> None:
@@ -227,9 +231,7 @@ def _clear() -> None:
         if number.isdecimal() and top.lstat().st_uid == os.geteuid() and not Path("/proc", number).exists():
             with contextlib.suppress(OSError, MountPointUnusable):
                 unmount(top / "source", lazy=True)
-                (top / "source").rmdir()
-                (top / "log").unlink(missing_ok=True)
-                top.rmdir()
+                _remove(top)
 
 
 def _probe(program: str, source: Source) -> None:
@@ -275,11 +277,11 @@ def _refusal(code: int, said: str) -> BlobfsError:
     return RemoteUnavailable(f"the source cannot be read; rclone says: {said}")
 
 
-def _start(command: list[str], source: Source, log: Path) -> subprocess.Popen[bytes]:
+def _start(program: str, source: Source, made: Shown) -> subprocess.Popen[bytes]:
     libc = ctypes.CDLL(None)
-    with log.open("xb") as output:
+    with made.log.open("xb") as output:
         return subprocess.Popen(  # noqa: S603 - what the PATH names
-            command,
+            [program, "mount", *_MOUNT, *_PATIENCE, "--", source.spec, os.fspath(made.path)],
             env=source.environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -290,12 +292,11 @@ def _start(command: list[str], source: Source, log: Path) -> subprocess.Popen[by
         )
 
 
-def _await_mount(process: subprocess.Popen[bytes], point: Path, log: Path) -> None:
+def _await_mount(process: subprocess.Popen[bytes], made: Shown) -> None:
     deadline = time.monotonic() + _START_S
-    while not os.path.ismount(point):
+    while not os.path.ismount(made.path):
         if process.poll() is not None or time.monotonic() > deadline:
-            said = _last_line(log.read_text(encoding="utf-8", errors="replace"))
-            raise RemoteUnavailable(f"rclone does not show the source; it says: {said}")
+            raise RemoteUnavailable(f"rclone does not show the source; it says: {made.complaint()}")
         time.sleep(_LOOK_S)
 
 

@@ -55,7 +55,7 @@ def begin_epoch(
     Raises:
         StoreInUse, NoSpace, KeysChanged, RemoteError kinds: nothing was changed here.
     """
-    from blobfs.commands.screen import passing
+    from blobfs.screen import passing
 
     secret, recovery = secrets.token_bytes(32), secrets.token_bytes(32)
     older = (*unlocked.older, unlocked.secret)
@@ -92,7 +92,7 @@ def renew(store: Path, keys: Keys) -> None:
 
 def show(path: Path, size: int, work: Callable[[], None]) -> None:
     """Run `work`, which gives the database at `path` a new key, under a bar on standard error."""
-    from blobfs.commands.screen import Bar
+    from blobfs.screen import Bar
 
     # Not by `join`: in CPython 3.11 one that Ctrl-C interrupts takes the thread for ended.
     failure, ended = list[BaseException](), threading.Event()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import Any, Final, TextIO
 
 from blobfs.troubles import DOUBTFUL, TROUBLES
 from blobfs.values.documents import Json
+from blobfs.wording import counted, format_ago, format_bytes, format_date, printable
 
 NOT_MOUNTED: Final = "not mounted"
 MOUNTED: Final = "mounted"
-_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _COLOURS: Final = {MOUNTED: "32", NOT_MOUNTED: "2", "offline": "33"}
 _MINUTE_S: Final = 60
 _ASIDE: Final = 10
@@ -38,31 +37,31 @@ class Pending:
     bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """One mount, as `status --json` shows it; docs/CLI.md lists the members. Members may be added, never changed."""
 
     state: str
     """`mounted`, `not mounted`, or why the server is not being reached: `offline`, `refused` ..."""
-    reason: str | None
+    reason: str | None = None
     """One sentence, when the state is not simply `mounted`."""
     mountpoint: str
     store: str | None
-    pid: int | None
-    server: str | None
-    user: str | None
-    embedded: bool | None
-    device: str | None
+    pid: int | None = None
+    server: str | None = None
+    user: str | None = None
+    embedded: bool | None = None
+    device: str | None = None
     pending: Pending
-    documents: int | None
+    documents: int | None = None
     """Live documents of the account, directories included."""
-    stored_bytes: int | None
+    stored_bytes: int | None = None
     """Bytes of attachments that are in the local store."""
-    transfers: Sequence[Json] | None
+    transfers: Sequence[Json] | None = None
     """What is on its way now: `what` (`upload`, `download`), `doc_id`, `total` and `done` bytes."""
-    parked: Sequence[Json] | None
+    parked: Sequence[Json] | None = None
     """Documents that sync goes on without: `doc_id`, `reason`, `since` (seconds since the epoch)."""
-    last_contact: float | None
+    last_contact: float | None = None
     """When the server last answered, in seconds since the epoch."""
     version: str
     usage: Json | None = None
@@ -93,20 +92,9 @@ def not_mounted(mountpoint: Path, store: Path | None, pending: Pending, version:
     """The status of a mount that is not there."""
     return Status(
         state=NOT_MOUNTED,
-        reason=None,
         mountpoint=os.fspath(mountpoint),
         store=os.fspath(store) if store is not None else None,
-        pid=None,
-        server=None,
-        user=None,
-        embedded=None,
-        device=None,
         pending=pending,
-        documents=None,
-        stored_bytes=None,
-        transfers=None,
-        parked=None,
-        last_contact=None,
         version=version,
     )
 
@@ -128,36 +116,14 @@ def read_pending(path: Path) -> Pending:
 # --- for people -------------------------------------------------------------------------------------------------
 
 
-def printable(text: str) -> str:
-    """`text` with everything that a terminal could obey replaced."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-
-
-def format_span(seconds: float) -> str:
-    """A time as it is set: in hours or minutes where it is whole ones."""
-    for unit, name in ((3600, "h"), (60, "min")):
-        if seconds >= unit and seconds % unit == 0:
-            return f"{seconds / unit:.0f} {name}"
-    return f"{seconds:g} s"
-
-
-def format_bytes(count: int) -> str:
-    """A number of bytes with its unit, in three or four digits."""
-    size, unit = float(count), 0
-    while size >= 1000 and unit < len(_UNITS) - 1:
-        size, unit = size / 1024, unit + 1
-    return f"{count} B" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"
-
-
 def format_pending(pending: Pending) -> str:
     """What waits for the server, in words."""
     if pending.documents is None:
         return "what waits is not known while the store is locked"
     if not pending.documents:
         return "everything is on the server"
-    noun = "document" if pending.documents == 1 else "documents"
     verb = "waits" if pending.documents == 1 else "wait"
-    return f"{pending.documents} {noun} ({format_bytes(pending.bytes or 0)}) {verb} for the server"
+    return f"{counted(pending.documents, 'document')} ({format_bytes(pending.bytes or 0)}) {verb} for the server"
 
 
 def format_usage(usage: Json) -> str:
@@ -166,15 +132,6 @@ def format_usage(usage: Json) -> str:
     if quota is None:
         return f"{format_bytes(used)} used, no limit"
     return f"{format_bytes(used)} of {format_bytes(quota)} used, {format_bytes(max(0, quota - used))} left"
-
-
-def format_ago(passed_s: float) -> str:
-    """A duration until now, in words."""
-    for unit_s, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
-        count = int(passed_s // unit_s)
-        if count > 0:
-            return f"{count} {name}{'s' if count > 1 else ''} ago"
-    return "just now"
 
 
 def format_line(status: Status, *, colour: bool = False) -> str:
@@ -260,8 +217,7 @@ def _aside(parked: Sequence[Json], now_s: float) -> list[str]:
 
 
 def _format_moment(moment_s: float, now_s: float) -> str:
-    date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment_s))
-    return f"{date}, {format_ago(now_s - moment_s)}"
+    return f"{format_date(moment_s)}, {format_ago(now_s - moment_s)}"
 
 
 def paint(text: str, state: str, colour: bool) -> str:

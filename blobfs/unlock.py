@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Final
 
 from blobfs.asking import ask_hidden
-from blobfs.commands.screen import passing
 from blobfs.config import PASSPHRASE, SECRETS, Source
 from blobfs.errors import BlobfsError, UsageError, WrongPassphrase
 from blobfs.newer import adopt, is_newer, read_newer, replace_all
+from blobfs.screen import passing
 from blobfs.store.secrets import read_secrets
 from blobfs.values.documents import Json
 from blobfs.values.epochs import claimed_epoch, open_older

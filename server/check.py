@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, func, select, update
+from sqlalchemy import Connection, and_, bindparam, func, select, update
 
 from blobfs.protocol import DEFAULT_NAMESPACE
 from server.backends.interface import BlobKey, BlobsBackend
@@ -36,21 +36,7 @@ def check(catalog: Catalog, backend: BlobsBackend, digests: bool, repair: bool) 
         usage: accounts whose counters are not the sums of what they hold. Repair sets them.
         dangling: references to blobs that have no row. Only a device that has the blob can mend that.
     """
-    found: dict[str, list[str]] = {"missing": [], "damaged": [], "stray": [], "usage": [], "dangling": []}
-    with catalog.reading() as connection:
-        users = dict(connection.execute(select(USERS.c.id, USERS.c.name).where(USERS.c.removed.is_(False))).all())
-    number = 0
-    for user_id, user in users.items():
-        for namespace, blob in list_rows(catalog, user_id):
-            number += 1
-            kind = _compare(backend, BlobKey(user, namespace, blob.blob_id), blob, digests)
-            if kind is not None:
-                _report(catalog, backend, user_id, BlobKey(user, namespace, blob.blob_id), digests, repair, found)
-        _check_account(catalog, user_id, user, repair, found)
-    numbers = {name: user_id for user_id, name in users.items()}
-    for key, _ in backend.list():
-        _check_stray(catalog, backend, numbers.get(key.user), key, repair, found)
-    return {"clean": not any(found.values()), "blobs": number, "repaired": repair, **found}
+    return _Check(catalog, backend, digests, repair).run()
 
 
 def list_rows(catalog: Catalog, user_id: int) -> Iterator[tuple[str, Blob]]:
@@ -68,71 +54,108 @@ def list_rows(catalog: Catalog, user_id: int) -> Iterator[tuple[str, Blob]]:
         after = (rows[-1].namespace, rows[-1].blob_id)
 
 
-def _compare(backend: BlobsBackend, key: BlobKey, blob: Blob, digests: bool) -> str | None:
-    """What is wrong with the blob's bytes: missing, damaged or nothing."""
-    reader = backend.open(key)
-    if reader is None:
-        return "missing"
-    try:
-        if reader.size != blob.size:
-            return "damaged"
-        if not digests:
-            return None
-        hasher, offset = hashlib.sha256(), 0
-        while piece := reader.read(offset, PIECE):
-            hasher.update(piece)
-            offset += len(piece)
-        return None if hasher.digest() == blob.sha256 else "damaged"
-    finally:
-        reader.close()
+class _Check:
+    """One run."""
 
+    def __init__(self, catalog: Catalog, backend: BlobsBackend, digests: bool, repair: bool) -> None:
+        self._catalog, self._backend, self._digests, self._repair = catalog, backend, digests, repair
+        self._found: dict[str, list[str]] = {
+            "missing": [],
+            "damaged": [],
+            "stray": [],
+            "usage": [],
+            "dangling": [],
+        }
 
-def _report(
-    catalog: Catalog,
-    backend: BlobsBackend,
-    user_id: int,
-    key: BlobKey,
-    digests: bool,
-    repair: bool,
-    found: dict[str, list[str]],
-) -> None:
-    with catalog.writing() as connection:
-        lock_accounts(connection, [user_id])
-        blob = blobs.find(connection, user_id, key.namespace, key.blob_id)
-        kind = None if blob is None else _compare(backend, key, blob, digests)
-        if kind is None:
-            return
-        if repair and blob is not None:
-            blobs.remove(connection, user_id, key.namespace, [blob])
-            backend.delete([key])
-    found[kind].append(_name(key))
+    def run(self) -> dict[str, Any]:
+        with self._catalog.reading() as connection:
+            users = dict(connection.execute(select(USERS.c.id, USERS.c.name).where(USERS.c.removed.is_(False))).all())
+        number = 0
+        for user_id, user in users.items():
+            for namespace, blob in list_rows(self._catalog, user_id):
+                number += 1
+                key = BlobKey(user, namespace, blob.blob_id)
+                if self._compare(key, blob) is not None:
+                    self._report(user_id, key)
+            self._check_account(user_id, user)
+        numbers = {name: user_id for user_id, name in users.items()}
+        for key, _ in self._backend.list():
+            self._check_stray(numbers.get(key.user), key)
+        return {"clean": not any(self._found.values()), "blobs": number, "repaired": self._repair, **self._found}
 
+    def _compare(self, key: BlobKey, blob: Blob) -> str | None:
+        """What is wrong with the blob's bytes: missing, damaged or nothing."""
+        reader = self._backend.open(key)
+        if reader is None:
+            return "missing"
+        try:
+            if reader.size != blob.size:
+                return "damaged"
+            if not self._digests:
+                return None
+            hasher, offset = hashlib.sha256(), 0
+            while piece := reader.read(offset, PIECE):
+                hasher.update(piece)
+                offset += len(piece)
+            return None if hasher.digest() == blob.sha256 else "damaged"
+        finally:
+            reader.close()
 
-def _name(key: BlobKey) -> str:
-    return f"{key.user}/{key.namespace}/{key.blob_id}"
-
-
-def _check_stray(
-    catalog: Catalog,
-    backend: BlobsBackend,
-    user_id: int | None,
-    key: BlobKey,
-    repair: bool,
-    found: dict[str, list[str]],
-) -> None:
-    if user_id is not None:
-        with catalog.reading() as connection:
-            if blobs.find(connection, user_id, key.namespace, key.blob_id) is not None:
+    def _report(self, user_id: int, key: BlobKey) -> None:
+        with self._catalog.writing() as connection:
+            lock_accounts(connection, [user_id])
+            blob = blobs.find(connection, user_id, key.namespace, key.blob_id)
+            kind = None if blob is None else self._compare(key, blob)
+            if kind is None:
                 return
-    with catalog.writing() as connection:
-        lock_accounts(connection, [] if user_id is None else [user_id])
-        if user_id is not None and _is_accounted_for(connection, user_id, key):
-            return
-        if backend.stat(key) is None:
-            return
-        if repair:
-            backend.delete([key])
-    found["stray"].append(_name(key))
+            if self._repair and blob is not None:
+                blobs.remove(connection, user_id, key.namespace, [blob])
+                self._backend.delete([key])
+        self._found[kind].append(str(key))
+
+    def _check_stray(self, user_id: int | None, key: BlobKey) -> None:
+        if user_id is not None:
+            with self._catalog.reading() as connection:
+                if blobs.find(connection, user_id, key.namespace, key.blob_id) is not None:
+                    return
+        with self._catalog.writing() as connection:
+            lock_accounts(connection, [] if user_id is None else [user_id])
+            if user_id is not None and _is_accounted_for(connection, user_id, key):
+                return
+            if self._backend.stat(key) is None:
+                return
+            if self._repair:
+                self._backend.delete([key])
+        self._found["stray"].append(str(key))
+
+    def _check_account(self, user_id: int, user: str) -> None:
+        with self._catalog.writing() as connection:
+            if user_id not in lock_accounts(connection, [user_id]):
+                return  # removed meanwhile
+            columns = (USERS.c.used, USERS.c.blobs, USERS.c.reserved)
+            has = tuple(connection.execute(select(*columns).where(USERS.c.id == user_id)).one())
+            holds = _sums(connection, user_id)
+            if has != holds:
+                self._found["usage"].append(user)
+                if self._repair:
+                    values = dict(zip(("used", "blobs", "reserved"), holds, strict=True))
+                    connection.execute(update(USERS).where(USERS.c.id == user_id).values(values))
+            dangling = connection.execute(_DANGLING, {"user_id": user_id})
+            self._found["dangling"] += [f"{user}/{row.doc_id}/{row.blob_id}" for row in dangling]
+
+
+_DANGLING: Final = (
+    select(REFS.c.doc_id, REFS.c.blob_id)
+    .outerjoin(
+        BLOBS,
+        and_(
+            BLOBS.c.user_id == REFS.c.user_id,
+            BLOBS.c.namespace == DEFAULT_NAMESPACE,
+            BLOBS.c.blob_id == REFS.c.blob_id,
+        ),
+    )
+    .where(REFS.c.user_id == bindparam("user_id"), BLOBS.c.blob_id.is_(None))
+)
 
 
 def _is_accounted_for(connection: Connection, user_id: int, key: BlobKey) -> bool:
@@ -144,36 +167,6 @@ def _is_accounted_for(connection: Connection, user_id: int, key: BlobKey) -> boo
         if connection.execute(select(table.c.user_id).where(*match).limit(1)).first() is not None:
             return True
     return False
-
-
-# --- accounts ---------------------------------------------------------------------------------------------
-
-
-def _check_account(catalog: Catalog, user_id: int, user: str, repair: bool, found: dict[str, list[str]]) -> None:
-    with catalog.writing() as connection:
-        if user_id not in lock_accounts(connection, [user_id]):
-            return  # removed meanwhile
-        columns = (USERS.c.used, USERS.c.blobs, USERS.c.reserved)
-        has = tuple(connection.execute(select(*columns).where(USERS.c.id == user_id)).one())
-        holds = _sums(connection, user_id)
-        if has != holds:
-            found["usage"].append(user)
-            if repair:
-                values = dict(zip(("used", "blobs", "reserved"), holds, strict=True))
-                connection.execute(update(USERS).where(USERS.c.id == user_id).values(values))
-        absent = (
-            select(REFS.c.doc_id, REFS.c.blob_id)
-            .outerjoin(
-                BLOBS,
-                and_(
-                    BLOBS.c.user_id == REFS.c.user_id,
-                    BLOBS.c.namespace == DEFAULT_NAMESPACE,
-                    BLOBS.c.blob_id == REFS.c.blob_id,
-                ),
-            )
-            .where(REFS.c.user_id == user_id, BLOBS.c.blob_id.is_(None))
-        )
-        found["dangling"] += [f"{user}/{row.doc_id}/{row.blob_id}" for row in connection.execute(absent)]
 
 
 def _sums(connection: Connection, user_id: int) -> tuple[int, int, int]:

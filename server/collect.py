@@ -7,6 +7,7 @@ push can slip one in; its bytes go in a later transaction that saw it still dele
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,10 +30,10 @@ BATCH: Final = 500
 class Collected:
     """What a collection freed, or would free."""
 
-    blobs: int
-    blob_bytes: int
-    revisions: int
-    revision_bytes: int
+    blobs: int = 0
+    blob_bytes: int = 0
+    revisions: int = 0
+    revision_bytes: int = 0
 
 
 def unlink(connection: Connection, backend: BlobsBackend) -> int:
@@ -76,19 +77,17 @@ def collect(
     kept_ns, idle_ns = now - int(retention_s * 1e9), now - int(grace_s * 1e9)
     with catalog.reading() as connection:
         accounts = list(connection.execute(select(USERS.c.id).where(USERS.c.removed.is_(False))).scalars())
-    counts = [0, 0, 0, 0]
+    freed = Counter[str]()
     for user_id in accounts:
-        parts = [(_prune, kept_ns, 2), (_sweep, idle_ns, 0)]
-        for part, limit_ns, column in parts:
-            number, size = part(catalog, user_id, limit_ns, dry_run)
-            counts[column] += number
-            counts[column + 1] += size
+        revisions, revision_bytes = _prune(catalog, user_id, kept_ns, dry_run)
+        gone, blob_bytes = _sweep(catalog, user_id, idle_ns, dry_run)
+        freed.update(blobs=gone, blob_bytes=blob_bytes, revisions=revisions, revision_bytes=revision_bytes)
     if not dry_run:
         with catalog.writing() as connection:
             old = and_(DELETIONS.c.stored.is_(False), DELETIONS.c.deleted_ns < kept_ns)
             connection.execute(delete(DELETIONS).where(old))
         unlink_all(catalog, backend)
-    return Collected(*counts)
+    return Collected(**freed)
 
 
 def unlink_all(catalog: Catalog, backend: BlobsBackend) -> None:

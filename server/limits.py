@@ -19,7 +19,6 @@ MANY: Final = 10_000
 SHARE: Final = 4
 """One account may hold this part of the memory for bodies: a quarter, so that no one of them stops the others."""
 
-
 FEW: Final = 16
 """Requests under way up to which each may have a megabyte in memory at a time."""
 

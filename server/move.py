@@ -72,7 +72,7 @@ def copy_blobs(catalog: Catalog, source: BlobsBackend, target: BlobsBackend) -> 
             elif _copy(key, blob, source, target):
                 done["copied"] += 1
             else:
-                done["missing"].append(f"{key.user}/{key.namespace}/{key.blob_id}")
+                done["missing"].append(str(key))
     return done
 
 

@@ -25,7 +25,6 @@ from server.errors import OverQuota
 MAX_BLOBS: Final = 20_000_000
 """Blobs of one account: a bound on what blobs of no bytes, which no quota counts, can do to the catalog."""
 
-
 MAX_INCOMING: Final = 1000
 """Items that wait in the incoming box of one account."""
 
@@ -242,8 +241,8 @@ def _valid(connection: Connection, reservations: Sequence[Reservation]) -> dict[
         rows = list(connection.execute(_VALID_ONE, {"number": numbers[0]}))
     else:
         rows = []
-        for start in range(0, len(numbers), blobs.AT_ONCE):
-            rows += connection.execute(_VALID_SEVERAL, {"numbers": numbers[start : start + blobs.AT_ONCE]})
+        for batch in blobs.batches(numbers):
+            rows += connection.execute(_VALID_SEVERAL, {"numbers": batch})
     return {row[0]: (row[1], row[2]) for row in rows}
 
 

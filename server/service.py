@@ -34,7 +34,6 @@ DISK: Final = 8
 PARSERS: Final = 2
 """Threads that take JSON apart: a bound on the memory which hostile JSON takes, and no slower than more of them."""
 
-
 DROPS_PER_S: Final = 5.0
 DROP_BURST: Final = 200
 """What senders leave for one account, in requests: apart from those of its devices, which a flood must not stop."""

@@ -28,7 +28,6 @@ CLIENT: Final = {
         5,
         (
             "__init__",
-            "__main__",
             "account",
             "answers",
             "api",
@@ -53,18 +52,20 @@ CLIENT: Final = {
             "outside",
             "page",
             "process",
-            "publishing",
             "rclone",
             "rotation",
+            "screen",
             "status",
             "suspend",
             "troubles",
             "unlock",
+            "upkeep",
             "wordcheck",
+            "wording",
         ),
     ),
     # Runs before anything is installed, so it imports nothing of ours and nothing from outside.
-    "bootstrap": (0, ("bootstrap", "setup")),
+    "bootstrap": (0, ("bootstrap",)),
 }
 SERVER: Final = {
     "errors": (0, ("errors",)),
@@ -84,7 +85,7 @@ SOLE_IMPORTERS: Final = {
     "fsspec": ("blobfs.api.urls",),
     "h11": ("blobfs.page.wire", "blobfs.page.browsing"),
 }
-ALONE: Final = ("blobfs.errors", "blobfs.protocol", "blobfs.bootstrap", "blobfs.setup")
+ALONE: Final = ("blobfs.errors", "blobfs.protocol", "blobfs.bootstrap")
 """Import the standard library and themselves, nothing else."""
 _PURE: Final = """
 __future__ base64 binascii bisect collections dataclasses enum functools hashlib heapq hmac itertools json math operator
@@ -126,8 +127,7 @@ def room(name: str) -> tuple[str, int] | None:
     top, _, rest = name.partition(".")
     part = rest.partition(".")[0] or "__init__"
     for label, (floor, parts) in (CLIENT if top == "blobfs" else SERVER).items():
-        # blobfs/api*.py are one thing: the door that programs use.
-        if part in parts or ("api" in parts and part.startswith("api_")):
+        if part in parts:
             return label, floor
     return ("rules", 2) if top == "server" else None
 

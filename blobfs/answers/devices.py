@@ -7,7 +7,6 @@ Knows nothing of terminals. Invariant: a device that was revoked has lost its to
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import trio
@@ -15,6 +14,7 @@ import trio
 from blobfs.account import invite_text, load_remote
 from blobfs.answers.options import parse_name
 from blobfs.answers.paths import text_of
+from blobfs.control import Command
 from blobfs.devices import Devices
 from blobfs.errors import BlobNotFound, RemoteError, UsageError
 from blobfs.protocol import INVITE_LABEL
@@ -24,8 +24,9 @@ from blobfs.remote.tokens import Token, list_tokens, make_token, revoke_token
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine
 from blobfs.values import drops
-from blobfs.values.cards import Card, is_device
+from blobfs.values.cards import Card
 from blobfs.values.documents import Json
+from blobfs.values.revisions import is_device
 
 _ANSWER_S: Final = 10
 """Seconds that the list waits for the server; without its answer the cards alone are shown."""
@@ -39,7 +40,7 @@ class DeviceAnswers:
         self._store, self._engine, self._client, self._devices = store, engine, client, devices
         self._cards = devices.register.cards
 
-    def commands(self) -> dict[str, Callable[[Json], Awaitable[Json]]]:
+    def commands(self) -> dict[str, Command]:
         """By their names on the socket."""
         return {
             "invite": self.invite,

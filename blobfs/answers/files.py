@@ -181,7 +181,7 @@ class Files:
             "local": whole == len(files),
             "synced": not waiting,
             "dirty": bool(waiting),
-            "conflicts": sum(is_conflict_name(entry.path.rpartition(b"/")[2]) for entry in found),
+            "conflicts": sum(is_conflict_name(entry.name) for entry in found),
             "waiting": len(waiting),
             "waiting_files": [self._waiting(entry, status) for entry in waiting[:_WAITING_SHOWN]],
             "state": "here" if whole == len(files) else "partly here",
@@ -207,7 +207,7 @@ class Files:
         """The conflict copies in a folder, a page of them. For a worker thread."""
         path = text_of(question, "path")
         top = find(self._store, path)
-        prefix = path_of(self._store, top.inode) if top.inode != ROOT_INODE else ""
+        prefix = path_of(self._store, top.inode)
         copies = [
             {
                 "path": (prefix + name_to_text(entry.path)).lstrip("/"),
@@ -215,7 +215,7 @@ class Files:
                 "mtime": entry.mtime_ns / 1e9,
             }
             for entry in self._store.survey.below(top.inode)
-            if is_conflict_name(entry.path.rpartition(b"/")[2])
+            if is_conflict_name(entry.name)
         ]
         return page(copies, question)
 

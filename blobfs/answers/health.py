@@ -10,7 +10,6 @@ import math
 import shutil
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,10 +19,10 @@ import trio
 
 import blobfs
 from blobfs.account import publish_again
-from blobfs.answers.paths import path_of
+from blobfs.answers.paths import path_of_document
 from blobfs.answers.strays import Strays
 from blobfs.devices import Register
-from blobfs.errors import BlobfsError, NotFound, RemoteUnavailable
+from blobfs.errors import BlobfsError, RemoteUnavailable
 from blobfs.remote.client import RemoteClient
 from blobfs.status import format_usage
 from blobfs.store.secrets import read_secrets
@@ -33,7 +32,7 @@ from blobfs.sync.engine import SyncEngine
 from blobfs.sync.restock import Losses
 from blobfs.sync.status import SyncState
 from blobfs.values.documents import Json, load
-from blobfs.values.nodes import ROOT_INODE, Inode
+from blobfs.values.nodes import ROOT_INODE
 
 _QUICK: Final = 20_000
 """Documents up to which the databases are compared unasked: a second or so in which nothing else can be done."""
@@ -184,7 +183,7 @@ class Health:
 
     def _conflicts(self) -> Finding:
         below = self._store.survey.below(ROOT_INODE)
-        count = sum(is_conflict_name(entry.path.rpartition(b"/")[2]) for entry in below)
+        count = sum(is_conflict_name(entry.name) for entry in below)
         if count:
             return Finding("conflicts", True, f"{count} conflict copies", "`blobfs conflicts DIR` lists them")
         return Finding("conflicts", True, "no conflict copies")
@@ -266,8 +265,5 @@ class Health:
     def _paths(self, losses: Losses) -> tuple[str, ...]:
         """The first of the files that need what was lost."""
         doc_ids = {self._store.documents.of_content(content) for content in losses.contents}
-        paths = list[str]()
-        for inode in {self._store.documents.inode(doc_id) for doc_id in doc_ids if doc_id is not None} - {None}:
-            with suppress(NotFound):
-                paths.append(path_of(self._store, Inode(inode or 0)))
-        return tuple(sorted(paths)[:_NAMED])
+        paths = {path_of_document(self._store, doc_id) for doc_id in doc_ids if doc_id is not None}
+        return tuple(sorted(path for path in paths if path is not None)[:_NAMED])

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from blobfs.answers.paths import find, page, path_of, select, text_of
-from blobfs.errors import NotFound, UsageError
+from blobfs.answers.paths import find, page, path_of_document, select, text_of
+from blobfs.errors import UsageError
 from blobfs.store.store import Store
 from blobfs.store.survey import Found
 from blobfs.sync.engine import SyncEngine
-from blobfs.values.documents import ROOT, Json, Kind
+from blobfs.values.documents import Json, Kind
 
 
 class Keeping:
@@ -52,12 +52,8 @@ class Keeping:
         """The pinned files and folders themselves, a page of them. For a worker thread."""
         entries: list[Json] = []
         for doc_id in self._store.pins.all():
-            inode = self._store.documents.inode(doc_id)
-            try:
-                path = "" if doc_id == ROOT else None if inode is None else path_of(self._store, inode)
-            except NotFound:
-                path = None
-            if path is not None and inode is not None:
+            inode, path = self._store.documents.inode(doc_id), path_of_document(self._store, doc_id)
+            if inode is not None and path is not None:
                 folder = self._store.tree.get(inode).kind is Kind.DIRECTORY
                 entries.append({"path": path, "kind": "directory" if folder else "file"})
         return page(sorted(entries, key=lambda entry: str(entry["path"])), question)

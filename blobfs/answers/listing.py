@@ -10,7 +10,7 @@ import unicodedata
 from typing import Final
 
 from blobfs.answers.files import Files
-from blobfs.answers.paths import find, page, path_of, text_of
+from blobfs.answers.paths import find, page, path_of_document, text_of
 from blobfs.errors import NotADirectory, NotFound
 from blobfs.store.store import Store
 from blobfs.sync.copies import is_conflict_name
@@ -85,24 +85,22 @@ class Listing:
                 "dirty": entry.waits,
             }
             for entry in self._store.survey.below(ROOT_INODE)
-            if wanted and wanted in _folded(name_to_text(entry.path.rpartition(b"/")[2]))
+            if wanted and wanted in _folded(name_to_text(entry.name))
         ]
         return page(found, question, _PAGE) | {"total": len(found)}
 
     def aside(self, question: Json) -> Json:
         """What sync goes on without, with its path where it has one here."""
         entries = [
-            {"path": self._path(entry.doc_id), "doc_id": entry.doc_id, "reason": entry.reason, "since": entry.since_s}
+            {
+                "path": path_of_document(self._store, entry.doc_id),
+                "doc_id": entry.doc_id,
+                "reason": entry.reason,
+                "since": entry.since_s,
+            }
             for entry in self._engine.status().parked
         ]
         return page(entries, question, _PAGE)
-
-    def _path(self, doc_id: DocId) -> str | None:
-        inode = self._store.documents.inode(doc_id)
-        try:
-            return None if inode is None else path_of(self._store, inode)
-        except NotFound:
-            return None
 
 
 def _order(entry: Entry) -> tuple[bool, str, bytes]:

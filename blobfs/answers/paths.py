@@ -15,7 +15,7 @@ from blobfs.errors import NotADirectory, NotFound, UsageError
 from blobfs.store.hidden import NAME
 from blobfs.store.store import Store
 from blobfs.store.survey import Found
-from blobfs.values.documents import Json, Kind, name_from_text, name_to_text
+from blobfs.values.documents import DocId, Json, Kind, name_from_text, name_to_text
 from blobfs.values.nodes import ROOT_INODE, Inode, Node
 
 _ROOM = 2 << 20
@@ -91,6 +91,15 @@ def path_of(store: Store, inode: Inode) -> str:
         inode, name = names[0]
         parts.append(name)
     return name_to_text(b"/".join(reversed(parts)))
+
+
+def path_of_document(store: Store, doc_id: DocId) -> str | None:
+    """A path of a document; None: it has none here."""
+    inode = store.documents.inode(doc_id)
+    try:
+        return None if inode is None else path_of(store, inode)
+    except NotFound:
+        return None
 
 
 def select(store: Store, path: str, pattern: str | None) -> list[Found]:

@@ -11,10 +11,9 @@ from typing import Final
 
 import blobfs
 from blobfs.account import Remote
-from blobfs.answers.paths import path_of
+from blobfs.answers.paths import path_of_document
 from blobfs.config import Config
 from blobfs.devices import Devices
-from blobfs.errors import NotFound
 from blobfs.status import MOUNTED, Pending, Status
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine
@@ -66,8 +65,4 @@ class State:
 
     def _path(self, doc_id: str | None) -> str | None:
         """In the mount; None for what has no name in it."""
-        inode = None if doc_id is None else self._store.documents.inode(DocId(doc_id))
-        try:
-            return None if inode is None else path_of(self._store, inode)
-        except NotFound:
-            return None
+        return None if doc_id is None else path_of_document(self._store, DocId(doc_id))

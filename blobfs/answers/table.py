@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ from blobfs.answers.listing import Listing
 from blobfs.answers.options import Options
 from blobfs.answers.past import Past
 from blobfs.answers.resolving import Resolving
+from blobfs.control import Command
 from blobfs.errors import ReadOnly
 from blobfs.fs.filesystem import FileSystem
 from blobfs.remote.client import RemoteClient
@@ -22,7 +23,6 @@ from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine
 from blobfs.values.documents import Json
 
-Command = Callable[[Json], Awaitable[Json]]
 CHANGES: Final = ("resolve", "restore", "undelete", "copy")
 """The questions that change a file or the tree."""
 LOOKS: Final = frozenset(("status", "umount", "file", "conflicts", "pair", "list", "search", "aside", "pins", "browse"))

@@ -11,27 +11,19 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from typing import Final
 
 import trio
 
-from blobfs.account import connect, load_remote, move_remote, public_body, publish_secrets
+from blobfs.account import connect, load_remote, move_remote
 from blobfs.api.loop import Loop, plain
 from blobfs.config import SECRETS, SERVER, SERVER_LOG
 from blobfs.devices import Devices
 from blobfs.embedded import EmbeddedServer
-from blobfs.errors import BlobfsError, RemoteError
-from blobfs.newer import keep_newer
-from blobfs.remote.client import RemoteClient
-from blobfs.store.secrets import read_secrets
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine, SyncOptions
-from blobfs.values.documents import dump
+from blobfs.upkeep import Publisher, make_engine, tick
 
-TICK_S: Final = 1
-PUBLISH_S: Final = 60
-"""Seconds between two looks whether the wrapped secret is at the server."""
 OPTIONS: Final = SyncOptions(quiet_s=0.0)
 """A document that a program has put is whole: nothing is gained by waiting for more of it."""
 
@@ -83,18 +75,13 @@ class Connection(Loop):
         async with self._embedded():
             remote = self._remote
             async with connect(remote) as client:
-                engine = SyncEngine(
-                    self._store,
-                    client,
-                    options=OPTIONS,
-                    secret=lambda: dump(public_body(self._store.settings, read_secrets(self._store.path / SECRETS))),
-                    keep_secret=partial(keep_newer, self._store.path),
-                )
+                engine = make_engine(self._store.path, self._store, client, OPTIONS)
+                publisher = Publisher(client, self._store.settings, self._store.path / SECRETS)
                 self.wire(engine)
                 async with trio.open_nursery() as nursery:
                     await nursery.start(engine.run)
-                    nursery.start_soon(self._tick)
-                    nursery.start_soon(self._publish, client)
+                    nursery.start_soon(tick, self._store)
+                    nursery.start_soon(publisher.run)
                     nursery.start_soon(Devices(self._store, engine, client).run)
                     self.begin(nursery, engine, client)
                     async with self.serve():
@@ -111,28 +98,7 @@ class Connection(Loop):
         try:
             await server.start()
             self._remote = move_remote(self._store.settings, remote, server.url, server.port)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(server.supervise)
+            async with server.supervised():
                 yield
-                nursery.cancel_scope.cancel()
         finally:
             await server.stop()
-
-    async def _tick(self) -> None:
-        while True:
-            await trio.sleep(TICK_S)
-            try:
-                await trio.to_thread.run_sync(self._store.tick)
-            except BlobfsError as error:
-                log.warning("a regular commit failed: %s", error)
-
-    async def _publish(self, client: RemoteClient) -> None:
-        """See that a new device finds the wrapped secret at the server."""
-        while True:
-            try:
-                await publish_secrets(client, self._store.settings, read_secrets(self._store.path / SECRETS))
-            except RemoteError as error:
-                log.info("the wrapped secret is not at the server yet: %s", error)
-            except BlobfsError as error:
-                log.error("the wrapped secret cannot be sent: %s", error)
-            await trio.sleep(PUBLISH_S)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from blobfs import firstrun, unlock
@@ -50,9 +49,7 @@ class Opening:
         self._account = self._open()
         return self._account
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._account is not None:
             self._account.close()
 
@@ -60,9 +57,7 @@ class Opening:
         self._account = await in_thread(self._open)
         return AsyncAccount(self._account)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._account is not None:
             await in_thread(self._account.close, shielded=True)
 
@@ -86,8 +81,7 @@ def open_account(store: StorePath, *, passphrase: str | None = None, recovery_wo
         if passphrase is None and recovery_words is None and not (path / PASSPHRASE).exists():
             raise UsageError("give the passphrase of the store, or its recovery words")
         try:
-            with _source(passphrase) as first, _source(recovery_words) as second:
-                unlocked = unlock.unlock(path, first, second)
+            unlocked = unlock.unlock(path, _source(passphrase), _source(recovery_words))
         except StoreInUse:
             # They opened newer keys, which that process takes when it next opens the store.
             return visit(path)
@@ -112,8 +106,8 @@ def create_account(store: StorePath, *, passphrase: str, invite: str | None = No
     def create_it() -> Account:
         if not is_new(path):
             raise UsageError(f"there is a store in {path} already; open_account opens it")
-        with _source(passphrase) as source:
-            made = firstrun.make(Config(mountpoint=path, store=path, passphrase=source, connect=invite))
+        config = Config(mountpoint=path, store=path, passphrase=_source(passphrase), connect=invite)
+        made = firstrun.make(config)
         account = _start(path, made.unlocked.keys())
         account.recovery_words = made.words
         return account
@@ -137,12 +131,6 @@ def _start(store: Path, keys: Keys) -> Account:
         time.sleep(LOOK_S)
 
 
-@contextlib.contextmanager
-def _source(text: str | None) -> Iterator[Source]:
-    """A secret text where the door reads them from: a file, here one that is in memory only."""
-    if text is None:
-        yield Source()
-        return
-    with open(os.memfd_create("blobfs", os.MFD_CLOEXEC), "wb", buffering=0) as file:
-        file.write(text.encode("utf-8") + b"\n")
-        yield Source(file=Path(f"/proc/self/fd/{file.fileno()}"))
+def _source(text: str | None) -> Source:
+    # As a file has it: the line end that is taken off is this one, not one of the text's own.
+    return Source() if text is None else Source(text=text + "\n")

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
-import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
@@ -23,7 +20,7 @@ from blobfs.api.changes import Changes
 from blobfs.api.desk import Desk, Put, View
 from blobfs.api.loop import WAITER, Waiter
 from blobfs.api.shelf import Row
-from blobfs.control import accept, address
+from blobfs.control import accept, is_own, listening
 from blobfs.errors import BlobfsError, UsageError
 from blobfs.fs.use import Use
 
@@ -33,22 +30,8 @@ PIECE: Final = 256 << 10
 """Bytes that are read at once."""
 PLAIN: Final = frozenset(
     (
-        *(
-            "create",
-            "get",
-            "at",
-            "paths",
-            "entries",
-            "make_folder",
-            "move",
-            "ids",
-            "find",
-            "keys",
-            "indexes",
-            "create_index",
-            "delete_index",
-            "conflicts",
-        ),
+        *("get", "at", "paths", "entries", "make_folder", "move", "ids"),
+        *("find", "keys", "indexes", "create_index", "delete_index", "conflicts"),
         *("check", "state", "fetch", "settle", "revisions", "status"),
     )
 )
@@ -64,7 +47,6 @@ MAILROOM: Final = frozenset(("take", "done", "fail", "failures", "address"))
 """The same of its mailroom."""
 OWN: Final = frozenset(("create", "put", "stage", "fill", "abandon", "enter", "leave", "read"))
 """Methods that a `Session` has in their place."""
-_UCRED: Final = struct.Struct("3i")
 
 Listen = Callable[[], AbstractContextManager[Changes]]
 """Begins to listen for news."""
@@ -193,22 +175,11 @@ def _unknown() -> UsageError:
 
 @contextlib.asynccontextmanager
 async def serving(store: Path, desk: Desk, listen: Listen, use: Use) -> AsyncIterator[None]:
-    """Answer programs while the block runs. The caller owns the store, so a socket left over is dead."""
-    path = store / wire.SOCKET
-    path.unlink(missing_ok=True)
-    listener = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with address(store, wire.SOCKET) as short:
-            await listener.bind(short)
-        path.chmod(0o600)
-        listener.listen(MAX_PEERS)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_accept, listener, desk, listen, use)
-            yield
-            nursery.cancel_scope.cancel()
-    finally:
-        listener.close()
-        path.unlink(missing_ok=True)
+    """Answer programs while the block runs."""
+    async with listening(store, wire.SOCKET, MAX_PEERS) as listener, trio.open_nursery() as nursery:
+        nursery.start_soon(_accept, listener, desk, listen, use)
+        yield
+        nursery.cancel_scope.cancel()
 
 
 async def _accept(listener: trio.socket.SocketType, desk: Desk, listen: Listen, use: Use) -> None:
@@ -227,8 +198,7 @@ async def _accept(listener: trio.socket.SocketType, desk: Desk, listen: Listen, 
     async with trio.open_nursery() as nursery:
         while True:
             accepted = await accept(listener)
-            uid = _UCRED.unpack(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
-            if uid not in (os.geteuid(), 0) or peers >= MAX_PEERS:
+            if not is_own(accepted) or peers >= MAX_PEERS:
                 log.warning("a program was turned away: another user's, or one too many")
                 accepted.close()
                 continue

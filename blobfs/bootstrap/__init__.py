@@ -2,7 +2,7 @@
 
 Runs under the system's python3 before anything is installed: standard library only, and nothing else of blobfs is
 imported; nothing newer than Python 3.8 either, so that an old one is told in a sentence. `mount.py` and `tests/run.py`
-are its callers; `find_fuse_fault` also serves the mount command.
+are its callers.
 
     steps.py         what people see of it: progress lines, one-sentence failures, the log
     system.py        what this machine must have, and how each distribution calls it
@@ -31,16 +31,7 @@ from blobfs.bootstrap.system import (
 
 OLDEST_PYTHON = (3, 11)
 
-__all__ = [
-    "MOUNTING",
-    "TESTING",
-    "FuseMissing",
-    "PackagesMissing",
-    "SetupFailure",
-    "find_fuse_fault",
-    "prepare",
-    "prepare_or_exit",
-]
+__all__ = ["MOUNTING", "TESTING", "prepare", "prepare_or_exit"]
 
 
 def prepare(root: Path, parts: tuple[str, ...]) -> Path:

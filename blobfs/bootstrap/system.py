@@ -59,8 +59,8 @@ PACKAGE_MANAGERS = (
 )
 
 
-def _is_on_path(program: str) -> Callable[[], bool]:
-    return lambda: shutil.which(program) is not None
+def _is_on_path(*programs: str) -> Callable[[], bool]:
+    return lambda: all(shutil.which(program) for program in programs)
 
 
 def _has_fuse_headers() -> bool:
@@ -164,7 +164,7 @@ TRYING = (
     ),
     Need(
         "Ceph's S3 server",
-        lambda: all(shutil.which(program) for program in ("ceph", "ceph-mon", "ceph-osd", "radosgw")),
+        _is_on_path("ceph", "ceph-mon", "ceph-osd", "radosgw"),
         {
             "apt-get": "ceph-common ceph-mon ceph-osd radosgw",
             "dnf": "ceph-common ceph-mon ceph-osd ceph-radosgw",
@@ -175,7 +175,7 @@ TRYING = (
     ),
     Need(
         "a browser that programs can use",
-        lambda: all(shutil.which(program) for program in ("chromium", "chromedriver")),
+        _is_on_path("chromium", "chromedriver"),
         {
             "apt-get": "chromium chromium-driver",
             "dnf": "chromium chromedriver",
@@ -186,7 +186,7 @@ TRYING = (
     ),
     Need(
         "a D-Bus daemon and a keyring on it",
-        lambda: all(shutil.which(program) for program in ("dbus-daemon", "gnome-keyring-daemon")),
+        _is_on_path("dbus-daemon", "gnome-keyring-daemon"),
         {
             "apt-get": "dbus gnome-keyring",
             "dnf": "dbus-daemon gnome-keyring",

@@ -11,10 +11,9 @@ import time
 from typing import Any, Final
 
 from blobfs.commands.places import mounted
-from blobfs.commands.screen import format_date
 from blobfs.control import ask
 from blobfs.errors import UsageError
-from blobfs.status import format_ago, printable
+from blobfs.wording import format_ago, format_date, printable
 
 _ASK_S: Final = 60.0
 _DAY_S: Final = 86400

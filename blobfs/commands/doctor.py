@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -27,14 +28,15 @@ from blobfs import __version__, mountpoint
 from blobfs.answers.health import Finding
 from blobfs.commands.places import mounted
 from blobfs.commands.repair import look_over
-from blobfs.commands.screen import Bar
 from blobfs.commands.scrub import Scrubber
 from blobfs.config import LOG, SECRETS, SERVER_LOG, Mount, Source
 from blobfs.control import ask
 from blobfs.errors import BlobfsError, FuseMissing, NotMounted, StoreError, UsageError
 from blobfs.process import harden
-from blobfs.status import has_colour, paint, printable
+from blobfs.screen import Bar, drawing
+from blobfs.status import has_colour, paint
 from blobfs.values.documents import Json
+from blobfs.wording import printable
 
 PROBLEM: Final = 23
 """Exit code when a check found something wrong."""
@@ -49,7 +51,7 @@ def doctor(options: argparse.Namespace) -> int:
     found = list(_machine())
     if mount is not None:
         found += _store(mount, repair=options.repair)
-        with _progress(mount.store):
+        with drawing(partial(_draw_progress, mount.store)) if sys.stderr.isatty() else contextlib.nullcontext():
             found += _inside(mount, options)
     healthy = all(finding.ok is not False for finding in found)
     if options.bundle is not None:
@@ -64,28 +66,14 @@ def doctor(options: argparse.Namespace) -> int:
     return 0 if healthy else PROBLEM
 
 
-@contextlib.contextmanager
-def _progress(store: Path) -> Iterator[None]:
-    """What the mount's process checks at the moment, while the block runs; nothing without a terminal."""
-    ended = threading.Event()
-
-    def draw() -> None:
-        with Bar("checking", None) as bar:
-            while not ended.wait(_LOOK_S):
-                with contextlib.suppress(BlobfsError):
-                    stage = ask(store, "doctor-stage")
-                    bar.begin(stage["what"], noun=stage.get("noun", "blobs"))
-                    bar.reach(stage["done"], stage["total"])
-
-    drawing = threading.Thread(target=draw, name="progress")
-    if sys.stderr.isatty():
-        drawing.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        if drawing.ident is not None:
-            drawing.join()
+def _draw_progress(store: Path, ended: threading.Event) -> None:
+    """What the mount's process checks at the moment."""
+    with Bar("checking", None) as bar:
+        while not ended.wait(_LOOK_S):
+            with contextlib.suppress(BlobfsError):
+                stage = ask(store, "doctor-stage")
+                bar.begin(stage["what"], noun=stage.get("noun", "blobs"))
+                bar.reach(stage["done"], stage["total"])
 
 
 def format_finding(finding: Finding, *, colour: bool) -> str:

@@ -15,9 +15,9 @@ from blobfs.errors import RemoteUnavailable, UsageError
 from blobfs.remote.box import Box
 from blobfs.remote.retry import Backoff
 from blobfs.remote.transport import Limits, Transport
-from blobfs.status import printable
 from blobfs.values import drops
 from blobfs.values.drops import Address
+from blobfs.wording import printable
 
 _TRIES: Final = 5
 

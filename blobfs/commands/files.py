@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from blobfs.commands.places import Place, inside, place
-from blobfs.commands.screen import Bar, format_date, format_time, passing
 from blobfs.errors import (
     BlobfsError,
     InvalidArgument,
@@ -21,8 +20,10 @@ from blobfs.errors import (
     RemoteUnavailable,
     UsageError,
 )
-from blobfs.status import format_bytes, has_colour, paint, printable
+from blobfs.screen import Bar, passing
+from blobfs.status import has_colour, paint
 from blobfs.values.documents import Json
+from blobfs.wording import counted, format_bytes, format_date, format_time, printable
 
 _POLL_S: Final = 0.2
 _PATIENCE_S: Final = 30
@@ -45,8 +46,9 @@ def format_state(body: Json, *, colour: bool = False, now_s: float | None = None
     state = paint(body["state"], "mounted" if body["synced"] else "offline", colour)
     lines = [f"{printable(body['path'])}: {state}{_elsewhere(body)}"]
     if folder:
-        lines.append(f"  holds    {_files(body['files'])} in {_folders(body['folders'])}, {format_bytes(body['size'])}")
-        lines.append(f"  here     {format_bytes(body['here'])}, {_files(body['files_here'])} whole")
+        files, folders = counted(body["files"], "file"), counted(body["folders"], "folder")
+        lines.append(f"  holds    {files} in {folders}, {format_bytes(body['size'])}")
+        lines.append(f"  here     {format_bytes(body['here'])}, {counted(body['files_here'], 'file')} whole")
     else:
         lines.append(f"  size     {format_bytes(body['size'])}, {format_bytes(body['here'])} of it here")
         if body["unsent"]:
@@ -65,7 +67,7 @@ def format_state(body: Json, *, colour: bool = False, now_s: float | None = None
         copies = "1 copy" if body["conflicts"] == 1 else f"{body['conflicts']} copies"
         lines.append(f"  conflict {copies} in it; `blobfs conflicts {printable(body['path'])}` lists what to settle")
     if folder and body["waiting"]:
-        lines.append(f"  waiting  {body['waiting']} {'document' if body['waiting'] == 1 else 'documents'}, such as")
+        lines.append(f"  waiting  {counted(body['waiting'], 'document')}, such as")
         lines += [
             f"           {printable(entry['path'] or '.')}: {printable(entry['reason'])}"
             for entry in body["waiting_files"]
@@ -123,7 +125,7 @@ def pin(options: argparse.Namespace) -> int:
         answer = found.ask("pin", match=options.match)
         missing = f", {format_bytes(answer['missing'])} on the way" if answer["missing"] else ", all of it is here"
         wanted.append(answer["missing"])
-        print(f"Pinned {printable(os.fspath(found.path))}: {_files(answer['files'])}{missing}.")
+        print(f"Pinned {printable(os.fspath(found.path))}: {counted(answer['files'], 'file')}{missing}.")
     if options.wait:
         for found, absent in zip(places, wanted, strict=True):
             _wait_until_here(found, options.match, absent)
@@ -161,7 +163,7 @@ def evict(options: argparse.Namespace) -> int:
         found = place(path)
         answer = found.ask("evict", match=options.match)
         kept = [f"{answer[what]} kept, being {text}" for what, text in _KEPT.items() if answer[what]]
-        told = f"{format_bytes(answer['freed'])} of {_files(answer['evicted'])}"
+        told = f"{format_bytes(answer['freed'])} of {counted(answer['evicted'], 'file')}"
         print("; ".join([f"Evicted {told} in {printable(os.fspath(found.path))}", *kept]) + ".")
     return 0
 
@@ -173,14 +175,6 @@ def _paths(options: argparse.Namespace) -> list[Path]:
     if not options.paths:
         raise UsageError("name a file or folder in a mount")
     return list(options.paths)
-
-
-def _files(count: int) -> str:
-    return f"{count} file" if count == 1 else f"{count} files"
-
-
-def _folders(count: int) -> str:
-    return f"{count} folder" if count == 1 else f"{count} folders"
 
 
 # --- cp ---------------------------------------------------------------------------------------------------------------

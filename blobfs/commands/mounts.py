@@ -11,13 +11,12 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from blobfs.commands import files
 from blobfs.commands.places import find_place, mounted
-from blobfs.commands.screen import Bar, FilesBar, watch
 from blobfs.config import (
     GUESS_S,
     Config,
@@ -33,6 +32,7 @@ from blobfs.control import ask
 from blobfs.errors import BlobfsError, UsageError
 from blobfs.outside import look
 from blobfs.outside import umount as end
+from blobfs.screen import Bar, FilesBar, drawing, watch
 from blobfs.status import format_pending, format_status, from_json, has_colour
 
 _LOOK_S: Final = 0.5
@@ -107,7 +107,8 @@ def sync(options: argparse.Namespace) -> int:
     # The daemon keeps the time; the answer is given a little longer to arrive.
     patience_s = None if options.timeout is None else options.timeout + 30
     store = mounted(options.dir).store
-    with _progress(store) if options.wait and sys.stderr.isatty() else contextlib.nullcontext():
+    is_shown = options.wait and sys.stderr.isatty()
+    with drawing(partial(_draw_progress, store)) if is_shown else contextlib.nullcontext():
         answer = ask(
             store,
             "sync",
@@ -119,32 +120,20 @@ def sync(options: argparse.Namespace) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def _progress(store: Path) -> Iterator[None]:
-    """A bar of what still waits, while the block runs; before it one of what comes."""
-    ended = threading.Event()
-
-    def draw() -> None:
-        with contextlib.suppress(BlobfsError):
-            with Bar("reading names", None, noun="names") as bar:
-                while not ended.wait(_LOOK_S) and (status := from_json(ask(store, "status"))).reading:
-                    bar.reach(status.reading["done"], status.reading["total"])
-                    bar.trouble = status.reason or ""
-            with FilesBar("sending", 0, 0) as bar:
-                while not ended.wait(_LOOK_S):
-                    status = from_json(ask(store, "status"))
-                    # What is on its way counts as far as it is done: a large file is one document to the very end.
-                    done = sum(int(entry["done"]) for entry in status.transfers or () if entry["what"] == "upload")
-                    bar.remain(status.pending.documents or 0, max(0, (status.pending.bytes or 0) - done))
-                    bar.trouble = status.reason or ""
-
-    drawing = threading.Thread(target=draw, name="progress")
-    drawing.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        drawing.join()
+def _draw_progress(store: Path, ended: threading.Event) -> None:
+    """A bar of what still waits; before it one of what comes."""
+    with contextlib.suppress(BlobfsError):
+        with Bar("reading names", None, noun="names") as bar:
+            while not ended.wait(_LOOK_S) and (status := from_json(ask(store, "status"))).reading:
+                bar.reach(status.reading["done"], status.reading["total"])
+                bar.trouble = status.reason or ""
+        with FilesBar("sending", 0, 0) as bar:
+            while not ended.wait(_LOOK_S):
+                status = from_json(ask(store, "status"))
+                # What is on its way counts as far as it is done: a large file is one document to the very end.
+                done = sum(int(entry["done"]) for entry in status.transfers or () if entry["what"] == "upload")
+                bar.remain(status.pending.documents or 0, max(0, (status.pending.bytes or 0) - done))
+                bar.trouble = status.reason or ""
 
 
 def recover(options: argparse.Namespace) -> int:

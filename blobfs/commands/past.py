@@ -9,11 +9,11 @@ import os
 from pathlib import Path
 
 from blobfs.commands.places import Place, inside, place
-from blobfs.commands.screen import Bar, format_date
 from blobfs.errors import NotFound, UsageError
-from blobfs.status import format_bytes, printable
+from blobfs.screen import Bar
 from blobfs.values.documents import Json
 from blobfs.values.extents import EXTENT
+from blobfs.wording import format_bytes, format_date, printable
 
 _OLDER = "; the server does not show the version that was deleted: this is an older one"
 

@@ -9,7 +9,7 @@ from typing import Any
 from blobfs.commands.places import mounted
 from blobfs.control import ask
 from blobfs.errors import UsageError
-from blobfs.status import format_bytes, format_span, printable
+from blobfs.wording import format_bytes, format_span, printable
 
 
 def config(options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from blobfs.commands.places import mounted
 from blobfs.config import LOG, SERVER_LOG
 from blobfs.errors import StoreMissing
 from blobfs.grammar import EXAMPLES, parser
-from blobfs.status import printable
+from blobfs.wording import printable
 
 
 def log(options: argparse.Namespace) -> int:

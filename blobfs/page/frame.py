@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from blobfs.page.markup import Child, Html, address, join, quoted, tag
-from blobfs.status import format_bytes
 from blobfs.values.documents import Json
+from blobfs.wording import format_bytes
 
 _ROOMS: Final = (("files", "Files"), ("waiting", "Waiting"), ("conflicts", "Conflicts"), ("trash", "Trash"))
 

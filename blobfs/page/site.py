@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 import trio
 
+from blobfs.control import Command
 from blobfs.errors import BlobfsError, NotFound, RemoteError, UsageError
 from blobfs.page import comparing, views
 from blobfs.page.frame import Frame, name_of, state_line, whole
@@ -25,7 +26,6 @@ from blobfs.page.previews import Previews
 from blobfs.page.wire import Request, Response
 from blobfs.values.documents import Json, name_to_text
 
-Answer = Callable[[Json], Awaitable[Json]]
 log = logging.getLogger(__name__)
 
 _HTML: Final = {"Content-Type": "text/html; charset=utf-8"}
@@ -56,7 +56,7 @@ _HEADERS: Final = {
 class Site:
     """The pages of one mount."""
 
-    def __init__(self, folder: str, answers: Mapping[str, Answer], previews: Previews, guard: Guard) -> None:
+    def __init__(self, folder: str, answers: Mapping[str, Command], previews: Previews, guard: Guard) -> None:
         """
         Args:
             folder: the mount's name, for titles.

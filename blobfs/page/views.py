@@ -10,8 +10,8 @@ from typing import Final
 from blobfs.page.frame import Frame, badge, button, crumbs, draw, moment, name_of, pages, table
 from blobfs.page.markup import Child, Html, address, tag
 from blobfs.page.previews import PICTURE, THUMBNAIL
-from blobfs.status import format_bytes
 from blobfs.values.documents import Json
+from blobfs.wording import format_bytes
 
 _PICTURES: Final = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 

@@ -12,10 +12,10 @@ from typing import Final
 
 from blobfs.errors import NotFound
 from blobfs.store.store import Store
-from blobfs.values.cards import Card, is_device
+from blobfs.values.cards import Card
 from blobfs.values.documents import DocId, Kind, Name
 from blobfs.values.nodes import Node
-from blobfs.values.revisions import DeviceId
+from blobfs.values.revisions import DeviceId, is_device
 
 _DIRECTORY: Final = b"devices"
 _MOST: Final = 10_000

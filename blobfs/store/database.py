@@ -299,11 +299,6 @@ class Database:
 
     # --- the batch --------------------------------------------------------------------------------------
 
-    @property
-    def in_batch(self) -> bool:
-        """Whether there may be something to commit. SQLite itself may have rolled a batch back (a full disk)."""
-        return bool(self._connection.in_transaction)
-
     def begin(self) -> None:
         """Open a batch if there is none, and mark where the current transaction starts here.
 

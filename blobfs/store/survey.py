@@ -47,6 +47,11 @@ class Found(NamedTuple):
     changed_ns: int
     """When the first edit that was not sent happened."""
 
+    @property
+    def name(self) -> bytes:
+        """The last part of the path."""
+        return self.path.rpartition(b"/")[2]
+
 
 class Sent(NamedTuple):
     """An extent that the server once confirmed, as it is here."""

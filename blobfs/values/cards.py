@@ -7,7 +7,6 @@ merged member by member and none is lost.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +15,6 @@ from blobfs.values.revisions import DeviceId
 
 MAX_NAME: Final = 64
 """Characters of a device's name."""
-_ID: Final = re.compile(r"[0-9a-f]{16}")
 _MAX_TOKEN: Final = 10**18
 
 
@@ -53,11 +51,6 @@ class Card:
             token=_count(content.get("token"), _MAX_TOKEN),
             revoked=content.get("revoked") is True,
         )
-
-
-def is_device(name: str) -> bool:
-    """Whether a document of this name can be a card."""
-    return _ID.fullmatch(name) is not None
 
 
 def _text(value: Any, most: int) -> str:

@@ -38,21 +38,6 @@ def blob_id(keys: Keys, plaintext: bytes | memoryview) -> BlobId:
     return BlobId(mac.hexdigest())
 
 
-def seal_blob(keys: Keys, name: BlobId, plaintext: bytes | memoryview) -> Iterator[bytes]:
-    """The blob `name` of these bytes, piece by piece: the preamble, then each frame.
-
-    The key of a blob is used for one plaintext only, which makes the counted nonces safe. So the id is checked here, on
-    bytes that cannot change any more: a file written between hashing and sealing would otherwise reuse nonces.
-
-    Raises:
-        ValueError: `name` is not `blob_id(keys, plaintext)`; nothing was sealed.
-    """
-    plain = Plain(keys, plaintext)
-    if not hmac.compare_digest(name, plain.blob_id):
-        raise ValueError("these bytes are not those of the blob id")
-    yield from plain.seal()
-
-
 class Plain:
     """Bytes that cannot change any more, and the id that they have under an account's keys.
 

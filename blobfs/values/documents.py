@@ -19,7 +19,7 @@ from typing import Any, Final, NewType
 from blobfs.errors import CorruptDocument, InvalidDocument
 from blobfs.protocol import MAX_DOCUMENT, is_id
 from blobfs.values.extents import INLINE, MAX_SIZE, Attachment, BlobId, depth_for, extent_count
-from blobfs.values.revisions import MAX_DEVICES, DeviceId
+from blobfs.values.revisions import MAX_DEVICES, DeviceId, is_device
 
 DocId = NewType("DocId", str)
 """`[A-Za-z0-9_-]{1,128}`; 32 hex digits drawn at random unless a program chose it."""
@@ -53,7 +53,6 @@ MAX_EPOCHS: Final = 64
 
 _FIELDS: Final = frozenset(("format", "kind", "names", "mode", "uid", "gid", "mtime_ns", "birth_ns", "content"))
 _OPTIONAL: Final = frozenset(("rdev", "target", "xattrs", "attachment", "heads", "sealer", "epoch"))
-_DEVICE: Final = re.compile(r"[0-9a-f]{16}")
 MAX_COUNT: Final = 10**18 - 1
 _BLOB_ID: Final = re.compile(r"[0-9a-f]{64}")
 _HOLE: Final = "0" * 64
@@ -150,7 +149,7 @@ def check(document: Document) -> None:
         ("attachment", document.attachment is None or _is_attachment(document)),
         ("content", is_content(document.content)),
         ("heads", _are_heads(document.heads)),
-        ("sealer", document.sealer is None or _DEVICE.fullmatch(document.sealer) is not None),
+        ("sealer", document.sealer is None or is_device(document.sealer)),
         ("epoch", 0 <= document.epoch < MAX_EPOCHS),
     ):
         if not is_good:
@@ -192,7 +191,7 @@ def _is_attachment(document: Document) -> bool:
 
 def _are_heads(heads: Mapping[DeviceId, int]) -> bool:
     return len(heads) <= MAX_DEVICES and all(
-        _DEVICE.fullmatch(device) and 0 < count <= MAX_COUNT for device, count in heads.items()
+        is_device(device) and 0 < count <= MAX_COUNT for device, count in heads.items()
     )
 
 

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from blobfs.errors import CorruptItem, UsageError
 from blobfs.protocol import MAX_BLOB, is_id, is_server_url
 from blobfs.values.documents import dump
-from blobfs.values.keys import AccountId, Keys
+from blobfs.values.keys import AccountId, Keys, is_account
 
 PREFIX: Final = "blobfsdrop1:"
 MAX_ADDRESS: Final = 4096
@@ -38,7 +38,6 @@ _HEAD: Final = struct.Struct(">5sH")
 _NONCE: Final = struct.Struct(">3xQB")
 _TAG: Final = 16
 _SUITE: Final = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
-_ACCOUNT: Final = re.compile(r"[0-9a-f]{32}")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,256}")
 MAX_ITEM: Final = MAX_BLOB // (FRAME + _TAG) * FRAME - FRAME
 """Bytes of what is in an item: the server's largest blob, less a frame for the head."""
@@ -81,7 +80,7 @@ def pack_address(address: Address) -> str:
     """The text that a person gives to senders. Raises ValueError: one of its parts cannot be."""
     if not (is_server_url(address.url) and is_id(address.user) and _TOKEN.fullmatch(address.token)):
         raise ValueError("an address needs a server, a user and a token")
-    if not _ACCOUNT.fullmatch(address.account) or len(address.key) != 32:
+    if not is_account(address.account) or len(address.key) != 32:
         raise ValueError("an address needs an account and a key of 32 bytes")
     body = address._asdict() | {"v": 1, "key": base64.b64encode(address.key).decode("ascii")}
     packed = dump(body)

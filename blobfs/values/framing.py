@@ -88,8 +88,3 @@ def frames_for(length: int, offset: int, wanted: int) -> Frames:
     start = PREAMBLE + first * SEALED_FRAME
     end = min(PREAMBLE + (last + 1) * SEALED_FRAME, sealed_size(length))
     return Frames(first, last - first + 1, start, end - start)
-
-
-def frame_length(length: int, index: int) -> int:
-    """Bytes of plaintext in frame `index` of a blob with `length` bytes of plaintext."""
-    return min(FRAME, length - index * FRAME)

@@ -87,6 +87,11 @@ class Keys:
         return f"Keys(account={self.account!r})"
 
 
+def is_account(text: str) -> bool:
+    """Whether `text` can be an account's id."""
+    return _ACCOUNT.fullmatch(text) is not None
+
+
 def derive(key: bytes, label: str, context: bytes = b"") -> bytes:
     """HKDF-SHA256 of a 32-byte key: info = `blobfs v1 ` ‖ label ‖ NUL ‖ context, no salt, 32 bytes out."""
     info = b"blobfs v1 " + label.encode("ascii") + b"\0" + context
@@ -254,7 +259,7 @@ def parse_secrets(body: Json) -> tuple[Json, dict[str, Json]]:
 def _parse_head(body: Json) -> Json:
     """Raises KeyError, TypeError or ValueError for any other shape than what `_head` makes."""
     account, older = body["account"], body["older"] if body["version"] == 2 else []
-    if not isinstance(account, str) or _ACCOUNT.fullmatch(account) is None:
+    if not isinstance(account, str) or not is_account(account):
         raise ValueError("account")
     if not isinstance(older, list) or len(older) >= MAX_EPOCHS or (not older and body["version"] == 2):
         raise ValueError("older")

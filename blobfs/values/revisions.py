@@ -16,6 +16,12 @@ DeviceId = NewType("DeviceId", str)
 
 _ENTRY: Final = re.compile(r"([0-9a-f]{16}):([1-9][0-9]{0,17})")
 MAX_DEVICES: Final = 256
+_DEVICE: Final = re.compile(r"[0-9a-f]{16}")
+
+
+def is_device(text: str) -> bool:
+    """Whether `text` can be a device's id."""
+    return _DEVICE.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,12 +207,13 @@ class FilesystemBlobsBackend:
             if user.name == ".staged":
                 continue
             for namespace in _directories(user.path):
-                for path in _files(namespace.path, depth=1):
-                    key = BlobKey(user.name, namespace.name, path.name)
-                    if path.path != self._path(key):
-                        continue  # somebody else's file: no blob is ever looked for there
-                    with contextlib.suppress(FileNotFoundError):
-                        yield key, path.stat(follow_symlinks=False).st_size
+                for directory in _directories(namespace.path):
+                    for file in _files(directory.path):
+                        key = BlobKey(user.name, namespace.name, file.name)
+                        if file.path != self._path(key):
+                            continue  # somebody else's file: no blob is ever looked for there
+                        with contextlib.suppress(FileNotFoundError):
+                            yield key, file.stat(follow_symlinks=False).st_size
 
     def sweep(self) -> int:
         left = list(os.scandir(self._staging))
@@ -222,24 +223,18 @@ class FilesystemBlobsBackend:
         return len(left)
 
 
-def _directories(path: str) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(path) as entries:
-            found = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return
-    yield from found
+def _directories(path: str) -> list[os.DirEntry[str]]:
+    return [entry for entry in _entries(path) if entry.is_dir(follow_symlinks=False)]
 
 
-def _files(path: str, depth: int) -> Iterator[os.DirEntry[str]]:
-    """The regular files exactly `depth` directories below `path`."""
-    if depth:
-        for directory in _directories(path):
-            yield from _files(directory.path, depth - 1)
-        return
+def _files(path: str) -> list[os.DirEntry[str]]:
+    return [entry for entry in _entries(path) if entry.is_file(follow_symlinks=False)]
+
+
+def _entries(path: str) -> list[os.DirEntry[str]]:
+    """What is in a directory; nothing when it is gone."""
     try:
         with os.scandir(path) as entries:
-            found = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
+            return list(entries)
     except FileNotFoundError:
-        return
-    yield from found
+        return []

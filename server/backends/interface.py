@@ -28,6 +28,9 @@ class BlobKey:
     namespace: str
     blob_id: str
 
+    def __str__(self) -> str:
+        return f"{self.user}/{self.namespace}/{self.blob_id}"
+
 
 class Staged(Protocol):
     """Bytes on their way in. Used by one thread at a time."""

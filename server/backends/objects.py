@@ -135,7 +135,7 @@ class ObjectBlobsBackend:
             try:
                 with _translated():
                     # One request, never a multipart upload: so an object is whole or absent.
-                    obstore.put(self._store, _path(key), cast(SpooledItem, staged).take(), use_multipart=False)
+                    obstore.put(self._store, str(key), cast(SpooledItem, staged).take(), use_multipart=False)
             except OSError as error:
                 failures.append(error)
 
@@ -150,7 +150,7 @@ class ObjectBlobsBackend:
 
     def open(self, key: BlobKey) -> ObjectReader | None:
         meta = self._head(key)
-        return None if meta is None else ObjectReader(self._store, _path(key), meta)
+        return None if meta is None else ObjectReader(self._store, str(key), meta)
 
     def stat(self, key: BlobKey) -> int | None:
         meta = self._head(key)
@@ -159,12 +159,12 @@ class ObjectBlobsBackend:
     def _head(self, key: BlobKey) -> Any:
         try:
             with _translated():
-                return obstore.head(self._store, _path(key))
+                return obstore.head(self._store, str(key))
         except FileNotFoundError:
             return None
 
     def delete(self, keys: Iterable[BlobKey]) -> None:
-        paths = [_path(key) for key in keys]
+        paths = [str(key) for key in keys]
         if not paths:
             return
         try:
@@ -185,10 +185,6 @@ class ObjectBlobsBackend:
 
     def sweep(self) -> int:
         return 0
-
-
-def _path(key: BlobKey) -> str:
-    return f"{key.user}/{key.namespace}/{key.blob_id}"
 
 
 def _version(meta: Any) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select,
 from sqlalchemy.exc import IntegrityError
 
 from server.catalog import schema
+from server.catalog.blobs import batches
 from server.errors import AccountExists, AccountMissing
 
 USERS, TOKENS = schema.USERS, schema.TOKENS
@@ -44,9 +45,6 @@ class Token:
     expires_ns: int | None
     seen_ns: int | None
 
-
-_MANY = 500
-"""Ids in one statement: SQLite bounds its parameters."""
 
 _ACCOUNT = select(
     USERS.c.id,
@@ -211,13 +209,10 @@ def see_tokens(connection: Connection, seen: Mapping[int, int]) -> None:
 
 def living_tokens(connection: Connection, token_ids: Iterable[int]) -> set[int]:
     """Those of these tokens that are good now."""
-    ids, now_ns = list(token_ids), time.time_ns()
+    alive = or_(TOKENS.c.expires_ns.is_(None), TOKENS.c.expires_ns > time.time_ns())
     living: set[int] = set()
-    for at in range(0, len(ids), _MANY):
-        alive = or_(TOKENS.c.expires_ns.is_(None), TOKENS.c.expires_ns > now_ns)
-        living.update(
-            connection.execute(select(TOKENS.c.id).where(TOKENS.c.id.in_(ids[at : at + _MANY]), alive)).scalars()
-        )
+    for batch in batches(token_ids):
+        living.update(connection.execute(select(TOKENS.c.id).where(TOKENS.c.id.in_(batch), alive)).scalars())
     return living
 
 

@@ -6,15 +6,17 @@ Invariant: an account's `used` and `blobs` change in the transaction that adds o
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, tuple_, update
 
 from server.catalog.schema import BLOBS, DELETIONS, REFS, RESERVATIONS, USERS
 from server.errors import BlobReferred, NotFound, PreconditionFailed
+
+T = TypeVar("T")
 
 FLAG_BITS: Final = {"PENDING": 1, "PROCESSING": 2, "PROCESSED": 4, "FAILED": 8}
 """The bit of each `protocol.Flag` in the column `flags`."""
@@ -57,7 +59,7 @@ _UNDELETE_ONE = _UNDELETE.where(DELETIONS.c.blob_id == bindparam("only"))
 _UNDELETE_SEVERAL = _UNDELETE.where(DELETIONS.c.blob_id.in_(bindparam("ids", expanding=True)))
 
 
-def batches(ids: Iterable[str]) -> Iterable[list[str]]:
+def batches(ids: Iterable[T]) -> Iterator[list[T]]:
     """`ids` in lists that fit into one IN."""
     remaining = iter(ids)
     while batch := list(islice(remaining, AT_ONCE)):

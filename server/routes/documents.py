@@ -97,19 +97,24 @@ def _load_page(connection: Connection, user_id: int, since: int, limit: int, cou
     """The packed page after `since`, with `counts` also how many come after it; None when it is empty."""
     if since > documents.last_seq(connection, user_id):
         since = 0  # a cursor from before this catalog was restored: the client has to see everything again
-    page: list[DocumentJson] = []
-    more, size = False, 0
-    for document in documents.feed(connection, user_id, since, limit + 1):
-        if len(page) == limit or (page and size + len(document.payload) * 4 // 3 > MAX_DOCUMENTS_BODY):
-            more = True
-            break
-        size += len(document.payload) * 4 // 3 + len(document.revision) + 256
-        page.append(_document_json(document))
+    page, more = _fill(documents.feed(connection, user_id, since, limit + 1), limit)
     if not page:
         return None
     last = page[-1]["seq"]
     left = (documents.count_after(connection, user_id, last) if more else 0) if counts else None
     return _pack_feed(page, last, more, left)
+
+
+def _fill(found: Iterable[Document], limit: int) -> tuple[list[DocumentJson], bool]:
+    """One page of what was found, and whether there is more."""
+    page: list[DocumentJson] = []
+    size = 0
+    for document in found:
+        if len(page) == limit or (page and size + len(document.payload) * 4 // 3 > MAX_DOCUMENTS_BODY):
+            return page, True
+        size += len(document.payload) * 4 // 3 + len(document.revision) + 256
+        page.append(_document_json(document))
+    return page, False
 
 
 def _pack_feed(page: list[DocumentJson], last: int, more: bool, left: int | None = None) -> bytes:
@@ -141,14 +146,7 @@ async def show_revisions(request: Request) -> Response:
 
 
 def _load_revisions(connection: Connection, user_id: int, doc_id: str, before: int | None, limit: int) -> bytes:
-    page: list[DocumentJson] = []
-    size, more = 0, False
-    for document in documents.revisions(connection, user_id, doc_id, before):
-        if len(page) == limit or (page and size + len(document.payload) * 4 // 3 > MAX_DOCUMENTS_BODY):
-            more = True
-            break
-        size += len(document.payload) * 4 // 3 + len(document.revision) + 256
-        page.append(_document_json(document))
+    page, more = _fill(documents.revisions(connection, user_id, doc_id, before), limit)
     if not page and before is None:
         raise NotFound("There is no such document.")
     answer = {"revisions": page, "cursor": str(page[-1]["seq"]) if more else None}

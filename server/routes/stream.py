@@ -192,19 +192,21 @@ def _load(backend: BlobsBackend, place: Place, turn: Sequence[Blob | str]) -> by
     """The items of one turn. A blob deleted since it was looked up is one that is not there."""
     packed = bytearray()
     for entry in turn:
-        if isinstance(entry, str):
-            packed += pack_item_header(entry, 0, ItemStatus.NOT_FOUND)
-            continue
-        reader = backend.open(place.key(entry.blob_id))
-        if reader is None:
-            packed += pack_item_header(entry.blob_id, 0, ItemStatus.NOT_FOUND)
-            continue
-        try:
-            data = reader.read(0, reader.size)
-        except FileNotFoundError:
-            packed += pack_item_header(entry.blob_id, 0, ItemStatus.NOT_FOUND)
-            continue
-        finally:
-            reader.close()
-        packed += pack_item_header(entry.blob_id, len(data)) + data
+        blob_id, data = (entry, None) if isinstance(entry, str) else (entry.blob_id, _read(backend, place, entry))
+        if data is None:
+            packed += pack_item_header(blob_id, 0, ItemStatus.NOT_FOUND)
+        else:
+            packed += pack_item_header(blob_id, len(data)) + data
     return bytes(packed)
+
+
+def _read(backend: BlobsBackend, place: Place, blob: Blob) -> bytes | None:
+    reader = backend.open(place.key(blob.blob_id))
+    if reader is None:
+        return None
+    try:
+        return reader.read(0, reader.size)
+    except FileNotFoundError:
+        return None
+    finally:
+        reader.close()

@@ -12,7 +12,7 @@ import pytest
 import blobfs
 from blobfs.config import GUESS_S
 from blobfs.values.keys import FLOOR, Argon2Cost
-from tests.e2e.devices import PASSPHRASE, Server
+from tests.e2e.devices import PASSPHRASE, Device, Server
 
 # As the installed package does it: tests also run from a checkout that is not installed.
 fsspec.register_implementation("blobfs", "blobfs.api.urls.BlobfsFileSystem", clobber=True)
@@ -77,3 +77,12 @@ def device(tmp_path: Path, invite: str) -> Iterator[OpenDevice]:
 def account(device: OpenDevice) -> blobfs.Account:
     """One open account."""
     return device()
+
+
+@pytest.fixture
+def mounted(invite: str, tmp_path: Path) -> Iterator[Device]:
+    """A mounted device."""
+    device = Device(tmp_path, "mounted", invite)
+    device.up()
+    yield device
+    device.close()

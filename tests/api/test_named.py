@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import anyio
 import pytest
@@ -162,15 +161,6 @@ def test_async_programs_have_the_same(account: blobfs.Account, letter: blobfs.Do
             assert await file.read() == b"piece by piece"
 
     anyio.run(use, backend=backend)
-
-
-@pytest.fixture
-def mounted(invite: str, tmp_path: Path) -> Iterator[Device]:
-    """A mounted device."""
-    device = Device(tmp_path, "mounted", invite)
-    device.up()
-    yield device
-    device.close()
 
 
 def test_a_mount_shows_them_beside_its_other_views_and_they_go_with_the_file(mounted: Device) -> None:

@@ -21,15 +21,6 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def mounted(invite: str, tmp_path: Path) -> Iterator[Device]:
-    """A mounted device."""
-    device = Device(tmp_path, "mounted", invite)
-    device.up()
-    yield device
-    device.close()
-
-
-@pytest.fixture
 def visitor(mounted: Device) -> Iterator[blobfs.Account]:
     """The account of the mounted device, as a program opens it."""
     with blobfs.open_account(mounted.store, passphrase=PASSPHRASE) as account:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -170,15 +169,6 @@ def test_another_device_reads_lazily(device: OpenDevice) -> None:
     two.sync()
     assert BlobfsFileSystem(account=two, skip_instance_cache=True).tail("big", 3) == b"end"
     assert two.desk._store.attachments.stored() < MIB
-
-
-@pytest.fixture
-def mounted(invite: str, tmp_path: Path) -> Iterator[Device]:
-    """A mounted device."""
-    device = Device(tmp_path, "mounted", invite)
-    device.up()
-    yield device
-    device.close()
 
 
 def test_what_a_url_changes_a_mount_shows_at_once(mounted: Device) -> None:

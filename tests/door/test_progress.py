@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from blobfs import rotation
-from blobfs.commands.screen import Bar, FilesBar, passing, view
+from blobfs.screen import Bar, FilesBar, passing, view
 from tests.door.conftest import wait_until
 
 GONE = "\r\x1b[2K"

@@ -16,12 +16,10 @@ from blobfs.status import (
     LiveLine,
     Pending,
     Status,
-    format_bytes,
     format_pending,
     format_status,
     from_json,
     not_mounted,
-    printable,
     read_pending,
     write_pending,
 )
@@ -29,6 +27,7 @@ from blobfs.sync.keyring import CHANGED
 from blobfs.sync.status import DOUBTFUL, STATES, Health, SyncState
 from blobfs.troubles import DOUBTFUL as DOUBTFUL_NAMES
 from blobfs.troubles import TROUBLES
+from blobfs.wording import format_bytes, printable
 
 STATUS = Status(
     state="mounted",

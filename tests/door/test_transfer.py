@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from blobfs.commands.screen import Bar, format_time
+from blobfs.screen import Bar
+from blobfs.wording import format_time
 from tests.door.conftest import PATIENCE_S, AccountServer, Desk, sync, tell, told, wait_until
 from tests.door.test_terminal import Terminal
 from tests.e2e.devices import tree

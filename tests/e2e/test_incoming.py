@@ -13,14 +13,6 @@ from tests.e2e.devices import Device, Server, blobfs, wait_for
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server process."""
-    running = Server(tmp_path / "server")
-    yield running
-    running.stop()
-
-
-@pytest.fixture
 def device(tmp_path: Path, server: Server) -> Iterator[Device]:
     """A mounted device."""
     made = Device(tmp_path, "one", server.add_user("user")["invite"])

@@ -36,11 +36,11 @@ class Account:
         self.secrets.write_bytes(dump(keys.wrap(account, secret, keys.passphrase_bytes(PASSPHRASE), RECOVERY)))
 
     def put(self, plaintext: bytes) -> BlobId:
-        blob_id = crypto.blob_id(self.keys, plaintext)
-        place = self.blobs / blob_id[:2] / blob_id
+        plain = crypto.Plain(self.keys, plaintext)
+        place = self.blobs / plain.blob_id[:2] / plain.blob_id
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(b"".join(crypto.seal_blob(self.keys, blob_id, plaintext)))
-        return blob_id
+        place.write_bytes(b"".join(plain.seal()))
+        return plain.blob_id
 
     def attach(self, size: int, present: dict[int, bytes], *, padded: bool = False) -> Attachment:
         ids = {index: self.put(extents.pad(data) if padded else data) for index, data in present.items()}

@@ -31,8 +31,8 @@ def ruled(length: int) -> bytes:
 
 
 def sealed(plaintext: bytes) -> tuple[BlobId, bytes]:
-    blob_id = crypto.blob_id(KEYS, plaintext)
-    return blob_id, b"".join(crypto.seal_blob(KEYS, blob_id, plaintext))
+    plain = crypto.Plain(KEYS, plaintext)
+    return plain.blob_id, b"".join(plain.seal())
 
 
 def rows(header: str) -> list[list[str]]:

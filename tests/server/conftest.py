@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from server_process import Account, RunningServer
 
+from tests.postgresql import PostgresqlCluster
+
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
@@ -25,3 +27,10 @@ def account(server: RunningServer, request: pytest.FixtureRequest) -> Account:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[PostgresqlCluster]:
+    cluster = PostgresqlCluster()
+    yield cluster
+    cluster.stop()

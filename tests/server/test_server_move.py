@@ -1,20 +1,11 @@
 """Moving an installation: files to objects, SQLite to PostgreSQL, and back; whole, repeatable, never over another."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from server_process import Account, RunningServer, change, files_below, run
 
 from tests.postgresql import PostgresqlCluster
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[PostgresqlCluster]:
-    cluster = PostgresqlCluster()
-    yield cluster
-    cluster.stop()
 
 
 def configure(path: Path, **tables: str) -> Path:

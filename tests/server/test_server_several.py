@@ -17,13 +17,6 @@ from tests.postgresql import PostgresqlCluster
 
 
 @pytest.fixture(scope="module")
-def postgresql() -> Iterator[PostgresqlCluster]:
-    cluster = PostgresqlCluster()
-    yield cluster
-    cluster.stop()
-
-
-@pytest.fixture(scope="module")
 def three_osds() -> Iterator[CephCluster]:
     cluster = CephCluster(osds=3)
     yield cluster

@@ -410,9 +410,9 @@ async def test_a_replayed_request_changes_nothing_at_an_honest_server(account: A
 
 def test_the_same_bytes_of_two_accounts_have_nothing_in_common_at_the_server() -> None:
     data = b"a known file" * 10_000
-    ids = [crypto.blob_id(keys, data) for keys in (KEYS, OTHER_KEYS)]
-    blobs = [b"".join(crypto.seal_blob(keys, name, data)) for keys, name in zip((KEYS, OTHER_KEYS), ids, strict=True)]
-    assert ids[0] != ids[1]
+    plains = [crypto.Plain(keys, data) for keys in (KEYS, OTHER_KEYS)]
+    assert plains[0].blob_id != plains[1].blob_id
+    blobs = [b"".join(plain.seal()) for plain in plains]
     # But for the preamble, which every blob of this length has.
     pieces = [{blob[at : at + 16] for at in range(16, len(blob) - 16)} for blob in blobs]
     assert not pieces[0] & pieces[1]

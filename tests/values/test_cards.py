@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blobfs.values.cards import MAX_NAME, Card, is_device
-from blobfs.values.revisions import DeviceId
+from blobfs.values.cards import MAX_NAME, Card
+from blobfs.values.revisions import DeviceId, is_device
 
 DEVICE = DeviceId("0123456789abcdef")
 checked = settings(deadline=None, max_examples=100)

@@ -1,4 +1,4 @@
-"""What commands draw on a terminal: a view that is kept up to date, a bar with rate and time left.
+"""What is drawn on a terminal: a view that is kept up to date, a bar with rate and time left.
 
 Knows nothing of what is shown. Invariant: without a terminal nothing is drawn that would have to be taken back, and
 with NO_COLOR there are no colours.
@@ -16,10 +16,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 from typing import Final, Self, TextIO
 
-from blobfs.status import format_bytes
+from blobfs.wording import format_bytes, format_time
 
 _LOOK_S: Final = 1.0
 _DRAW_S: Final = 0.2
@@ -96,9 +95,7 @@ class Bar:
             self._drawing.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         if self._drawing is not None:
             self._drawing.join()
@@ -313,43 +310,36 @@ def _fitting(width: int, *lines: str) -> str:
 @contextlib.contextmanager
 def passing(what: str, stream: TextIO | None = None) -> Iterator[None]:
     """Show what lasts, and for how long by now, while the block runs; nothing for what ends within a second."""
-    stream, ended, start = stream or sys.stderr, threading.Event(), time.monotonic()
+    stream, start = stream or sys.stderr, time.monotonic()
     if not stream.isatty():
         yield
         return
 
-    def draw() -> None:
+    def draw(ended: threading.Event) -> None:
         drawn, pause_s = "", _SILENT_S
         while not ended.wait(pause_s):
             drawn, pause_s = f"\r\x1b[2K{what}, {format_time(time.monotonic() - start)}", _LOOK_S
             _write(stream, drawn)
         _write(stream, "\r\x1b[2K" if drawn else "")
 
-    drawing = threading.Thread(target=draw, name="passing", daemon=True)
-    drawing.start()
+    with drawing(draw):
+        yield
+
+
+@contextlib.contextmanager
+def drawing(draw: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run `draw` beside the block, in a thread of its own. The event says that the block is over; `draw` ends then."""
+    ended = threading.Event()
+    thread = threading.Thread(target=draw, args=(ended,), name="drawing", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         ended.set()
-        drawing.join()
+        thread.join()
 
 
 def _write(stream: TextIO, text: str) -> None:
     with contextlib.suppress(OSError):
         stream.write(text)
         stream.flush()
-
-
-def format_time(seconds: float) -> str:
-    """A duration in two units at most."""
-    whole = int(min(max(seconds, 0), 359_999))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def format_date(seconds: float) -> str:
-    """A moment, in local time."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
