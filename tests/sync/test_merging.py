@@ -6,6 +6,7 @@ import time
 
 from blobfs.sync.copies import is_copy_of
 from blobfs.values.documents import DocId, Json, Kind
+from tests.ports import Port
 from tests.sync.kit import Account, Device, converge, trio_test
 
 
@@ -79,19 +80,22 @@ async def test_two_devices_that_write_json_about_one_folder_keep_both_and_the_fo
 
 @trio_test
 async def test_of_two_new_folders_of_one_name_that_become_one_no_json_is_lost(account: Account) -> None:
-    async with account.device("one") as one, account.device("two") as two:
-        two.engine.pause()
-        for device, name in ((one, "one"), (two, "two")):
-            device.mkdir("folder")
-            device.write(f"folder/{name}", name.encode())
-            tell(device, device.node("folder").doc_id, {"by": name})
+    nobody = Port()
+    async with account.device("two", url=f"http://127.0.0.1:{nobody.number}") as two:
+        two.mkdir("folder")
+        two.write("folder/two", b"two")
+        tell(two, two.node("folder").doc_id, {"by": "two"})
+    async with account.device("one") as one:
+        one.mkdir("folder")
+        one.write("folder/one", b"one")
+        tell(one, one.node("folder").doc_id, {"by": "one"})
         await one.settle()
-        two.engine.resume()
-        await converge(two, one)
-        for device in (one, two):
-            folder, copy, *files = sorted(device.paths())
-            assert (folder, files) == ("folder", ["folder/one", "folder/two"])
-            assert is_copy_of(copy.encode(), b"folder")
-            assert device.store.documents.content(device.node("folder").doc_id) == {"by": "one"}
-            assert device.store.documents.content(device.node(copy).doc_id) == {"by": "two"}
-            assert device.store.check() == []
+        async with account.device("two") as two:
+            await converge(two, one)
+            for device in (one, two):
+                folder, copy, *files = sorted(device.paths())
+                assert (folder, files) == ("folder", ["folder/one", "folder/two"])
+                assert is_copy_of(copy.encode(), b"folder")
+                assert device.store.documents.content(device.node("folder").doc_id) == {"by": "one"}
+                assert device.store.documents.content(device.node(copy).doc_id) == {"by": "two"}
+                assert device.store.check() == []
