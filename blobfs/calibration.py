@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from blobfs.config import GUESS_S
 from blobfs.errors import StoreError
 from blobfs.screen import passing
 from blobfs.values.keys import CEILING, FLOOR, Argon2Cost, hash_passphrase
@@ -24,7 +23,7 @@ _GROUP: Final = Path("/sys/fs/cgroup/memory.max")
 
 
 def calibrate(
-    guess_s: float = GUESS_S, measure: Callable[[Argon2Cost], float] | None = None, free_kib: int | None = None
+    guess_s: float, measure: Callable[[Argon2Cost], float] | None = None, free_kib: int | None = None
 ) -> Argon2Cost:
     """The cost at which one guess takes `guess_s` here; the floor when that is dearer already.
 

@@ -73,7 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _tell(errors.NoSpace(), f"the disk{place} is full; make some room, then try again")
         return _tell(error, f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
     except Exception as error:
-        if os.environ.get("BLOBFS_DEBUG"):
+        from blobfs.process import is_debugging
+
+        if is_debugging():
             raise
         return _tell(error, _log_fault(error))
 

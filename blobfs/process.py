@@ -124,15 +124,20 @@ def tell_manager(state: str) -> None:
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """One error of ours out of the groups that nurseries raise; anything else goes on as it is."""
+    """What leaves the block is `plain`."""
     try:
         yield
     except BaseExceptionGroup as group:
-        ours = group.subgroup(BlobfsError)
-        if ours is None:
+        error = plain(group)
+        if error is group:
             raise
         logging.getLogger(__name__).error("ending after an error", exc_info=group)
-        error: BaseException = ours
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
         raise error from None
+
+
+def plain(error: BaseException) -> BaseException:
+    """One error of ours out of the groups that nurseries raise; anything else as it is."""
+    ours: BaseException | None = error.subgroup(BlobfsError) if isinstance(error, BaseExceptionGroup) else None
+    while isinstance(ours, BaseExceptionGroup):
+        ours = ours.exceptions[0]
+    return error if ours is None else ours

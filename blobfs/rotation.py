@@ -28,7 +28,7 @@ from blobfs.store.store import Store, make_room
 from blobfs.unlock import Unlocked, open_body
 from blobfs.values.documents import Json
 from blobfs.values.epochs import seal_older
-from blobfs.values.keys import FLOOR, Argon2Cost, Keys, wrap
+from blobfs.values.keys import Argon2Cost, Keys, wrap
 from blobfs.values.words import recovery_words
 
 _LOOK_S: Final = 0.1
@@ -43,7 +43,7 @@ _STOPPED: Final = (
 
 
 def begin_epoch(
-    store: Path, unlocked: Unlocked, passphrase: bytes, tell: Callable[[str], None], cost: Argon2Cost = FLOOR
+    store: Path, unlocked: Unlocked, passphrase: bytes, tell: Callable[[str], None], cost: Argon2Cost
 ) -> None:
     """Begin a new epoch that `passphrase` opens, on the server and in `store`, which no process may have open.
 

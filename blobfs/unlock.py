@@ -28,7 +28,6 @@ from blobfs.store.secrets import read_secrets
 from blobfs.values.documents import Json
 from blobfs.values.epochs import claimed_epoch, open_older
 from blobfs.values.keys import (
-    FLOOR,
     AccountId,
     Argon2Cost,
     Keys,
@@ -105,10 +104,10 @@ def has_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def choose_passphrase(prompt: str = "New passphrase") -> bytes:
+def choose_passphrase() -> bytes:
     """Ask twice for a passphrase, until both times it is the same."""
     for _ in range(TRIES):
-        first = passphrase_bytes(ask_hidden(f"{prompt}: "))
+        first = passphrase_bytes(ask_hidden("New passphrase: "))
         if secrets.compare_digest(first, passphrase_bytes(ask_hidden("The same again: "))):
             return first
         print("The two differ.", file=sys.stderr)
@@ -242,7 +241,7 @@ def read_kept(path: Path) -> bytes:
 # --- making and changing -----------------------------------------------------------------------------------------
 
 
-def make_body(unlocked: Unlocked, passphrase: bytes, cost: Argon2Cost = FLOOR) -> tuple[Json, str]:
+def make_body(unlocked: Unlocked, passphrase: bytes, cost: Argon2Cost) -> tuple[Json, str]:
     """A secrets file for `unlocked`, and the recovery words that open it too."""
     recovery = secrets.token_bytes(32)
     with passing("locking the keys up"):
@@ -259,7 +258,7 @@ def opens_with(store: Path, passphrase: bytes) -> bool:
     return True
 
 
-def change_passphrase(store: Path, unlocked: Unlocked, passphrase: bytes, cost: Argon2Cost = FLOOR) -> None:
+def change_passphrase(store: Path, unlocked: Unlocked, passphrase: bytes, cost: Argon2Cost) -> None:
     """Make `passphrase` the one that opens `store`; keys and recovery words stay, a kept random passphrase goes.
 
     On return neither generation of the secrets file opens with the old passphrase.

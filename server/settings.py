@@ -5,6 +5,7 @@ DATA/blobs/         the filesystem backend's root
 DATA/server.toml    the configuration, when there is one here and no other is named (config.py)
 DATA/spool/         uploads on their way to an object store, as files without names
 DATA/address        the URL that the server listens on, for the invites of `user add`
+DATA/pin            the pin of its key, for the same, when no authority vouches for its certificate
 DATA/server.lock    held (flock) by the one server process that runs on this directory
 """
 
@@ -122,34 +123,37 @@ def lock_data(data: Path) -> int:
 
 def remember_address(data: Path, url: str) -> None:
     """Keep the URL for later commands; a crash leaves the old one or the new one."""
-    temporary = data / "address.new"
-    temporary.write_text(url + "\n", encoding="ascii")
-    temporary.replace(data / "address")
+    _keep(data / "address", url)
 
 
 def remember_pin(data: Path, pin: str | None) -> None:
     """Keep the pin that invites need, for later commands; None: they need none."""
     if pin is None:
         (data / "pin").unlink(missing_ok=True)
-        return
-    temporary = data / "pin.new"
-    temporary.write_text(pin + "\n", encoding="ascii")
-    temporary.replace(data / "pin")
+    else:
+        _keep(data / "pin", pin)
 
 
 def recall_pin(data: Path) -> str | None:
     """The pin that invites of this server need; None: none, or it never ran."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        pin = (data / "pin").read_text(encoding="ascii").strip()
-        if is_pin(pin):
-            return pin
-    return None
+    pin = _kept(data / "pin")
+    return pin if is_pin(pin) else None
 
 
 def recall_address(data: Path) -> str:
     """The URL of the server that runs, or ran last, on this directory; the default one before the first."""
+    url = _kept(data / "address")
+    return url if is_server_url(url) else f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
+
+
+def _keep(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(text + "\n", encoding="ascii")
+    temporary.replace(path)
+
+
+def _kept(path: Path) -> str:
+    """What was kept there; empty when there is nothing that can be read."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        url = (data / "address").read_text(encoding="ascii").strip()
-        if is_server_url(url):
-            return url
-    return f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
+        return path.read_text(encoding="ascii").strip()
+    return ""

@@ -10,7 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ import trio
 
 import blobfs
 from blobfs.account import publish_again
+from blobfs.answers.finding import Finding
 from blobfs.answers.paths import path_of_document
 from blobfs.answers.strays import Strays
 from blobfs.devices import Register
@@ -52,23 +53,6 @@ _ELSEWHERE: Final = (
     "run `blobfs doctor DIR --repair` on the other devices, which may have the bytes; if none has, ask the server's "
     "operator for a backup"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check."""
-
-    name: str
-    ok: bool | None
-    """None: could not be checked."""
-    text: str
-    advice: str = ""
-    paths: tuple[str, ...] = ()
-    """Files that it is about, as paths in the mount; they go into no bundle."""
-
-    def to_json(self) -> Json:
-        """As it travels."""
-        return asdict(self)
 
 
 class Health:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import logging
 import time
 from collections import OrderedDict
@@ -312,9 +313,7 @@ class Past:
             if base is None or self._is_live(document.doc_id):
                 raise NotFound("the file is not in the trash any more")
             self._check_padding(base.document, attachment)
-            number = 1
-            while documents.at(name.parent, free := beside(name.name, number)) is not None:
-                number += 1
+            free = free_name(self._store, name.parent, name.name)
             local = replace(document, names=(Name(name.parent, free),), attachment=None)
             applied = documents.apply(
                 base.document, base.revision, base.deleted, time.time_ns(), local=local, keep_content=True
@@ -364,6 +363,12 @@ def _is_followed_by(text: str, revision: Revision) -> bool:
     except ValueError:
         return False
     return any(former.advanced(device) == revision for device, _ in revision.entries)
+
+
+def free_name(store: Store, parent: DocId, name: bytes) -> bytes:
+    """A name where nothing has it, else the first one `beside` it. Within a transaction."""
+    names = (beside(name, number) for number in itertools.count(1))
+    return next(free for free in names if store.documents.at(parent, free) is None)
 
 
 def beside(name: bytes, number: int) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from blobfs.answers.past import beside
+from blobfs.answers.past import free_name
 from blobfs.store.documents import Applied
 from blobfs.store.store import Store
 from blobfs.values.documents import ROOT, DocId, Name
@@ -31,9 +31,7 @@ class Strays:
             return [self._bring(doc_id, name) for doc_id, name in self._store.survey.strays()]
 
     def _bring(self, doc_id: DocId, name: bytes) -> Applied:
-        documents, tree, number = self._store.documents, self._store.tree, 1
-        while documents.at(ROOT, free := beside(name, number)) is not None:
-            number += 1
+        documents, tree, free = self._store.documents, self._store.tree, free_name(self._store, ROOT, name)
         inode = documents.inode(doc_id) or Inode(0)
         before = tree.get(inode)
         documents.edit(doc_id, time.time_ns(), names=(Name(ROOT, free),))

@@ -2,7 +2,7 @@
 
 from blobfs.api.account import Account, AccountStatus, PastRevision
 from blobfs.api.asynchronous import AsyncAccount, AsyncChanges, AsyncDocument, AsyncEvents
-from blobfs.api.blobs import BlobInfo, BlobList, Blobs, BlobStatus, Priority
+from blobfs.api.blobs import BlobInfo, BlobList, Blobs, Priority
 from blobfs.api.blobs_async import AsyncBlobs
 from blobfs.api.changes import Changes
 from blobfs.api.desk import Listed
@@ -11,6 +11,7 @@ from blobfs.api.events import Event, EventKind, Events
 from blobfs.api.incoming import Failure, Incoming, Item
 from blobfs.api.incoming_async import AsyncIncoming
 from blobfs.api.opening import Opening, create_account, open_account
+from blobfs.api.shelf import BlobStatus
 
 __all__ = [
     "Account",

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from blobfs.api import shelf
-from blobfs.api.shelf import Row, Shelf
+from blobfs.api.shelf import BlobStatus, Row, Shelf
 from blobfs.api.staging import Source, Staged
 from blobfs.errors import BlobNotFound, IntegrityError, InvalidFlags, StaleHandle, UsageError
 from blobfs.protocol import DEFAULT_NAMESPACE, Flag, is_id
@@ -24,23 +23,6 @@ if TYPE_CHECKING:
     from blobfs.api.account import Account
 
 _PAGE: Final = 500
-
-
-class BlobStatus(enum.StrEnum):
-    """How a blob stands between this device and the server, from what this device knows."""
-
-    SYNCED = shelf.SYNCED
-    """All of it is here and on the server."""
-    PENDING_UPLOAD = shelf.PENDING_UPLOAD
-    PENDING_DOWNLOAD = shelf.PENDING_DOWNLOAD
-    """The server has it; its bytes, or some, come when they are read or fetched."""
-    FAILED_UPLOAD = shelf.FAILED_UPLOAD
-    """The server turned it down, or turns everything down, such as over quota; it is tried again from time to time."""
-    FAILED_DOWNLOAD = shelf.FAILED_DOWNLOAD
-    """The server lacks it, or has other bytes. Only `fetch` of this blob, or reading it, tries again."""
-    PENDING_DELETE = shelf.PENDING_DELETE
-    """Deleted here; the server does not know yet."""
-    LOCAL_ONLY = shelf.LOCAL_ONLY
 
 
 class Priority(enum.IntEnum):
@@ -225,7 +207,7 @@ class Blobs:
             for row in self._rows(name):
                 found[row.status] = found.get(row.status, 0) + 1
             if deleted := len(self._shelf.deleted(name)):
-                found[shelf.PENDING_DELETE] = found.get(shelf.PENDING_DELETE, 0) + deleted
+                found[BlobStatus.PENDING_DELETE.value] = found.get(BlobStatus.PENDING_DELETE.value, 0) + deleted
         return found
 
     # --- flags and the like ---------------------------------------------------------------------------------------
@@ -263,7 +245,7 @@ class Blobs:
             BlobNotFound; UsageError: it is to stay here. RemoteUnavailable, QuotaExceeded and the like.
         """
         row = self._find(blob_id, namespace)
-        if row.status == shelf.LOCAL_ONLY:
+        if row.status == BlobStatus.LOCAL_ONLY:
             raise UsageError("the blob is to stay on this device; set_local_only says otherwise")
         self.account.desk.settle(row.doc_id, timeout_s)
         return self.status(blob_id, namespace)
@@ -310,7 +292,7 @@ class Blobs:
         wanted = (
             row
             for row in self._rows(namespace, order_by="date")
-            if row.status == shelf.PENDING_DOWNLOAD and row.blob_id not in failed
+            if row.status == BlobStatus.PENDING_DOWNLOAD and row.blob_id not in failed
         )
         return max(wanted, key=lambda row: row.priority, default=None)
 

@@ -7,7 +7,8 @@ from functools import partial
 
 import anyio
 
-from blobfs.api.blobs import BlobInfo, BlobList, Blobs, BlobStatus, Priority
+from blobfs.api.blobs import BlobInfo, BlobList, Blobs, Priority
+from blobfs.api.shelf import BlobStatus
 from blobfs.api.staging import AsyncSource
 from blobfs.api.threads import in_thread, stage, waiting
 from blobfs.protocol import DEFAULT_NAMESPACE, Flag

@@ -16,10 +16,11 @@ from typing import Final
 import trio
 
 from blobfs.account import connect, load_remote, move_remote
-from blobfs.api.loop import Loop, plain
+from blobfs.api.loop import Loop
 from blobfs.config import SECRETS, SERVER, SERVER_LOG
 from blobfs.devices import Devices
 from blobfs.embedded import EmbeddedServer
+from blobfs.process import plain
 from blobfs.store.store import Store
 from blobfs.sync.engine import SyncEngine, SyncOptions
 from blobfs.upkeep import Publisher, make_engine, tick

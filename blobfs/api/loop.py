@@ -14,7 +14,8 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import trio
 
-from blobfs.errors import BlobfsError, RemoteUnavailable
+from blobfs.errors import RemoteUnavailable
+from blobfs.process import plain
 from blobfs.remote.client import RemoteClient
 from blobfs.sync.engine import SyncEngine
 
@@ -144,11 +145,3 @@ class Loop:
             await job.run()
         finally:
             self._jobs.discard(job)
-
-
-def plain(error: BaseException) -> BaseException:
-    """One error of ours out of the groups that nurseries raise; anything else as it is."""
-    ours: BaseException | None = error.subgroup(BlobfsError) if isinstance(error, BaseExceptionGroup) else None
-    while isinstance(ours, BaseExceptionGroup):
-        ours = ours.exceptions[0]
-    return error if ours is None else ours

@@ -5,6 +5,7 @@ Takes and gives plain values only. Invariant: what a blob's status says is obser
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -14,13 +15,22 @@ from blobfs.store.documents import Applied
 from blobfs.store.store import Store
 from blobfs.values.documents import DocId
 
-SYNCED = "SYNCED"
-PENDING_UPLOAD = "PENDING_UPLOAD"
-PENDING_DOWNLOAD = "PENDING_DOWNLOAD"
-FAILED_UPLOAD = "FAILED_UPLOAD"
-FAILED_DOWNLOAD = "FAILED_DOWNLOAD"
-PENDING_DELETE = "PENDING_DELETE"
-LOCAL_ONLY = "LOCAL_ONLY"
+
+class BlobStatus(enum.StrEnum):
+    """How a blob stands between this device and the server, from what this device knows."""
+
+    SYNCED = "SYNCED"
+    """All of it is here and on the server."""
+    PENDING_UPLOAD = "PENDING_UPLOAD"
+    PENDING_DOWNLOAD = "PENDING_DOWNLOAD"
+    """The server has it; its bytes, or some, come when they are read or fetched."""
+    FAILED_UPLOAD = "FAILED_UPLOAD"
+    """The server turned it down, or turns everything down, such as over quota; it is tried again from time to time."""
+    FAILED_DOWNLOAD = "FAILED_DOWNLOAD"
+    """The server lacks it, or has other bytes. Only `fetch` of this blob, or reading it, tries again."""
+    PENDING_DELETE = "PENDING_DELETE"
+    """Deleted here; the server does not know yet."""
+    LOCAL_ONLY = "LOCAL_ONLY"
 
 
 class Row(NamedTuple):
@@ -80,20 +90,20 @@ class Shelf:
     def _row(self, blob: Blob) -> Row:
         status, reason = self._status(blob)
         priority = self._store.blobs.priority(blob.doc_id)
-        return Row(*blob[:6], blob.flags, status, reason, priority)
+        return Row(*blob[:6], blob.flags, status.value, reason, priority)
 
-    def _status(self, blob: Blob) -> tuple[str, str]:
+    def _status(self, blob: Blob) -> tuple[BlobStatus, str]:
         """What is the matter with a blob, and the reason where there is one to tell."""
         if blob.is_local:
-            return LOCAL_ONLY, ""
+            return BlobStatus.LOCAL_ONLY, ""
         if blob.is_unsent:
             engine = self._loop.engine
             reason = engine.failure(DocId(blob.doc_id)) or engine.refusal()
-            return (PENDING_UPLOAD, "") if reason is None else (FAILED_UPLOAD, reason)
+            return (BlobStatus.PENDING_UPLOAD, "") if reason is None else (BlobStatus.FAILED_UPLOAD, reason)
         if blob.is_whole:
-            return SYNCED, ""
+            return BlobStatus.SYNCED, ""
         reason = self._store.blobs.failure(blob.doc_id)
-        return (PENDING_DOWNLOAD, "") if reason is None else (FAILED_DOWNLOAD, reason)
+        return (BlobStatus.PENDING_DOWNLOAD, "") if reason is None else (BlobStatus.FAILED_DOWNLOAD, reason)
 
     # --- changing -------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from blobfs import __version__, mountpoint
-from blobfs.answers.health import Finding
+from blobfs.answers.finding import Finding
 from blobfs.commands.places import mounted
 from blobfs.commands.repair import look_over
 from blobfs.commands.scrub import Scrubber
@@ -35,7 +35,6 @@ from blobfs.errors import BlobfsError, FuseMissing, NotMounted, StoreError, Usag
 from blobfs.process import harden
 from blobfs.screen import Bar, drawing
 from blobfs.status import has_colour, paint
-from blobfs.values.documents import Json
 from blobfs.wording import printable
 
 PROBLEM: Final = 23
@@ -152,12 +151,7 @@ def _inside(mount: Mount, options: argparse.Namespace) -> Iterator[Finding]:
     if not running.endswith(f" {__version__}"):
         text = f"{running}, this command is {__version__}"
         yield Finding("version", None, text, "unmount and mount again to use the new one")
-    yield from (_finding(entry) for entry in answer["findings"] if entry["name"] != "version")
-
-
-def _finding(entry: Json) -> Finding:
-    paths = tuple(str(path) for path in entry.get("paths") or ())
-    return Finding(entry["name"], entry["ok"], entry["text"], entry["advice"], paths)
+    yield from (Finding.of(entry) for entry in answer["findings"] if entry["name"] != "version")
 
 
 def _unmounted(mount: Mount, options: argparse.Namespace) -> Iterator[Finding]:

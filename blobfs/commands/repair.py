@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from blobfs.answers.health import Finding
+from blobfs.answers.finding import Finding
 from blobfs.config import SECRETS, SOCKET, Mount
 from blobfs.control import ask
 from blobfs.errors import BlobfsError, NotMounted

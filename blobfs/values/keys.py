@@ -151,7 +151,7 @@ def wrap(
     secret: bytes,
     passphrase: bytes,
     recovery: bytes,
-    cost: Argon2Cost = FLOOR,
+    cost: Argon2Cost,
     older: Sequence[Json] = (),
 ) -> Json:
     """The secrets file: `secret` in a slot for the passphrase and one for the recovery key (32 random bytes).
@@ -184,7 +184,7 @@ def _head(account: AccountId, older: Sequence[Json]) -> Json:
     return {"version": 2, "account": account, "epoch": len(older), "older": list(older)}
 
 
-def replace_passphrase(body: Json, secret: bytes, passphrase: bytes, cost: Argon2Cost = FLOOR) -> Json:
+def replace_passphrase(body: Json, secret: bytes, passphrase: bytes, cost: Argon2Cost) -> Json:
     """The secrets file `body` with a new passphrase; `secret` is what `unwrap` gave for it. Other slots stay.
 
     The old file still opens with the old passphrase, wherever a copy of it is.

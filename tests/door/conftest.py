@@ -19,6 +19,7 @@ import pytest
 from blobfs.config import Mount, recall_all
 from blobfs.outside import look
 from tests import administration
+from tests.e2e.devices import Server
 from tests.watches import kill_for_good
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,36 +138,20 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     desk.close()
 
 
-class AccountServer:
+class AccountServer(Server):
     """A server process with one account."""
 
-    def __init__(self, data: Path) -> None:
-        self.data = data
-        self.process: subprocess.Popen[str] | None = None
-
-    def start(self, port: int = 0) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "server", "--data", str(self.data), "--port", str(port)],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-        self.url = read_until(self.process, "listening on").split()[-1]
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     def command(self, *arguments: object) -> Any:
         return administration.answer(*arguments, "--data", self.data)
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.terminate()
-            self.process.communicate(timeout=PATIENCE_S)
-            self.process = None
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[AccountServer]:
     server = AccountServer(tmp_path / "server")
-    server.start()
     yield server
     server.stop()
 
@@ -177,7 +162,6 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     place = tmp_path_factory.mktemp("account")
     server, desk = AccountServer(place / "server"), Desk(place)
     try:
-        server.start()
         desk.up("--connect", server.command("user", "add", "alice")["invite"])
         yield desk
     finally:

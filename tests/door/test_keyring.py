@@ -15,7 +15,7 @@ from blobfs.errors import UsageError
 from blobfs.keyring import KeyringEntry
 from blobfs.store.secrets import write_secrets
 from blobfs.unlock import CREDENTIAL, Unlocked, make_body, unlock
-from blobfs.values.keys import new_account
+from blobfs.values.keys import FLOOR, new_account
 from tests.bus import Bus, Keyring
 from tests.door.conftest import Desk
 
@@ -88,7 +88,7 @@ def test_a_credential_of_systemd_opens_the_store_and_an_option_comes_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unlocked = Unlocked(*new_account())
-    write_secrets(tmp_path / SECRETS, make_body(unlocked, b"open sesame")[0])
+    write_secrets(tmp_path / SECRETS, make_body(unlocked, b"open sesame", FLOOR)[0])
     (tmp_path / "given").write_text("open sesame\n")
     credentials = tmp_path / "credentials"
     credentials.mkdir()

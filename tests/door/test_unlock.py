@@ -13,7 +13,7 @@ from blobfs.errors import StoreMissing, UsageError, WrongPassphrase
 from blobfs.store.secrets import write_secrets
 from blobfs.unlock import Unlocked, change_passphrase, keep_passphrase, make_body, new_passphrase, read_source, unlock
 from blobfs.values.documents import load
-from blobfs.values.keys import new_account, unwrap
+from blobfs.values.keys import FLOOR, new_account, unwrap
 
 
 def pipe(data: bytes) -> Source:
@@ -27,7 +27,7 @@ def pipe(data: bytes) -> Source:
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Unlocked, str]:
     store = tmp_path_factory.mktemp("store")
     unlocked = Unlocked(*new_account())
-    body, words = make_body(unlocked, b"open sesame")
+    body, words = make_body(unlocked, b"open sesame", FLOOR)
     write_secrets(store / SECRETS, body)
     return store, unlocked, words
 
@@ -54,7 +54,7 @@ def test_a_wrong_passphrase_is_named_so(made: tuple[Path, Unlocked, str]) -> Non
 
 
 def test_the_words_of_another_account_are_named_wrong(made: tuple[Path, Unlocked, str]) -> None:
-    _, words = make_body(made[1], b"x")
+    _, words = make_body(made[1], b"x", FLOOR)
     with pytest.raises(WrongPassphrase, match="the recovery words do not open this store"):
         unlock(made[0], Source(), pipe(words.encode()))
 
@@ -62,7 +62,7 @@ def test_the_words_of_another_account_are_named_wrong(made: tuple[Path, Unlocked
 def test_a_kept_random_passphrase_opens_without_asking(made: tuple[Path, Unlocked, str], tmp_path: Path) -> None:
     _, unlocked, _ = made
     passphrase, drawn = new_passphrase_without_terminal()
-    body, _ = make_body(unlocked, passphrase)
+    body, _ = make_body(unlocked, passphrase, FLOOR)
     write_secrets(tmp_path / SECRETS, body)
     keep_passphrase(tmp_path / PASSPHRASE, drawn)
     assert stat.S_IMODE((tmp_path / PASSPHRASE).stat().st_mode) == 0o600
@@ -77,7 +77,7 @@ def new_passphrase_without_terminal() -> tuple[bytes, str]:
 
 
 def test_a_kept_passphrase_that_others_can_read_is_refused(made: tuple[Path, Unlocked, str], tmp_path: Path) -> None:
-    write_secrets(tmp_path / SECRETS, make_body(made[1], b"x")[0])
+    write_secrets(tmp_path / SECRETS, make_body(made[1], b"x", FLOOR)[0])
     (tmp_path / PASSPHRASE).write_text("x")
     (tmp_path / PASSPHRASE).chmod(0o644)
     with pytest.raises(UsageError, match="chmod 600"):
@@ -109,10 +109,10 @@ def test_a_changed_passphrase_leaves_no_copy_that_the_old_one_opens(
     made: tuple[Path, Unlocked, str], tmp_path: Path
 ) -> None:
     _, unlocked, _ = made
-    body, words = make_body(unlocked, b"old")
+    body, words = make_body(unlocked, b"old", FLOOR)
     write_secrets(tmp_path / SECRETS, body)
     keep_passphrase(tmp_path / PASSPHRASE, "old")
-    change_passphrase(tmp_path, unlocked, b"new")
+    change_passphrase(tmp_path, unlocked, b"new", FLOOR)
     assert unlock(tmp_path, pipe(b"new"), Source()) == unlocked
     assert unlock(tmp_path, Source(), pipe(words.encode())) == unlocked
     assert not (tmp_path / PASSPHRASE).exists()

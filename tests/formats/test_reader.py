@@ -33,7 +33,8 @@ class Account:
         self.root, self.blobs, self.documents = root, root / "user" / "default", list[dict[str, Any]]()
         self.blobs.mkdir(parents=True)
         self.secrets = root / "secrets.json"
-        self.secrets.write_bytes(dump(keys.wrap(account, secret, keys.passphrase_bytes(PASSPHRASE), RECOVERY)))
+        body = keys.wrap(account, secret, keys.passphrase_bytes(PASSPHRASE), RECOVERY, keys.FLOOR)
+        self.secrets.write_bytes(dump(body))
 
     def put(self, plaintext: bytes) -> BlobId:
         plain = crypto.Plain(self.keys, plaintext)

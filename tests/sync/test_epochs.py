@@ -13,7 +13,7 @@ from blobfs.sync.status import SyncState
 from blobfs.values.documents import Json, dump, load
 from blobfs.values.epochs import seal_older
 from blobfs.values.extents import EXTENT
-from blobfs.values.keys import derive_keys, wrap
+from blobfs.values.keys import FLOOR, derive_keys, wrap
 from tests.sync.kit import ACCOUNT, Account, converge, trio_test, until
 
 SECRETS = (b"k" * 32, b"l" * 32)
@@ -22,7 +22,9 @@ NEWER = derive_keys(ACCOUNT, SECRETS[1], SECRETS[:1])
 
 def secrets_file() -> bytes:
     """One of the second epoch; another one each time."""
-    return dump(wrap(ACCOUNT, SECRETS[1], b"passphrase", bytes(32), older=seal_older(ACCOUNT, SECRETS[:1], SECRETS[1])))
+    return dump(
+        wrap(ACCOUNT, SECRETS[1], b"passphrase", bytes(32), FLOOR, older=seal_older(ACCOUNT, SECRETS[:1], SECRETS[1]))
+    )
 
 
 FILE = secrets_file()

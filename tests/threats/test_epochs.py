@@ -23,7 +23,7 @@ from blobfs.values import crypto, framing
 from blobfs.values.documents import Document, dump, load
 from blobfs.values.epochs import seal_older
 from blobfs.values.extents import EXTENT, FRAME, BlobId
-from blobfs.values.keys import derive_keys, wrap
+from blobfs.values.keys import FLOOR, derive_keys, wrap
 from blobfs.values.words import recovery_words
 from tests.sync.kit import ACCOUNT, KEYS, Account, converge, trio_test, until
 from tests.sync.test_epochs import FILE, NEWER, SECRETS
@@ -141,14 +141,14 @@ def test_a_newer_file_is_taken_only_when_the_stores_own_secret_is_where_it_was_a
     store, old, new = place / "store", place / "old", place / "new"
     with contextlib.closing(Store.create(store, OLD, device_name="test")):
         pass
-    write_secrets(store / FILE_NAME, wrap(ACCOUNT, SECRETS[0], b"old", bytes(32)))
+    write_secrets(store / FILE_NAME, wrap(ACCOUNT, SECRETS[0], b"old", bytes(32), FLOOR))
     old.write_text(recovery_words(bytes(32)))
     new.write_text(recovery_words(bytes([1]) * 32))
     stranger = b"s" * 32
 
     def offer(*older: bytes) -> None:
         chain = seal_older(ACCOUNT, older, SECRETS[1])
-        keep_newer(store, wrap(ACCOUNT, SECRETS[1], b"new", bytes([1]) * 32, older=chain))
+        keep_newer(store, wrap(ACCOUNT, SECRETS[1], b"new", bytes([1]) * 32, FLOOR, older=chain))
         assert (store / KEPT).exists()
 
     for older in (stranger,), (stranger, SECRETS[0]), (stranger, stranger):
@@ -171,7 +171,7 @@ def test_a_file_of_an_older_epoch_or_of_another_account_is_not_even_kept(place: 
     store = place / "store"
     store.mkdir()
     write_secrets(store / FILE_NAME, load(FILE))
-    for body in (wrap(ACCOUNT, SECRETS[0], b"old", bytes(32)), load(FILE), load(FILE) | {"account": "cd" * 16}):
+    for body in (wrap(ACCOUNT, SECRETS[0], b"old", bytes(32), FLOOR), load(FILE), load(FILE) | {"account": "cd" * 16}):
         keep_newer(store, body)
         assert not (store / KEPT).exists()
     assert derive_keys(ACCOUNT, SECRETS[1], SECRETS[:1]) == NEWER

@@ -72,7 +72,7 @@ def test_nothing_that_is_made_of_the_passphrase_alone_goes_to_the_server(
             encoded = (secret.hex().encode(), base64.b64encode(secret), base64.urlsafe_b64encode(secret))
             assert not [shown for shown in (secret, *encoded) if shown[:16] in said]
     # The same passphrase twice, in two accounts and two epochs: nothing is the same.
-    others = [make_body(Unlocked(*new_account()), passphrase_bytes(text))[0] for text in (PASSPHRASE, NEW)]
+    others = [make_body(Unlocked(*new_account()), passphrase_bytes(text), FLOOR)[0] for text in (PASSPHRASE, NEW)]
     for one, other in combinations([secrets[0], secrets[-1], *others], 2):
         assert long_values(one) & long_values(other) <= {str(one["account"])}
 

@@ -26,7 +26,7 @@ REFUSALS = (StoreDamaged, StoreTooNew, WrongPassphrase)
 def file_of(epoch: int) -> Any:
     """A secrets file of the account in this epoch."""
     chain = epochs.seal_older(ACCOUNT, SECRETS[:epoch], SECRETS[epoch])
-    return keys.wrap(ACCOUNT, SECRETS[epoch], PASSPHRASE, RECOVERY, older=chain)
+    return keys.wrap(ACCOUNT, SECRETS[epoch], PASSPHRASE, RECOVERY, keys.FLOOR, older=chain)
 
 
 FILE = dump(file_of(3))
@@ -61,7 +61,7 @@ def test_an_older_secret_opens_no_newer_one() -> None:
 
 def test_a_new_passphrase_alone_leaves_epoch_words_and_older_secrets() -> None:
     other = keys.passphrase_bytes("another passphrase")
-    body = load(dump(keys.replace_passphrase(load(FILE), SECRETS[3], other)))
+    body = load(dump(keys.replace_passphrase(load(FILE), SECRETS[3], other, keys.FLOOR)))
     assert open_all(body) == SECRETS[:4]
     assert keys.unwrap(body, passphrase=other) == (ACCOUNT, SECRETS[3])
     assert epochs.is_same_line(body, load(FILE))

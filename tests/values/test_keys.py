@@ -23,7 +23,7 @@ from tests.values.strategies import KEYS
 ACCOUNT, SECRET = keys.new_account()
 RECOVERY = bytes(range(32))
 PASSPHRASE = keys.passphrase_bytes("a long passphrase")
-FILE = dump(keys.wrap(ACCOUNT, SECRET, PASSPHRASE, RECOVERY))
+FILE = dump(keys.wrap(ACCOUNT, SECRET, PASSPHRASE, RECOVERY, keys.FLOOR))
 REFUSALS = (StoreDamaged, StoreTooNew, WrongPassphrase)
 
 
@@ -52,13 +52,13 @@ def test_a_file_shows_neither_the_secret_nor_the_ways_to_it() -> None:
 
 def test_a_new_passphrase_replaces_the_old_one_and_leaves_the_recovery_words() -> None:
     other = keys.passphrase_bytes("another passphrase")
-    body = load(dump(keys.replace_passphrase(load(FILE), SECRET, other)))
+    body = load(dump(keys.replace_passphrase(load(FILE), SECRET, other, keys.FLOOR)))
     assert keys.unwrap(body, passphrase=other) == (ACCOUNT, SECRET)
     with pytest.raises(WrongPassphrase):
         keys.unwrap(body, passphrase=PASSPHRASE)
     assert slots(body)["recovery"] == slots(load(FILE))["recovery"]
     with pytest.raises(StoreDamaged):
-        keys.replace_passphrase({"version": 1}, SECRET, other)
+        keys.replace_passphrase({"version": 1}, SECRET, other, keys.FLOOR)
 
 
 def test_a_file_may_carry_one_slot_only() -> None:
