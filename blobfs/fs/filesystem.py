@@ -258,11 +258,13 @@ class FileSystem(Names):
             KeptOut: bytes of it are not here, and the program is one of those that must not have them fetched.
         """
         node = self._tree.get(inode)
-        # Whole files first: all that they cost is this look.
-        if node.stored >= node.size or node.content is None or self._attachments.is_whole(node.content, node.size):
+        if node.content is None:
             return
-        if self.keep_out.turns_away(pid):
+        # Whole files first: all that they cost is this look.
+        is_whole = node.stored >= node.size or self._attachments.is_whole(node.content, node.size)
+        if not is_whole and self.keep_out.turns_away(pid):
             raise KeptOut("not on this device, and this program is on the list of those that must not have it fetched")
+        self._attachments.uses.note(node.content)
 
     async def open(
         self, inode: Inode, *, writes: bool = False, truncate: bool = False, power: Power = Power.ROOT

@@ -5,7 +5,6 @@ Every method is one transaction over both, so that size, times, bytes stored and
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +14,7 @@ from blobfs.store.ledger import Ledger
 from blobfs.store.payloads import LAST
 from blobfs.store.spool import Bytes
 from blobfs.store.tree import Tree
+from blobfs.store.uses import Uses
 from blobfs.values.documents import Kind
 from blobfs.values.extents import EXTENT, MAX_SIZE, ROW, Attachment, BlobId, extent_length
 from blobfs.values.nodes import Content, Inode, Node
@@ -224,7 +224,7 @@ class Attachments:
         What is here already stays, and so does an extent that is of another blob by now.
         """
         with self._ledger.transaction():
-            stored = self._content.keep(content, index, blob_id, first_row, plaintext, int(time.time()))
+            stored = self._content.keep(content, index, blob_id, first_row, plaintext)
             self._add_stored(content, stored)
         self._tell(content, stored)
 
@@ -324,15 +324,10 @@ class Attachments:
         self._tell(content, freed)
         return freed
 
-    def evictable(self, limit: int) -> list[tuple[Content, int]]:
-        """(content, extent) that may be evicted, least recently used first."""
-        rows = self._ledger.all(
-            self._ledger.blobs,
-            "SELECT content, extent FROM extents WHERE dirty = 0 AND present != 0 AND blob_id IS NOT NULL "
-            "ORDER BY used LIMIT ?",
-            limit,
-        )
-        return [(Content(content), index) for content, index in rows]
+    @property
+    def uses(self) -> Uses:
+        """Which extents were used last, and which may be evicted."""
+        return self._content.uses
 
     def stored(self) -> int:
         """Bytes of all files that are in the store."""

@@ -20,6 +20,7 @@ from blobfs.store.rows import extents_at, position_of, range_of, rows_at, rows_o
 from blobfs.store.schema import ROW_BITS
 from blobfs.store.small import DISCARD, PUT_EXTENT, SmallContents
 from blobfs.store.spool import Bytes, Unreadable
+from blobfs.store.uses import Uses
 from blobfs.values.extents import (
     ALL_ROWS,
     EXTENT,
@@ -70,6 +71,7 @@ class ContentStore:
         self._newest = newest
         self._payloads = Payloads(ledger)
         self._places = Places(ledger)
+        self.uses = Uses(ledger)
         self._small = SmallContents(self._db)
         self._frozen: dict[Content, Content] = {}
         """Contents that are read as they were at one moment, and where their rows of that moment go."""
@@ -375,11 +377,11 @@ class ContentStore:
         """These extents are on the server under these ids, with these lengths: they are clean."""
         for extent, (blob_id, length) in sealed.items():
             self._db.run(
-                "UPDATE extents SET blob_id = ?, length = ?, dirty = 0 WHERE content = ? AND extent = ?",
-                (bytes.fromhex(blob_id), length, content, extent),
+                "UPDATE extents SET blob_id = ?, length = ?, dirty = 0, used = ? WHERE content = ? AND extent = ?",
+                (bytes.fromhex(blob_id), length, self.uses.next(), content, extent),
             )
 
-    def keep(self, content: Content, index: int, blob_id: BlobId, first_row: int, plaintext: Bytes, now_s: int) -> int:
+    def keep(self, content: Content, index: int, blob_id: BlobId, first_row: int, plaintext: Bytes) -> int:
         """Store fetched rows of an extent, beginning with its row `first_row`; bytes that are new here.
 
         Rows that are here already are left alone, and so is an extent that is of another blob by now.
@@ -404,7 +406,7 @@ class ContentStore:
             present |= ALL_ROWS & ~((1 << -(-known.length // ROW)) - 1)
         self._db.run(
             "UPDATE extents SET present = ?, used = ? WHERE content = ? AND extent = ?",
-            (present, now_s, content, index),
+            (present, self.uses.next(), content, index),
         )
         return self._payloads.write(parts)
 
@@ -420,11 +422,11 @@ class ContentStore:
         moved = 0
         for index, blob_id in blobs.items():
             length, have = attachment.blob_length(index), former.get(index)
-            present = 0
+            present = used = 0
             if old is not None and have is not None and have.blob_id == blob_id and not have.dirty and have.present:
-                present = have.present
+                present, used = have.present, self.uses.of(Content(old), index)
                 moved += self._move(old, content, index)
-            self._db.run(PUT_EXTENT, (content, index, bytes.fromhex(blob_id), length, present, 0, 0))
+            self._db.run(PUT_EXTENT, (content, index, bytes.fromhex(blob_id), length, present, 0, used))
         return moved
 
     def install_index(self, content: Content, attachment: Attachment) -> None:

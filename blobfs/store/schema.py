@@ -106,7 +106,7 @@ CREATE TABLE extents (
     length INTEGER NOT NULL,         -- bytes sealed in that blob, padding included
     present INTEGER NOT NULL,        -- bitmap of its 32 rows: 1 is here (a row that is here and not in `rows` is zeros)
     dirty INTEGER NOT NULL,          -- 1: differs from the blob, or there is none
-    used INTEGER NOT NULL,           -- when it was last read or fetched, in seconds; 0: at its writing
+    used INTEGER NOT NULL,           -- the greater, the later it was used (`uses.py`); 0: never since it was written
     PRIMARY KEY (content, extent)
 ) WITHOUT ROWID;
 CREATE INDEX extents_evictable ON extents (used) WHERE dirty = 0 AND present != 0;

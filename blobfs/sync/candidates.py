@@ -94,10 +94,15 @@ class Candidates:
     def _sort(self, changed: Sequence[Changed], look: Look, *, hurry: bool) -> None:
         waiting = {entry.doc_id for entry in changed}
         self.kept_here = {doc_id: edit for doc_id, edit in self.kept_here.items() if doc_id in waiting}
+        if not look.more:
+            # What was deleted before it was ever sent waits no more. By a copy: the loop may clear it meanwhile.
+            for doc_id in self.parked.keys() - waiting:
+                self.parked.pop(doc_id, None)
         staying, now_ns = self._store.hidden.staying(), time.time_ns()
         unripe, self._unripe = self._unripe, {}
         for entry in changed:
-            if not self._may_try(entry):
+            if (rest_s := self._rest(entry)) > 0:
+                look.next_s = rest_s if look.next_s is None else min(look.next_s, rest_s)
                 continue
             wait_s, names = 0.0, unripe.get(entry.doc_id, (-1, ()))
             # Of thousands of new files, each is looked at once before it is quiet, and once when it is.
@@ -116,15 +121,16 @@ class Candidates:
             look.next_s = wait_s if look.next_s is None else min(look.next_s, wait_s)
         look.leaving = {doc_id: names for doc_id, (_, names) in self._unripe.items()}
 
-    def _may_try(self, entry: Changed) -> bool:
+    def _rest(self, entry: Changed) -> float:
+        """Seconds for which a document stays aside, 0 if it may be tried."""
         parked = self.parked.get(entry.doc_id)
         if parked is None:
-            return True
+            return 0.0
         # Longer than it was put aside for is the time of a clock that was set back.
-        if parked.edit == entry.edit and 0 < parked.retry_at_s - time.time() <= _PARK_S:
-            return False
+        if parked.edit == entry.edit and 0 < (rest_s := parked.retry_at_s - time.time()) <= _PARK_S:
+            return rest_s
         self.parked.pop(entry.doc_id, None)
-        return True
+        return 0.0
 
     def _find(self, entry: Changed, staying: Collection[DocId]) -> Outgoing | None:
         """A document as it is now; None when there is nothing to send of it."""

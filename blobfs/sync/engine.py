@@ -56,6 +56,8 @@ _LOOKING: Final = 4
 """After a look at what waits, so many times as long passes before the next: in a flood of files, programs go on."""
 _LOOKING_S: Final = 2.0
 """But no longer than that."""
+_EVICTING: Final = 30
+"""After a look at what may go from the cache, so many times as long passes before the next."""
 _PAUSED: Final = "sync is paused; resume it to read what is not on this device"
 
 
@@ -422,12 +424,15 @@ class SyncEngine:
                 await self._feed.apply_waiting()
 
     async def _evict(self) -> None:
+        pause_s = 0.0
         while True:
-            await trio.sleep(self.options.evict_every_s)
+            await trio.sleep(max(self.options.evict_every_s, pause_s))
             if self.health.is_doubtful:
                 continue
-            limits = self.options.cache
+            limits, started = self.options.cache, trio.current_time()
             await trio.to_thread.run_sync(partial(evict, self._store, limits, lambda content: self.is_pinned(content)))
+            # Where more is pinned than the limit allows, all of it is looked at each time.
+            pause_s = _EVICTING * (trio.current_time() - started)
 
     async def _drain(self, former: Sequence[BlobfsError]) -> None:
         """See `settle`; errors that were there before do not end it."""

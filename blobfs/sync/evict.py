@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from blobfs.store.store import Store
+from blobfs.store.uses import FIRST
 from blobfs.values.nodes import Content
 
 _BATCH: Final = 64
@@ -44,14 +45,14 @@ def evict(store: Store, limits: CacheLimits, is_pinned: Callable[[Content], bool
     """Drop least recently used extents until the limits hold; bytes freed. In a worker thread."""
     if limits.most is None and limits.free_disk is None:
         return 0
+    store.attachments.uses.tell()
     wanted = excess(store.attachments.stored(), shutil.disk_usage(store.path).free + store.spare(), limits)
-    freed, kept = 0, 0
+    freed, last = 0, FIRST
     while freed < wanted:
-        # What was kept stays at the front of the list, so look beyond it.
-        candidates = store.attachments.evictable(kept + _BATCH)[kept:]
-        if not candidates:
+        oldest = store.attachments.uses.oldest(_BATCH, last)
+        if not oldest:
             break
-        for content, index in candidates:
-            gone = 0 if freed >= wanted or is_pinned(content) else store.attachments.evict(content, [index])
-            freed, kept = freed + gone, kept + (gone == 0)
+        for last in oldest:
+            if freed < wanted and not is_pinned(last.content):
+                freed += store.attachments.evict(last.content, [last.extent])
     return freed

@@ -26,6 +26,7 @@ from blobfs.fs.operations import serve
 from blobfs.fs.views import ViewedFileSystem
 from blobfs.store.documents import Changed
 from blobfs.store.store import Store
+from blobfs.store.uses import FIRST
 from blobfs.values.documents import ROOT, DocId, Document, Name
 from blobfs.values.extents import EXTENT, Attachment, BlobId, extent_length
 from blobfs.values.keys import AccountId, Keys, derive_keys
@@ -70,7 +71,7 @@ class Shelf:
         """All that changed is on the server now, and no byte of it here."""
         for changed in self._store.documents.changed(1_000_000):
             await self._take(changed)
-        for content, index in self._store.attachments.evictable(1_000_000):
+        for _, content, index in self._store.attachments.uses.oldest(1_000_000, FIRST):
             self._store.attachments.evict(content, [index])
 
     async def _take(self, changed: Changed) -> None:
