@@ -25,9 +25,10 @@ from blobfs.errors import (
     NotPermitted,
     TooManyLinks,
 )
-from blobfs.store.cache import Record, TreeCache
+from blobfs.store.cache import TreeCache
 from blobfs.store.content import ContentStore
 from blobfs.store.ledger import Ledger
+from blobfs.store.record import Record
 from blobfs.store.room import FEW, check_room
 from blobfs.values.documents import MAX_LINKS, MAX_NAME, DocId, Kind
 from blobfs.values.extents import ROW
@@ -149,7 +150,7 @@ class Tree:
             times = (now_ns, now_ns, now_ns, now_ns)
             fields = (inode, doc_id, kind, mode, uid, gid, rdev, 0, 0, nlink, *times, target, content, False)
             node = tuple.__new__(Node, fields)  # as `Node(*fields)`, in a third of the time
-            self._cache.insert(Record(node, 1, 0, now_ns, now_ns, is_new))
+            self._cache.insert(Record(node, 1, 0, now_ns, now_ns, is_new), (parent, name))
             self._ledger.mark_changed()
         return node
 
