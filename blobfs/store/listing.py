@@ -55,20 +55,21 @@ class Listing:
         if after <= self.end:
             self._names.update({cookie: (name, inode) for cookie, name, inode in names})
             self._order, self.end = None, max(self.end, end)
-            self._bound()
+            if len(self._names) > MOST:
+                self._forget()
 
     def put(self, cookie: int, name: bytes, inode: Inode) -> None:
         """A name is new here, or leads to another node."""
         if cookie <= self.end:
             self._names[cookie] = name, inode
             self._order = None
-            self._bound()
+            if len(self._names) > MOST:
+                self._forget()
 
     def drop(self, cookie: int) -> None:
         """A name is gone from here."""
         if self._names.pop(cookie, None) is not None:
             self._order = None
 
-    def _bound(self) -> None:
-        if len(self._names) > MOST:
-            self._names, self.end = {}, 0
+    def _forget(self) -> None:
+        self._names, self.end = {}, 0
