@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import logging
 import logging.handlers
 import os
@@ -31,6 +32,8 @@ windows of extents that an upload has in its hands, which it frees and reads ane
 _M_ARENA_MAX: Final = -8
 _ARENAS: Final = 2
 """Heaps of the process: each keeps its own slack, and by default every thread gets one."""
+_YOUNG: Final = 5000
+"""New objects after which garbage is looked for among them; by default 700."""
 _LOG_BYTES: Final = 1 << 20
 _LOG_FILES: Final = 3
 
@@ -60,9 +63,11 @@ def settle_memory() -> None:
 def answer_promptly() -> None:
     """From here on a thread that computes leaves the interpreter to others after half a millisecond, not five.
 
-    Whoever answers the kernel gives the interpreter up with each system call, and would get it back that late.
+    Whoever answers the kernel gives the interpreter up with each system call, and would get it back that late. And what
+    a request leaves behind lives until the databases have been told: to look through it for garbage finds none.
     """
     sys.setswitchinterval(500e-6)
+    gc.set_threshold(_YOUNG)
 
 
 def module_command(module: str, *arguments: str) -> list[str]:

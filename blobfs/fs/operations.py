@@ -136,7 +136,7 @@ class Operations(pyfuse3.Operations):
     # --- translation --------------------------------------------------------------------------------------
 
     def _attributes(self, node: Node) -> EntryAttributes:
-        inode, _, kind, mode, uid, gid, rdev, size, stored, nlink, atime_ns, mtime_ns, ctime_ns, *_ = node
+        inode, _, kind, mode, uid, gid, rdev, size, stored, nlink, atime_ns, mtime_ns, ctime_ns, _, target, _, _ = node
         answer = EntryAttributes()
         answer.st_ino = inode
         answer.entry_timeout = answer.attr_timeout = TIMEOUT_S if inode < FIRST else 0
@@ -147,7 +147,7 @@ class Operations(pyfuse3.Operations):
         else:
             answer.st_uid, answer.st_gid = self._owner
         answer.st_rdev = rdev
-        answer.st_size = size if kind is not Kind.SYMLINK else len(node.target)
+        answer.st_size = size if kind is not Kind.SYMLINK else len(target)
         answer.st_blksize = PREFERRED_IO
         answer.st_blocks = (stored + 511) >> 9
         answer.st_atime_ns = atime_ns
@@ -243,7 +243,7 @@ class Operations(pyfuse3.Operations):
     @prompt
     def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Entries from a cookie on, as many as the kernel takes."""
-        fs, inode, reply = self._fs, Inode(fh), pyfuse3.readdir_reply
+        fs, inode, reply, attributes = self._fs, Inode(fh), pyfuse3.readdir_reply, self._attributes
         place, last = cookies.read(start_id)
         if start_id == 0:
             last = fs.newest(inode)
@@ -259,7 +259,7 @@ class Operations(pyfuse3.Operations):
             for cookie, name, node in batch:
                 if cookie > last:
                     return
-                if not reply(token, name, self._attributes(fs.seen(node)), base + cookie):
+                if not reply(token, name, attributes(fs.seen(node)), base + cookie):
                     self._batch = max(MIN_BATCH, sent + 1)  # one query is enough the next time, and little is in vain
                     return
                 fs.entry_sent(node.inode)

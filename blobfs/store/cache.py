@@ -12,29 +12,27 @@ from collections.abc import Container
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from blobfs.store.database import Backlog, Value
+from blobfs.store.database import Backlog
 from blobfs.store.ledger import Ledger
+from blobfs.store.listing import ALL, Listing
+from blobfs.store.record import ROW, Record, changes_of, record_of, row_of
 from blobfs.values.documents import Kind
-from blobfs.values.nodes import ROOT_INODE, Entry, Inode, Node
+from blobfs.values.nodes import Entry, Inode
 
-COLUMNS: Final = (
-    "documents.inode, doc_id, kind, mode, uid, gid, rdev, size, stored, nlink, "
-    "atime_ns, mtime_ns, ctime_ns, birth_ns, target, content, deleted"
-)
 MAX_KNOWN: Final = 32768
 """Nodes and names that are remembered beside those that wait: some half a kilobyte each, until nobody writes."""
 
 _NAMES: Final = "SELECT id, name, inode FROM names WHERE parent = ? AND id > ? ORDER BY id LIMIT ?"
-_ROW: Final = f"{COLUMNS}, edit, synced, changed_ns, touched_ns"
 _ENTRIES: Final = (
-    f"SELECT names.id, name, {_ROW} FROM names JOIN documents ON documents.inode = names.inode "  # noqa: S608
+    f"SELECT names.id, name, {ROW} FROM names JOIN documents ON documents.inode = names.inode "  # noqa: S608
     "WHERE names.parent = ? AND names.id > ? ORDER BY names.id LIMIT ?"
 )
-_NODE: Final = f"SELECT {_ROW} FROM documents WHERE inode = ?"  # noqa: S608
+_NODE: Final = f"SELECT {ROW} FROM documents WHERE inode = ?"  # noqa: S608
 _CHILD: Final = (
-    f"SELECT names.id, {_ROW} FROM names JOIN documents ON documents.inode = names.inode "  # noqa: S608
+    f"SELECT names.id, {ROW} FROM names JOIN documents ON documents.inode = names.inode "  # noqa: S608
     "WHERE parent = ? AND name = ?"
 )
+_PLACE: Final = "SELECT id, parent, name FROM names WHERE inode = ?"
 _ONE_MORE: Final = "SELECT 1 FROM names WHERE parent = ? LIMIT 1 OFFSET ?"
 _INSERT: Final = "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '{}', ?, ?, ?, ?)"
 _UPDATE: Final = (
@@ -49,31 +47,8 @@ _CHANGE_NAME: Final = "UPDATE names SET parent = ?, name = ?, inode = ? WHERE id
 _MOVE_NAME: Final = "UPDATE OR REPLACE names SET parent = ?, name = ? WHERE id = ?"
 _DELETE_NAME: Final = "DELETE FROM names WHERE id = ?"
 
-_KINDS: Final = {kind.value: kind for kind in Kind}
 _UNKNOWN: Final[Any] = object()
 _new: Final = tuple.__new__
-
-
-class Record(NamedTuple):
-    """A row of `documents`."""
-
-    node: Node
-    edit: int
-    synced: int
-    changed_ns: int
-    touched_ns: int
-    is_new: bool
-    """It was made in this run and nothing else refers to it: no base, no extended attribute."""
-
-    def with_node(self, node: Node) -> Record:
-        """The document has become `node`, by what is no edit."""
-        return _new(Record, (node, *self[1:]))
-
-    def edited(self, node: Node, now_ns: int) -> Record:
-        """The document has become `node`, by an edit that the server has to learn of. The root's are not counted."""
-        changed_ns = self.changed_ns if self.edit > self.synced else now_ns
-        edit = self.edit + (node.inode != ROOT_INODE)
-        return _new(Record, (node, edit, self.synced, changed_ns, now_ns, self.is_new))
 
 
 class Link(NamedTuple):
@@ -106,7 +81,11 @@ class TreeCache(Backlog):
         self._names: dict[tuple[int, bytes], Link | None] = {}
         """None: there is no such name."""
         self._whole: set[int] = set()
-        """Directories made in this run, of which each name is in `_names`: what is not there need not be asked for."""
+        """Directories of which each name is in `_names`: what is not there need not be asked for."""
+        self._listings: dict[int, Listing] = {}
+        """Of directories that were read, or made in this run."""
+        self._above: dict[int, tuple[Inode, bytes]] = {}
+        """Names that directories had; they have them still if `_names` says so."""
         self._changed: dict[int, bool] = {}
         """Nodes that the database has not been told of, and whether it has the row at all."""
         self._moved: dict[int, _Move] = {}
@@ -149,7 +128,7 @@ class TreeCache(Backlog):
         return found
 
     def _learn(self, row: Any) -> Record:
-        record = _record_of(row)
+        record = record_of(row)
         self._nodes[row[0]] = record
         return record
 
@@ -160,20 +139,41 @@ class TreeCache(Backlog):
     def entries(self, parent: int, after: int, limit: int) -> list[Entry]:
         """Up to `limit` names of a directory whose cookies are above `after`, ascending."""
         self._make_room()
+        nodes, listing = self._nodes, self._listings.get(parent)
+        if listing is not None and (known := listing.after(after, limit)) is not None:
+            found = [
+                _new(Entry, (cookie, name, record.node))
+                for cookie, name, inode in known
+                if (record := nodes.get(inode)) is not None
+            ]
+            if len(found) == len(known):
+                return found
+        if listing is None and after == 0:
+            listing = self._listings[parent] = Listing()
+        end, found = self._merged_entries(parent, after, limit)
+        if listing is not None and self._listings.get(parent) is listing:  # not all was forgotten meanwhile
+            listing.learn(after, [(entry.cookie, entry.name, entry.node.inode) for entry in found], end)
+            if listing.is_whole:
+                self._whole.add(parent)
+        return found
+
+    def _merged_entries(self, parent: int, after: int, limit: int) -> tuple[int, list[Entry]]:
+        """The same of the database and of what waits; and the cookie up to which there are no others."""
         waiting = self._waiting_in(parent, after)
         last, found = self._settled_entries(parent, after, limit, waiting)
-        if not waiting:
-            return found
-        while last is not None and len(found) < limit:
-            last, more = self._settled_entries(parent, last, limit, waiting)
-            found += more
-        # Beyond the last row that was looked at, the database may have names that come before others that wait.
-        end = self.newest if last is None else last
-        for cookie, now in waiting.items():
-            if now is not None and now[0] == parent and cookie <= end and (record := self.find(now[2])) is not None:
-                found.append(Entry(cookie, now[1], record.node))
-        found.sort(key=_cookie_of)
-        return found[:limit]
+        if waiting:
+            while last is not None and len(found) < limit:
+                last, more = self._settled_entries(parent, last, limit, waiting)
+                found += more
+            # Beyond the last row that was looked at, the database may have names that come before others that wait.
+            end = self.newest if last is None else last
+            for cookie, now in waiting.items():
+                if now is not None and now[0] == parent and cookie <= end and (record := self.find(now[2])) is not None:
+                    found.append(Entry(cookie, now[1], record.node))
+            found.sort(key=_cookie_of)
+            if len(found) > limit:
+                last, found = found[limit - 1].cookie, found[:limit]
+        return (ALL if last is None else last), found
 
     def _settled_entries(
         self, parent: int, after: int, limit: int, waiting: Container[int]
@@ -202,6 +202,9 @@ class TreeCache(Backlog):
 
     def is_empty(self, parent: int) -> bool:
         """Whether a directory has no name in it."""
+        listing = self._listings.get(parent)
+        if listing is not None and listing.is_whole:
+            return listing.is_empty
         gone = 0  # names that the database still has there
         for cookie in self._stirred.get(parent, ()):
             was, now = self._moved.get(cookie, _NOTHING)
@@ -218,10 +221,21 @@ class TreeCache(Backlog):
 
     def directory_of(self, inode: int) -> Inode | None:
         """The parent of a directory; None when it has no name."""
-        for cookie, parent in self._ledger.peek_all(self._db, "SELECT id, parent FROM names WHERE inode = ?", inode):
+        place = self._above.get(inode)
+        if place is None or (link := self._names.get(place)) is None or link.inode != inode:
+            place = self._look_for_place(inode)
+            if place is None:
+                return None
+            self._above[inode] = place
+        return place[0]
+
+    def _look_for_place(self, inode: int) -> tuple[Inode, bytes] | None:
+        for cookie, parent, name in self._ledger.peek_all(self._db, _PLACE, inode):
             if cookie not in self._moved:
-                return Inode(parent)
-        return next((Inode(now[0]) for _, now in self._moved.values() if now is not None and now[2] == inode), None)
+                self._names[parent, name] = Link(cookie, Inode(inode))
+                return Inode(parent), name
+        moves = (move.now for move in self._moved.values())
+        return next(((Inode(now[0]), now[1]) for now in moves if now is not None and now[2] == inode), None)
 
     def is_any_in(self, table: str) -> bool:
         """Whether a table that is changed by statements alone has any row."""
@@ -233,19 +247,21 @@ class TreeCache(Backlog):
 
     # --- changing ---------------------------------------------------------------------------------------
 
-    def insert(self, record: Record) -> None:
-        """One more row of `documents`."""
+    def insert(self, record: Record, place: tuple[Inode, bytes]) -> None:
+        """One more row of `documents`, which has got this name."""
         node = record.node
-        self._db.tell(_INSERT, _row_of(record))
+        self._db.tell(_INSERT, row_of(record))
         if node.kind is Kind.DIRECTORY and record.is_new:
             self._whole.add(node.inode)
+            self._listings[node.inode] = Listing(ALL)
+            self._above[node.inode] = place
         if not self._db.in_step:
             self._set(self._changed, node.inode, False)
         self._set(self._nodes, node.inode, record)
 
     def change(self, record: Record) -> None:
         """A row of `documents` has other attributes."""
-        self._db.tell(_UPDATE, _changes_of(record))
+        self._db.tell(_UPDATE, changes_of(record))
         self._renew(record)
 
     def touch(self, record: Record) -> None:
@@ -262,6 +278,8 @@ class TreeCache(Backlog):
 
     def delete(self, inode: int) -> None:
         """A row of `documents` goes."""
+        self._listings.pop(inode, None)
+        self._above.pop(inode, None)
         self._db.tell(_DELETE, (inode,))
         if self._db.in_step or self._changed.get(inode) is False:
             self._unset(self._changed, inode)
@@ -275,6 +293,8 @@ class TreeCache(Backlog):
         self.newest += 1
         self._db.tell(_ADD_NAME, (self.newest, parent, name, inode))
         self._set(self._names, (parent, name), _new(Link, (self.newest, inode)))
+        if (listing := self._listings.get(parent)) is not None:
+            listing.put(self.newest, name, inode)
         self._move(self.newest, None, (parent, name, inode))
 
     def delete_name(self, parent: Inode, name: bytes) -> None:
@@ -282,6 +302,8 @@ class TreeCache(Backlog):
         cookie, inode = self._link(parent, name)
         self._db.tell(_DELETE_NAME, (cookie,))
         self._set(self._names, (parent, name), None)
+        if (listing := self._listings.get(parent)) is not None:
+            listing.drop(cookie)
         self._move(cookie, (parent, name, inode), None)
 
     def move_name(self, old: tuple[Inode, bytes], new: tuple[Inode, bytes]) -> None:
@@ -290,6 +312,10 @@ class TreeCache(Backlog):
         self._db.tell(_CHANGE_NAME, (*new, inode, cookie))
         self._set(self._names, old, None)
         self._set(self._names, new, Link(cookie, inode))
+        if (listing := self._listings.get(old[0])) is not None:
+            listing.drop(cookie)
+        if (listing := self._listings.get(new[0])) is not None:
+            listing.put(cookie, new[1], inode)
         self._move(cookie, (*old, inode), (*new, inode))
 
     def repoint(self, parent: Inode, name: bytes, inode: Inode) -> None:
@@ -297,6 +323,8 @@ class TreeCache(Backlog):
         cookie, former = self._link(parent, name)
         self._db.tell(_CHANGE_NAME, (parent, name, inode, cookie))
         self._set(self._names, (parent, name), Link(cookie, inode))
+        if (listing := self._listings.get(parent)) is not None:
+            listing.put(cookie, name, inode)
         self._move(cookie, (parent, name, former), (parent, name, inode))
 
     def _link(self, parent: Inode, name: bytes) -> Link:
@@ -343,6 +371,8 @@ class TreeCache(Backlog):
 
     def undo(self) -> None:
         """Take back what the current transaction changed."""
+        if self._log:
+            self._listings.clear()
         for table, key, former in reversed(self._log):
             if former is _UNKNOWN:
                 table.pop(key, None)
@@ -356,14 +386,18 @@ class TreeCache(Backlog):
 
     def forget(self) -> None:
         """The database may know better, or is told again by the journal."""
-        if self._nodes or self._names:
+        if self._nodes or self._names or self._listings:
             for table in (self._nodes, self._names, self._whole, self._changed, self._moved, self._stirred):
                 table.clear()
+            self._listings.clear()
+            self._above.clear()
         self._filled.clear()
         self._log.clear()
 
     def shed(self) -> None:
         """Remember only what waits."""
+        self._listings.clear()
+        self._above.clear()
         places = {place[:2] for move in self._moved.values() for place in move if place is not None}
         for inode in [inode for inode in self._nodes if inode not in self._changed]:
             del self._nodes[inode]
@@ -385,9 +419,9 @@ class TreeCache(Backlog):
             if record is None:
                 deletes.append((inode,))
             elif self._changed[inode]:
-                updates.append(_changes_of(record))
+                updates.append(changes_of(record))
             else:
-                inserts.append(_row_of(record))
+                inserts.append(row_of(record))
         self._db.many(_DELETE, deletes)
         self._db.many(_UPDATE, updates)
         self._db.many(_INSERT, inserts)
@@ -422,28 +456,3 @@ class TreeCache(Backlog):
 
 def _cookie_of(entry: Entry) -> int:
     return entry.cookie
-
-
-def node_of(row: Any) -> Node:
-    """The node of a row of `COLUMNS`."""
-    # Not by the constructor, which takes three times as long: a listing needs one for each name.
-    return _new(Node, (*row[:2], _KINDS[row[2]], *row[3:16], bool(row[16])))
-
-
-def _record_of(row: Any) -> Record:
-    """The record of a row of `_ROW`, which was not made in this run."""
-    return _new(Record, (node_of(row), *row[17:], False))
-
-
-def _row_of(record: Record) -> tuple[Value, ...]:
-    node, edit, synced, changed_ns, touched_ns, _ = record
-    return (*node[:2], node.kind.value, *node[3:16], int(node.deleted), edit, synced, changed_ns, touched_ns)
-
-
-def _changes_of(record: Record) -> tuple[Value, ...]:
-    node, edit, _, changed_ns, touched_ns, _ = record
-    return (
-        *node[3:6],
-        *node[7:13],
-        *(node.content, int(node.deleted), edit, changed_ns, touched_ns, node.inode),
-    )

@@ -16,9 +16,9 @@ from typing import Any, Final, NamedTuple
 from blobfs.errors import CorruptDocument, DocumentExists, DocumentNotFound, Exists, NotFound
 from blobfs.store.attachments import Attachments
 from blobfs.store.bases import Base, Bases
-from blobfs.store.cache import COLUMNS, node_of
 from blobfs.store.ledger import Ledger
 from blobfs.store.newcomers import Newcomers
+from blobfs.store.record import COLUMNS, node_of
 from blobfs.store.settings import Settings
 from blobfs.store.tree import EDITED, Tree
 from blobfs.values import crypto

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 
 import pytest
 
-from blobfs.errors import NotEmpty
+from blobfs.errors import FileError, NotEmpty
 from blobfs.store import backlogs, ledger
 from blobfs.store.store import Store
 from blobfs.values.documents import Kind
 from blobfs.values.extents import ROW
-from blobfs.values.nodes import ROOT_INODE
+from blobfs.values.nodes import ROOT_INODE, Inode
 from tests.store.conftest import Bench, content, make, write
 
 
@@ -113,9 +115,9 @@ def test_bytes_that_wait_are_read_cut_and_added_to(bench: Bench, store: Store) -
     assert content(bench.crash(store), node.inode) == b"new"
 
 
-def in_batches(store: Store, limit: int) -> list[tuple[int, bytes]]:
+def in_batches(store: Store, limit: int, folder: Inode = ROOT_INODE) -> list[tuple[int, bytes]]:
     found: list[tuple[int, bytes]] = []
-    while batch := store.tree.entries(ROOT_INODE, found[-1][0] if found else 0, limit):
+    while batch := store.tree.entries(folder, found[-1][0] if found else 0, limit):
         found += [(entry.cookie, entry.name) for entry in batch]
     return found
 
@@ -141,6 +143,66 @@ def test_a_directory_is_listed_without_telling_the_database_of_it(store: Store, 
     assert found == in_batches(store, limit)
     left = {b"folder", b"moved", b"old 7", b"old 8", b"old 9", b"old 10", b"new 0", b"new 2", b"new 3", b"new 4"}
     assert {name for _, name in found} == left
+
+
+class Mistake(FileError):
+    """What ends a transaction after all that is in it went well."""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_directory_is_listed_from_memory_as_from_the_database(store: Store, seed: int) -> None:
+    chance, tree = random.Random(seed), store.tree
+    folders = [make(store, b"folder %d" % number, Kind.DIRECTORY).inode for number in range(3)]
+    there: set[tuple[Inode, bytes]] = set()
+    for step in range(400):
+        old, new = ((chance.choice(folders), b"%d" % chance.randrange(12)) for _ in range(2))
+        changed = set(there)
+        with contextlib.suppress(FileError):
+            with store._ledger.transaction():
+                if chance.random() < 0.4:
+                    make(store, old[1], parent=old[0])
+                    changed |= {old}
+                elif chance.random() < 0.3:
+                    tree.unlink(*old, step)
+                    changed -= {old}
+                else:
+                    exchanges = new in there and chance.random() < 0.3
+                    tree.rename(*old, *new, step, exchange=exchanges)
+                    changed -= set() if exchanges or old == new else {old}
+                    changed |= {new}
+                if chance.random() < 0.1:
+                    raise Mistake
+            there = changed
+        found = {folder: in_batches(store, chance.choice([1, 2, 5, 100]), folder) for folder in folders}
+        assert {(folder, name) for folder, entries in found.items() for _, name in entries} == there
+        assert sum(map(len, found.values())) == len(there)
+        if chance.random() < 0.1:
+            chance.choice([store._ledger.commit, store._ledger.shrink, store._ledger.documents.backlog.settle])()
+            assert found == {folder: in_batches(store, chance.choice([1, 100]), folder) for folder in folders}
+        for folder in folders:
+            for entry in tree.entries(folder, 0, 100):
+                assert tree.lookup(folder, entry.name) == entry.node
+            with contextlib.suppress(NotEmpty):
+                tree.check_empty(folder)
+                assert not found[folder]
+
+
+def test_a_directory_that_is_known_is_listed_without_a_query(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make(store, b"folder", Kind.DIRECTORY).inode
+    for number in range(20):
+        make(store, b"%d" % number, parent=folder)
+    store._ledger.commit()
+    store._ledger.shrink()
+    seen = in_batches(store, 7, folder), store.tree.parent(folder)
+    store.tree.get(folder)
+    monkeypatch.setattr(store._ledger, "_query", None)
+    assert (in_batches(store, 100, folder), store.tree.parent(folder)) == seen
+    store.tree.rename(folder, b"3", folder, b"three", 20)
+    store.tree.unlink(folder, b"4", 20)
+    make(store, b"20", parent=folder)
+    names = [b"%d" % number for number in range(21) if number != 4]
+    names[3] = b"three"
+    assert [name for _, name in in_batches(store, 2, folder)] == names
 
 
 def test_a_directory_emptied_in_memory_alone_can_be_removed_and_one_filled_there_cannot(store: Store) -> None:
