@@ -228,6 +228,10 @@ class Attachments:
             self._add_stored(content, stored)
         self._tell(content, stored)
 
+    def let_go(self) -> None:
+        """Have the system cache little of what was kept last: of bytes that whoever reads has from elsewhere."""
+        self._ledger.spool.let_go()
+
     def adopt(self, inode: Inode, attachment: Attachment | None) -> int:
         """A remote version becomes the node's bytes; extents that are the same stay here. Returns bytes stored.
 

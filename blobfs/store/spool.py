@@ -20,6 +20,7 @@ import stat
 import struct
 import threading
 from collections.abc import Container, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -131,11 +132,26 @@ class Segment:
         except (InvalidTag, OSError):
             pass
         finally:
-            with self._guard:
-                self._readers -= 1
-                if self._is_closed and not self._readers:
-                    os.close(self._fd)
+            self._release()
         raise Unreadable(f"{self.path.name} is damaged")
+
+    def _release(self) -> None:
+        with self._guard:
+            self._readers -= 1
+            if self._is_closed and not self._readers:
+                os.close(self._fd)
+
+    def let_go(self) -> None:
+        """Have the system cache nothing of it that is on the disk. By any thread."""
+        with self._guard:
+            if self._is_closed:
+                return
+            self._readers += 1
+        try:
+            with suppress(OSError):
+                os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            self._release()
 
     def _open(self, cipher: AESGCM, place: Place, start: int, length: int) -> bytes:
         first, last = start // FRAME, -(-(start + length) // FRAME)
@@ -191,6 +207,8 @@ class Spool:
         """How many segments were made, and how many of their names are on the disk."""
         self.size = 0
         """Bytes of all segments."""
+        self._let_go_at = 0
+        """Which segment was the current one when something was let go of."""
         self._room = bytearray()
         """Where pieces are sealed, a MiB and a little at the most: memory that is new costs more than the sealing."""
         try:
@@ -260,6 +278,21 @@ class Spool:
         segment = self._current
         if segment is not None:
             segment.hurry()
+
+    def let_go(self) -> None:
+        """Have the system cache no more than the last three segments of what was appended.
+
+        For bytes that whoever wants them has already: memory that is new costs more than to write them into it. Needs
+        no lock, and is better called without one.
+        """
+        current = self._current
+        if current is None or current.number == self._let_go_at:
+            return
+        self._let_go_at = current.number
+        if (former := self._segments.get(current.number - 1)) is not None:
+            former.hurry()  # its end
+        if (earlier := self._segments.get(current.number - 2)) is not None:
+            earlier.let_go()  # it had the time of a whole segment to reach the disk
 
     @property
     def unflushed(self) -> int:

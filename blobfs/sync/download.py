@@ -397,7 +397,7 @@ class Download:
         pieces = [piece for _, piece in landed]
         try:
             async with self._keepers:
-                await trio.to_thread.run_sync(self._store_all, pieces)
+                await trio.to_thread.run_sync(self._store_all, landed)
             self.fetched += sum(piece.size for piece in pieces)
         except BlobfsError as error:
             # Whoever waits for the bytes alone has them.
@@ -408,12 +408,15 @@ class Download:
             for piece in pieces:
                 self.landing.settle(piece)
 
-    def _store_all(self, pieces: Sequence[Piece]) -> None:
+    def _store_all(self, landed: Sequence[tuple[_Job, Piece]]) -> None:
         keep = self._store.attachments.keep
-        with self._store.transaction() if len(pieces) > 1 else nullcontext():
-            for piece in pieces:
+        with self._store.transaction() if len(landed) > 1 else nullcontext():
+            for _, piece in landed:
                 for row, data in piece.slices(_KEPT_AT_ONCE):
                     keep(piece.content, piece.index, piece.blob_id, row, data)
+        if any(job.lane is not Lane.BULK for job, _ in landed):
+            # Readers have it from here, and the kernel caches what it answers them: not twice.
+            self._store.attachments.let_go()
 
     async def _receive(self, job: _Job) -> Opened:
         backoff, deadline, spoilt = Backoff(), trio.current_time() + self._deadline_s, False

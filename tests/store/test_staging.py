@@ -199,6 +199,47 @@ def test_what_was_fetched_is_evicted_from_the_spool(store: Store) -> None:
     assert store.check() == []
 
 
+def test_what_the_system_need_not_cache_is_read_as_before(
+    bench: Bench, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, let_go = list[int](), Segment.let_go
+
+    def note(segment: Segment) -> None:
+        gone.append(segment.number)
+        let_go(segment)
+
+    monkeypatch.setattr(spool, "SEGMENT", ROW)
+    monkeypatch.setattr(Segment, "let_go", note)
+    node, data = make(store, b"f", data=os.urandom(SIZE)), os.urandom(SIZE)
+    number, local = number_of(store, node.inode), store.documents.local(node.doc_id)
+    assert local is not None
+    assert store.attachments.settle(node.inode, local.edit, {0: (BLOB, SIZE)})
+    store.attachments.evict(number, [0])
+    for row in range(SIZE // ROW):
+        piece = data[row * ROW : (row + 1) * ROW]
+        store.attachments.keep(number, 0, BLOB, row, piece)
+        store.attachments.let_go()
+        store.attachments.let_go()
+    assert gone == list(range(1, store._ledger.spool._newest - 1))  # each once, and not the last two
+    assert content(store, node.inode) == data
+    store._ledger.spool.flush()
+    for segment in list(store._ledger.spool._segments.values()):
+        let_go(segment)
+    assert content(store, node.inode) == data
+    assert content(bench.crash(store), node.inode) == data
+
+
+def test_a_closed_segment_has_nothing_to_let_go_of(tmp_path: Path) -> None:
+    files = Spool(tmp_path, bytes(32))
+    (place,) = files.append([b"x" * ROW], 0)
+    segment = files._segments[place.segment]
+    segment.close()
+    with open(tmp_path / "another", "wb"):  # has the descriptor now
+        segment.let_go()
+    with pytest.raises(spool.Unreadable):
+        files.read(place, 0, 1)
+
+
 def test_a_deleted_file_leaves_no_segment(store: Store) -> None:
     for size in (ROW // 2, SIZE):
         make(store, b"f", data=b"x")
