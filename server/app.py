@@ -243,7 +243,7 @@ class Envelope:
                 message["headers"] = [*message.get("headers", []), *pairs]
             # A reader that takes nothing is given up: the piece it does not take, and its thread's blob, are ours.
             with anyio.fail_after(self._idle_s) as limit:
-                if message["type"] == SEND_FILE:  # all of it in one message, so whoever takes some begins anew
+                if message["type"] == SEND_FILE:  # all in one message, so who takes a part of it begins anew
                     message["progress"] = lambda: setattr(limit, "deadline", anyio.current_time() + self._idle_s)
                 await send(message)
 

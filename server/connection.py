@@ -116,4 +116,5 @@ async def _with_files(app: Any, files: FileSending, scope: Scope, receive: Recei
         else:
             cycle.disconnected = True  # as after any other write in vain: the rest is let go without a word
 
-    await app({**scope, "extensions": {SEND_FILE: {}}}, receive, send_or_file)
+    scope["extensions"] = {SEND_FILE: {}}
+    await app(scope, receive, send_or_file)

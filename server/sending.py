@@ -29,6 +29,9 @@ SENDERS: Final = 8
 AT_ONCE: Final = 256 << 10
 """Bytes read at a time where the kernel cannot send a file by itself."""
 
+PROGRESS: Final = 256 << 10
+"""Bytes that a client has to take to count as alive: a few now and then would hold a connection for hours."""
+
 _UNABLE: Final = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
 _senders: Final = CapacityLimiter(SENDERS)
 
@@ -53,7 +56,7 @@ class FileMessage(TypedDict):
     count: int
     """Bytes, at least one."""
     progress: NotRequired[Callable[[], None]]
-    """Called whenever the client took some."""
+    """Called whenever the client took `PROGRESS` bytes."""
 
 
 class FileSending:
@@ -103,13 +106,15 @@ class FileSending:
 
     async def _send(self, out: socket.socket, message: FileMessage) -> bool:
         file, offset, left = message["file"], message["offset"], message["count"]
-        progress = message.get("progress", lambda: None)
+        progress, told = message.get("progress", lambda: None), offset
         while not self._transport.is_closing():
             sent = await to_thread.run_sync(self._push, out, file, offset, left, limiter=_senders)
             offset, left = offset + sent, left - sent
             if not left:
                 return True
-            progress()
+            if offset - told >= PROGRESS:
+                told = offset
+                progress()
             await _writable(out)
         return False
 

@@ -21,7 +21,7 @@ from server.app import Envelope
 from server.backends.filesystem import FileReader
 from server.meter import Meter
 from server.routes.ranges import DIRECT
-from server.sending import SEND_FILE, FileMessage, FileSending, push
+from server.sending import PROGRESS, SEND_FILE, FileMessage, FileSending, push
 
 BIG = os.urandom(MAX_BLOB)
 """More than all buffers between a server and a client who takes little."""
@@ -197,8 +197,8 @@ def reader_of(path: Path) -> FileReader:
     return FileReader(os.open(path, os.O_RDONLY), MAX_BLOB)
 
 
-def message_of(reader: FileReader, progress: Callable[[], None]) -> FileMessage:
-    return {"type": SEND_FILE, "file": reader, "offset": 1, "count": MAX_BLOB - 2, "progress": progress}
+def message_of(reader: FileReader, count: int, progress: Callable[[], None]) -> FileMessage:
+    return {"type": SEND_FILE, "file": reader, "offset": 1, "count": count, "progress": progress}
 
 
 def test_a_file_goes_behind_what_was_written_before(tmp_path: Path) -> None:
@@ -208,17 +208,17 @@ def test_a_file_goes_behind_what_was_written_before(tmp_path: Path) -> None:
         ours, theirs = socket.socketpair()
         transport, protocol = await asyncio.get_running_loop().create_connection(Flowing, sock=ours)
         incoming, writer = await asyncio.open_connection(sock=theirs)
-        transport.write(BIG)  # more than the socket takes
+        transport.write(BIG[: 1 << 20])  # more than the socket takes
         files = FileSending(transport, protocol.flow)
-        sending = asyncio.create_task(files.send(message_of(reader, lambda: None)))
-        got = await incoming.readexactly(2 * MAX_BLOB - 2)
+        sending = asyncio.create_task(files.send(message_of(reader, 2 << 20, lambda: None)))
+        got = await incoming.readexactly(3 << 20)
         assert await sending
         transport.close()
         writer.close()
         await writer.wait_closed()
         return got
 
-    assert asyncio.run(send()) == BIG + BIG[1:-1]
+    assert asyncio.run(send()) == BIG[: 1 << 20] + BIG[1 : 1 + (2 << 20)]
     with pytest.raises(ValueError, match="closed"):
         reader.fileno()
 
@@ -228,20 +228,20 @@ def test_sending_that_is_given_up_after_some_progress_lets_go_of_the_connection(
 
     async def give_up() -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, theirs.makefile("rb") as incoming:
             transport, protocol = await asyncio.get_running_loop().create_connection(Flowing, sock=ours)
-            files, is_full = FileSending(transport, protocol.flow), asyncio.Event()
-            sending = asyncio.create_task(files.send(message_of(reader, is_full.set)))
-            await is_full.wait()
-            assert files.is_busy
+            files, progress = FileSending(transport, protocol.flow), asyncio.Event()
+            sending = asyncio.create_task(files.send(message_of(reader, MAX_BLOB - 1, progress.set)))
+            got = await asyncio.to_thread(incoming.read, 4 * PROGRESS)
+            await progress.wait()
+            assert files.is_busy  # the rest is more than the socket takes
             sending.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await sending
             assert not files.is_busy
             transport.close()
-            with theirs.makefile("rb") as file:
-                got = await asyncio.to_thread(file.read)
-            assert len(got) < MAX_BLOB - 2
+            got += await asyncio.to_thread(incoming.read)
+            assert len(got) < MAX_BLOB - 1
             assert got == BIG[1 : len(got) + 1]
 
     asyncio.run(give_up())
