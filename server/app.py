@@ -34,6 +34,7 @@ from server.meter import Meter
 from server.routes import about, admin, blobs, description, metrics, stream, tokens, usage
 from server.routes import documents as document_routes
 from server.routes import secrets as secret_routes
+from server.sending import SEND_FILE
 from server.service import Service, open_backend
 from server.settings import Settings
 
@@ -241,7 +242,9 @@ class Envelope:
                 pairs = [(name.lower().encode(), value.encode()) for name, value in extra.items()]
                 message["headers"] = [*message.get("headers", []), *pairs]
             # A reader that takes nothing is given up: the piece it does not take, and its thread's blob, are ours.
-            with anyio.fail_after(self._idle_s):
+            with anyio.fail_after(self._idle_s) as limit:
+                if message["type"] == SEND_FILE:  # all in one message, so who takes a part of it begins anew
+                    message["progress"] = lambda: setattr(limit, "deadline", anyio.current_time() + self._idle_s)
                 await send(message)
 
         failure: BaseException | None = None

@@ -93,6 +93,12 @@ class FileReader:
             raise ValueError("the blob is closed")
         return os.pread(self._descriptor, length, offset)
 
+    def fileno(self) -> int:
+        """For who can send files without reading them."""
+        if self._descriptor is None:
+            raise ValueError("the blob is closed")
+        return self._descriptor
+
     def close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)

@@ -39,6 +39,7 @@ from server.routes.asking import (
     service_of,
 )
 from server.routes.ranges import BlobResponse, begin, etag_of, is_match, parse_range
+from server.sending import SEND_FILE
 
 MAX_IDS_BODY: Final = 2 << 20
 """Bytes of a JSON body of ids: `MAX_IDS` of the longest, and some white space."""
@@ -75,7 +76,8 @@ async def show_blob(request: Request) -> Response:
     first, last = wanted or (0, blob.size - 1)
     length = last - first + 1
     most = step(service.meter.open)
-    begun = await service.on_disk(begin, service.backend, place.key(blob_id), blob.size, first, length, most)
+    is_direct = SEND_FILE in request.scope.get("extensions", ())
+    begun = await service.on_disk(begin, service.backend, place.key(blob_id), blob.size, first, length, most, is_direct)
     if begun is None:
         if await service.read(blobs.find, place.user_id, place.namespace, blob_id) is None:
             raise NotFound("There is no such blob.")

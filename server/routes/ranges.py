@@ -15,7 +15,11 @@ from starlette.types import Receive, Scope, Send
 from server.backends.interface import BlobKey, BlobReader, BlobsBackend
 from server.errors import BadRange
 from server.limits import step
+from server.sending import SEND_FILE
 from server.service import Service
+
+DIRECT: Final = 256 << 10
+"""Bytes from which on it takes less to have the kernel send a file than to read it."""
 
 _RANGE: Final = re.compile(r"bytes[ \t]*=[ \t]*([0-9]{0,19})-([0-9]{0,19})[ \t]*", re.IGNORECASE)
 
@@ -62,13 +66,14 @@ def parse_range(header: str | None, if_range: str | None, etag: str, size: int) 
 
 
 def begin(
-    backend: BlobsBackend, key: BlobKey, size: int, offset: int, length: int, most: int
+    backend: BlobsBackend, key: BlobKey, size: int, offset: int, length: int, most: int, is_direct: bool
 ) -> tuple[BlobReader, bytes] | None:
     """The open blob and the first piece of a range of it, for one turn in a worker thread; closed when that is all.
 
     Args:
         size: bytes that the whole blob has.
         most: bytes of the piece.
+        is_direct: whether a file may be sent as it is; then no piece of a large one is read.
     Answers:
         None: there is no such blob, or not with this size.
     """
@@ -77,6 +82,8 @@ def begin(
         return None
     try:
         if reader.size == size:
+            if is_direct and length >= DIRECT and hasattr(reader, "fileno"):
+                return reader, b""
             return reader, _read(reader, offset, length, most)
     except FileNotFoundError:
         pass
@@ -121,6 +128,10 @@ class BlobResponse(Response):
         self._piece = b""  # not held longer than it takes to send it
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            if left and not piece:
+                await send({"type": SEND_FILE, "file": self._reader, "offset": offset, "count": left})
+                left = 0  # and the blob is closed
+                return
             while left > len(piece):
                 offset, left = offset + len(piece), left - len(piece)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -3,6 +3,7 @@
 import datetime
 import ipaddress
 import json
+import os
 import ssl
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from server_process import RunningServer
 
-from blobfs.protocol import parse_invite
+from blobfs.protocol import authorization_header, parse_invite
+from server.routes.ranges import DIRECT
 
 
 def write_certificate(directory: Path) -> tuple[Path, Path]:
@@ -43,6 +45,11 @@ def test_a_server_with_a_certificate_speaks_https_and_nothing_else(tmp_path: Pat
         assert (invite.url, invite.pin) == (server.url, pin)
         with httpx.Client(verify=trusting, trust_env=False, timeout=60) as client:
             assert client.get(server.url).json()["version"] == 1
+            # Large enough that without TLS the kernel would send the file itself.
+            blob, content = f"{server.url}/blobs/alice/large", os.urandom(2 * DIRECT)
+            headers = {"Authorization": authorization_header(invite.user, invite.token)}
+            assert client.put(blob, content=content, headers=headers).status_code == 201
+            assert client.get(blob, headers=headers).content == content
         plain = server.url.replace("https", "http")
         try:
             refused = httpx.get(plain, trust_env=False, timeout=60).status_code >= 400
