@@ -31,7 +31,7 @@ from blobfs.errors import (
 )
 from blobfs.protocol import ChangeStatus, ItemStatus, UploadStatus
 from blobfs.remote.parsing import array, broken, is_count, members, number, parse, texts
-from blobfs.remote.refusals import ADVICE, AnswerTooLong, RangeRefused
+from blobfs.remote.refusals import ADVICE, AnswerTooLong, RangeRefused, StrangeNotFound
 from blobfs.remote.transport import Answer, Lane, Limits, Transport
 from blobfs.values.documents import DocId
 from blobfs.values.extents import BlobId
@@ -212,10 +212,15 @@ class RemoteClient:
         return await trio.to_thread.run_sync(_parse_results, answer.body, changes)
 
     async def revisions(self, doc_id: DocId, limit: int = 100) -> list[Sealed]:
-        """Earlier and present revisions of a document that the server still has, newest first."""
+        """Earlier and present revisions of a document that the server still has, newest first.
+
+        None only when the server itself says that it does not know the document.
+        """
         path = self._path(protocol.REVISIONS, doc_id=doc_id)
         try:
             answer = await self._ask("GET", path, most=MAX_PAGE, query={"limit": limit})
+        except StrangeNotFound as error:
+            raise ProtocolError(str(error)) from error
         except BlobNotFound:
             return []
         entries = [_sealed(entry) for entry in array(parse(answer.body).get("revisions"), protocol.MAX_CHANGES)]

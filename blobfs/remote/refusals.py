@@ -38,6 +38,10 @@ class RangeRefused(ProtocolError):
     """The server has fewer bytes than the request's range."""
 
 
+class StrangeNotFound(BlobNotFound):
+    """A 404 without a code of ours: a proxy may have said so, and the server may well have it."""
+
+
 ERRORS: Final[dict[str, type[RemoteError]]] = {
     ErrorCode.BAD_REQUEST: ProtocolError,
     ErrorCode.UNAUTHORIZED: AccessDenied,
@@ -62,7 +66,7 @@ ERRORS: Final[dict[str, type[RemoteError]]] = {
 STATUSES: Final[dict[int, type[RemoteError]]] = {
     401: AccessDenied,
     403: AccessDenied,
-    404: BlobNotFound,
+    404: StrangeNotFound,
     409: BlobExists,
     412: PreconditionFailed,
     413: BlobTooLarge,

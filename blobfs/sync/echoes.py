@@ -37,7 +37,7 @@ class Echoes:
 
     def expect(self, changes: Sequence[Change]) -> None:
         """These are about to be sent; whether the server took them is not known if the answer is lost. Blocks."""
-        self._unanswered.update(dict.fromkeys(_digest(change) for change in changes))
+        self._unanswered.update(dict.fromkeys(digest_of(change) for change in changes))
         for digest in list(self._unanswered)[:-_KEPT_UNANSWERED]:
             del self._unanswered[digest]
         with suppress(NoSpace):  # a full disk keeps nothing from being sent
@@ -46,17 +46,17 @@ class Echoes:
     def answered(self, changes: Sequence[Change]) -> None:
         """Of these it is known by now; the store hears of it with the next that are sent."""
         for change in changes:
-            self._unanswered.pop(_digest(change), None)
+            self._unanswered.pop(digest_of(change), None)
 
     def is_ours(self, sealed: Sealed) -> bool:
         """Whether this very store sealed it. A revision tells only which device did, and a copy of its store on another
         machine goes by the same name."""
-        return _digest(sealed) in self._unanswered
+        return digest_of(sealed) in self._unanswered
 
     def remember(self, change: Change) -> None:
         """The server took this."""
         self.mark += 1
-        self._sent[change.doc_id] = (_digest(change), self.mark)
+        self._sent[change.doc_id] = (digest_of(change), self.mark)
         self._sent.move_to_end(change.doc_id)
         if len(self._sent) > _KEPT:
             self._sent.popitem(last=False)
@@ -64,7 +64,7 @@ class Echoes:
     def is_echo(self, sealed: Sealed) -> bool:
         """Whether this is the last that was sent of its document, byte for byte."""
         known = self._sent.get(sealed.doc_id)
-        return known is not None and known[0] == _digest(sealed)
+        return known is not None and known[0] == digest_of(sealed)
 
     def is_later(self, doc_id: DocId, mark: int) -> bool:
         """Whether the document was sent after `mark` was read."""
@@ -72,6 +72,6 @@ class Echoes:
         return known is not None and known[1] > mark
 
 
-def _digest(revision: Change | Sealed) -> str:
+def digest_of(revision: Change | Sealed) -> str:
     """What tells a sealed revision from every other: no two payloads are alike, nor is one sealed twice."""
     return hashlib.sha256(revision.revision.encode() + b"\0" + revision.payload).hexdigest()[:32]

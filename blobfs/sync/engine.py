@@ -255,7 +255,8 @@ class SyncEngine:
         self.health.tell()
 
     def resume(self) -> None:
-        """Go on."""
+        """Go on. The server may have been restored from a backup meanwhile, and no connection was there to be lost."""
+        self._feed.suspect()
         self.health.paused = False
         self.health.tell()
         self.retry()
@@ -379,6 +380,8 @@ class SyncEngine:
             while DOWN in self.health.errors or not self._bound:
                 await self.health.changed.wait()
             try:
+                # What is sent to a backup before it is known to be one could not be told from what it had.
+                await self._feed.trust()
                 done = await self._upload.round(hurry=self._hurried > 0)
             except (StoreError, RemoteError, IntegrityError) as error:
                 await self._stand_back(UP, error, backoff)

@@ -21,8 +21,11 @@ from blobfs.remote.client import Change, Page, RemoteClient, Result, Sealed
 from blobfs.store.documents import Applied, Local
 from blobfs.store.store import Store
 from blobfs.sync import parcel
+from blobfs.sync.anchors import Anchors
+from blobfs.sync.census import find_lost, is_lost
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.merge import State
+from blobfs.sync.milestones import Finding, Milestones
 from blobfs.sync.plan import plan
 from blobfs.sync.recovery import Recovery
 from blobfs.sync.situation import Remote, Same
@@ -46,8 +49,8 @@ _EARLY_S: Final = 1.0
 """After a wait that ended before its time, and without any news: whoever asks again at once might do so for ever."""
 _CHUNK: Final = 100
 """Documents applied in one transaction: for some 30 ms nobody else gets at the store."""
-_MARKS: Final = "feed"
-"""The setting with the cursor before the last one, and the anchors: [where from, [document, revision]...]."""
+_ASKED: Final = 3
+"""Documents of the newest that came, asked for when they are not where they were."""
 _EPOCH: Final = "feed.epoch"
 """The setting with the epoch of the keys that the feed was last read with."""
 _FORMAT: Final = "feed.format"
@@ -94,17 +97,14 @@ class Feed:
         self.reading: Reading | None = None
         """While `catch_up` reads."""
         self.recovery, self.story = Recovery(store), Story(store)
-        before, *anchors = store.settings.get(_MARKS) or [None]
-        self._before: str | None = before
-        self._anchors = {DocId(doc_id): Revision.parse(revision) for doc_id, revision in anchors}
-        """The newest that the server is known to have: what the last page ended with, and what was sent last. Pages
-        that begin at `_before` have them, or what follows from them, for as long as the server forgets nothing."""
-        self._sent: DocId | None = None
-        """Of the anchors, the one that was sent last, until a page shows it."""
+        self._anchors = Anchors(store)
+        self._milestones = Milestones(store.settings)
         self._cursor = None if self.recovery.active else store.documents.cursor
         self._era = 0
         """Grows as a recovery begins: what was asked for before is asked for again."""
         self._is_suspect = True
+        self._looking = trio.Lock()
+        """Held while the server is asked for what it may have lost: once for all who want to know."""
         self._waiting = Waiting(store, lambda inode: self._is_busy(inode))
         self.parked: dict[DocId, Parked] = {
             DocId(doc_id): Parked(DocId(doc_id), reason, since_s)
@@ -132,9 +132,7 @@ class Feed:
         Raises:
             RemoteError. Rollback: the server lacks changes that this device has seen.
         """
-        if self._is_suspect and not self.recovery.active:
-            await self._probe()
-        self._is_suspect = False
+        await self.trust()
         reading = self.reading = self.reading or Reading()
         try:
             while True:
@@ -169,33 +167,52 @@ class Feed:
 
     def recover(self) -> None:
         """Take the server as it is; what it lost is sent again."""
-        self.recovery.begin()
+        with self._store.transaction():
+            self.recovery.begin()
+            # Numbers mean something else from now on; whoever is killed before all is applied reads it all again.
+            self._store.documents.cursor = None
+            self._milestones.cut(0)
+            self._milestones.save()
         self.story.forget()
         self.parked.clear()
         self._cursor = None
         self._era += 1
 
-    async def _probe(self) -> None:
-        """Raises Rollback unless the server has the newest that was seen here, or what follows from it."""
-        wanted, cursor = dict(self._anchors), self._before
-        while wanted:
-            page = await self._client.feed(cursor)
-            for sealed in page.documents:
-                anchor = wanted.get(sealed.doc_id)
-                if anchor is not None and self._follows(sealed, anchor):
-                    del wanted[sealed.doc_id]
-            if wanted and not page.more:
-                await self._check_keys()
-                raise Rollback(_ROLLED_BACK)
-            cursor = page.cursor
+    async def trust(self) -> None:
+        """On return, whoever answers now is known to have all that was seen here. Raises as `catch_up`."""
+        async with self._looking:
+            if self._is_suspect and not self.recovery.active:
+                await self._probe()
+            self._is_suspect = False
 
-    def _follows(self, sealed: Sealed, anchor: Revision) -> bool:
-        try:
-            revision = Revision.parse(sealed.revision)
-            crypto.open_document(self._store.keys, sealed.doc_id, revision, sealed.deleted, sealed.payload)
-        except (ValueError, CorruptDocument):
-            return False
-        return revision.contains(anchor)
+    async def _probe(self) -> None:
+        """Go back to where the server's numbers still are what they were. Raises Rollback: it lacks what was seen."""
+        era = self._era
+        finding = await self._milestones.look(self._client)
+        if await self._has_lost(finding) and era == self._era:
+            await self._check_keys()
+            raise Rollback(_ROLLED_BACK)
+        if finding.moved:
+            await self._go_back(finding.seq, era)
+
+    async def _has_lost(self, finding: Finding) -> bool:
+        for doc_id in {*self._anchors.ids, *finding.moved[:_ASKED]}:
+            if await is_lost(self._store, self._client, doc_id):
+                return True
+        # Numbers that are given out again are a backup's: others may have sent again what was asked for, and not all.
+        lost = await find_lost(self._store, self._client) if finding.is_anew else None
+        if lost is not None:
+            # From now on it is enough to ask for this one.
+            self._anchors.note(lost)
+        return lost is not None
+
+    async def _go_back(self, seq: int, era: int) -> None:
+        """Read on after this number: what came before it is as it was, and what came after it may be something else."""
+        async with self.turn:
+            # Unless all is read again anyway.
+            if era == self._era and self._cursor is not None:
+                self._milestones.cut(seq)
+                self._cursor = str(seq) if seq else None
 
     async def _take(self, asked: _Asked, page: Page) -> bool:
         """Apply a page; False when another one came first."""
@@ -219,7 +236,7 @@ class Feed:
             if finished:
                 await trio.to_thread.run_sync(self.recovery.finish_reading)
             if page.documents or finished:
-                await trio.to_thread.run_sync(self._record, asked.cursor, page)
+                await trio.to_thread.run_sync(self._record, page)
             if (asked.claims or came) and not page.more and not self.waiting and not self.recovery.active:
                 await trio.to_thread.run_sync(self.story.judge, asked.claims, came)
             return True
@@ -235,40 +252,26 @@ class Feed:
             return False
         return base is not None and base.revision != revision and base.revision.contains(revision)
 
-    def _record(self, before: str | None, page: Page) -> None:
+    def _record(self, page: Page) -> None:
         """Keep where to go on. Held back while a version waits, which would be forgotten in a crash."""
-        if self._sent in {sealed.doc_id for sealed in page.documents}:
-            # Also when the page is held back: the next one begins behind it, and will not show this again.
-            self._sent = None
+        self._milestones.add(page.documents)
         with self._store.transaction():
-            if not self.waiting:
+            if self.waiting:
+                self._anchors.note_newest(page.documents)
+            else:
                 self._store.documents.cursor = page.cursor
-                self._anchor(before, page)
+                self._milestones.save()
+                self._anchors.leave(page.documents)
             parked = [[entry.doc_id, entry.reason, entry.since_s] for entry in self.parked.values()]
             self._store.settings.set("parked", parked or None)
 
-    def _anchor(self, before: str | None, page: Page) -> None:
-        anchors = {} if self._sent is None else {self._sent: self._anchors[self._sent]}
-        for sealed in reversed(page.documents):
-            base = self._store.documents.base(sealed.doc_id)
-            # Not what was refused: only what is authentic can be asked for again.
-            if base is not None and str(base.revision) == sealed.revision:
-                anchors[sealed.doc_id] = base.revision
-                break
-        self._before, self._anchors = before, anchors
-        self._save_marks()
-
     def remember_sent(self, change: Change) -> None:
         """The server has this, so it must not forget it. Within the transaction that records it; holding `turn`."""
-        if self._sent is not None:
-            self._anchors.pop(self._sent, None)
-        self._sent = change.doc_id
-        self._anchors[change.doc_id] = Revision.parse(change.revision)
-        self._save_marks()
+        self._anchors.note(change.doc_id)
 
-    def _save_marks(self) -> None:
-        marks = [[doc_id, str(revision)] for doc_id, revision in self._anchors.items()]
-        self._store.settings.set(_MARKS, [self._before, *marks])
+    def _remember_met(self, arrived: Sequence[Sealed]) -> None:
+        with self._store.transaction():
+            self._anchors.note_newest(arrived)
 
     async def arrive(self, results: Sequence[Result]) -> Mapping[DocId, str]:
         """Take in the documents that a push met; where the answer had no room for them the feed brings them.
@@ -277,6 +280,7 @@ class Feed:
         """
         arrived = [result.current for result in results if result.current is not None]
         await self._apply_all(arrived)
+        await trio.to_thread.run_sync(self._remember_met, arrived)
         parked = (self.parked.get(sealed.doc_id) for sealed in arrived)
         return {entry.doc_id: entry.reason for entry in parked if entry is not None}
 

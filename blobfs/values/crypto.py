@@ -192,6 +192,19 @@ def open_document(keys: Keys, doc_id: DocId, revision: Revision, deleted: bool, 
     Raises:
         CorruptDocument: it was not, or its plaintext breaks the format.
     """
+    epoch, plaintext = authenticate(keys, doc_id, revision, deleted, sealed)
+    document = decode(doc_id, plaintext)
+    if document.epoch != epoch.epoch:
+        raise CorruptDocument(f"document {doc_id} was sealed with the keys of another epoch than it tells")
+    return document
+
+
+def authenticate(keys: Keys, doc_id: DocId, revision: Revision, deleted: bool, sealed: bytes) -> tuple[Keys, bytes]:
+    """The keys with which a device of this account sealed this, and what it sealed, in whatever form it is.
+
+    Raises:
+        CorruptDocument: none did, under this id, revision and deletion mark.
+    """
     if not is_id(doc_id):
         # The server chose these characters: they go into no message.
         raise CorruptDocument("a document came with an id that no device gives")
@@ -203,10 +216,7 @@ def open_document(keys: Keys, doc_id: DocId, revision: Revision, deleted: bool, 
     for epoch in keys.epochs:
         plaintext = _try_document(epoch, doc_id, sealed, data)
         if plaintext is not None:
-            document = decode(doc_id, plaintext)
-            if document.epoch != epoch.epoch:
-                raise CorruptDocument(f"document {doc_id} was sealed with the keys of another epoch than it tells")
-            return document
+            return epoch, plaintext
     raise CorruptDocument(f"document {doc_id} failed authentication")
 
 

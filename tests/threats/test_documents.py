@@ -229,7 +229,8 @@ async def test_a_server_that_denies_a_document_it_had_is_named(account: Account,
         await two.settle()
         doc_id = two.node("f").doc_id
         denying = _turning_down(evil, doc_id, lambda change: None)
-        evil.answer = lambda asked: Answer(404) if asked.path.endswith("/revisions") else denying(asked)
+        denial = json.dumps({"error": {"code": "not-found", "message": "no such document", "request_id": "r"}}).encode()
+        evil.answer = lambda asked: Answer(404, {}, denial) if asked.path.endswith("/revisions") else denying(asked)
         two.write("f", b"version 2")
         with pytest.raises(IntegrityError, match="lost"):
             await two.settle()
