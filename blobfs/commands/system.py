@@ -40,8 +40,8 @@ TimeoutStopSec=11min
 # A mount that a killed process leaves is taken away by the next start, so nobody meets a dead folder for long.
 Restart=on-failure
 RestartSec=1
-# What only a person can mend: wrong arguments, passphrase, mount point, store, missing FUSE.
-RestartPreventExitStatus=2 3 4 6 7 8 12
+# What only a person can mend: wrong arguments, passphrase, mount point, store, missing FUSE, another account.
+RestartPreventExitStatus=2 3 4 6 7 8 12 20 21
 
 [Install]
 WantedBy=default.target
