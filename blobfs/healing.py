@@ -28,7 +28,7 @@ MOST: Final = 6
 STEADY_S: Final = 600
 """Seconds that a mount lasts whose death is the first of a row again."""
 _FINAL: Final = frozenset((2, 3, 4, 5, 6, 7, 8, 12, 20, 21))
-"""Exit codes of what only a person can mend, as a unit has them in `RestartPreventExitStatus`; and of a store in use."""
+"""Exit codes of what only a person can mend (a unit has them in `RestartPreventExitStatus`), and of a store in use."""
 
 log = logging.getLogger(__name__)
 
