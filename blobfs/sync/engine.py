@@ -465,7 +465,7 @@ class SyncEngine:
                 raise error
 
     def _is_clean(self) -> bool:
-        """Whether nothing waits. Raises IntegrityError, QuotaExceeded (before `health` has it): something cannot be sent."""
+        """Whether nothing waits. Raises IntegrityError or QuotaExceeded when something cannot be sent."""
         limit = 1 + len(self._upload.candidates.kept_here) + len(self._upload.candidates.parked)
         kept_here, changed = self._upload.candidates.kept_here, self._store.documents.changed(limit)
         # By the edit: a lock file that became another one by a rename waits for the next round.
