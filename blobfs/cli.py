@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -51,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     if arguments is None and os.path.basename(sys.argv[0]) == "mount.blobfs":
         return _main_of_mount(sys.argv[1:])
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # In a locale without UTF-8 a letter of some file's name must not end a list in its middle.
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     module, _, function = options.command.partition(".")
     try:

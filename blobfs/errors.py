@@ -37,6 +37,7 @@ BlobfsError
     ├── WrongAccount  WrongServer
     ├── KeysChanged
     ├── QuotaExceeded
+    │   └── FileOverQuota
     ├── BlobNotFound  BlobExists  BlobTooLarge  BlobReferred  InvalidFlags
     ├── PreconditionFailed
     └── ProtocolError
@@ -301,6 +302,10 @@ class KeysChanged(RemoteError):
 
 class QuotaExceeded(RemoteError):
     """The account's quota, or the server's disk, has no room."""
+
+
+class FileOverQuota(QuotaExceeded):
+    """One file is larger than the room that the account has left; nothing of it was sent."""
 
 
 class BlobNotFound(RemoteError):

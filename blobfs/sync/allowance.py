@@ -6,6 +6,7 @@ Invariant: `last` is what the server said last, and None until it has said anyth
 from __future__ import annotations
 
 import logging
+import math
 from typing import Final
 
 import trio
@@ -30,10 +31,33 @@ class Allowance:
         self._client, self._health, self._who = client, health, who
         self._stale = trio.Event()
         self.last: Usage | None = None
+        self._sent = 0
+        """Bytes of large files that were let in since the last answer."""
 
     def outdate(self) -> None:
         """Something was sent: the last answer is not true any more."""
         self._stale.set()
+
+    async def shortage(self, size: int, before: int) -> int | None:
+        """The bytes that there is room for when a file of `size` does not fit; None: it does, or nobody knows.
+
+        The server is asked unless its last answer leaves enough, whatever was sent since. Raises RemoteError kinds.
+
+        Args:
+            before: bytes of files that are on their way, and need room as well.
+        """
+        known = None if self.last is None else _room(self.last)
+        if known is None or (known < math.inf and (self._stale.is_set() or known - self._sent < size + before)):
+            await self._ask()
+        self._sent += size
+        if self.last is None or (room := _room(self.last)) >= size + before:
+            return None
+        return max(0, int(room))
+
+    async def _ask(self) -> None:
+        sent = self._sent
+        self.last = await self._client.usage() or self.last
+        self._sent -= sent
 
     async def run(self) -> None:
         """Ask, for ever."""
@@ -42,10 +66,14 @@ class Allowance:
                 await self._health.changed.wait()
             self._stale = trio.Event()
             try:
-                self.last = await self._client.usage() or self.last
+                await self._ask()
             except (RemoteError, IntegrityError) as error:
                 # The feed meets what is wrong with the server as well, and says so.
                 _log.info("what the account holds is not known: %s", error)
             await trio.sleep(_SOON_S)
             with trio.move_on_after(_EVERY_S):
                 await self._stale.wait()
+
+
+def _room(usage: Usage) -> float:
+    return math.inf if usage.quota is None else usage.quota - usage.used

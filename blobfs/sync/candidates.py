@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from blobfs.errors import BlobfsError
+from blobfs.errors import BlobfsError, QuotaExceeded
 from blobfs.store.documents import Changed
 from blobfs.store.store import Store
 from blobfs.sync import choice, parcel
@@ -74,9 +74,18 @@ class Candidates:
     def park(self, outgoing: Outgoing, error: Exception) -> None:
         """Put a document aside until it is edited, or for some minutes."""
         reason = str(error) if isinstance(error, BlobfsError) else "an error of blobfs itself; the log has the details"
-        _log.warning("document %s stays here for now: %s", outgoing.doc_id, reason)
+        # Thousands may wait for room, and the engine says so once.
+        level = logging.INFO if isinstance(error, QuotaExceeded) else logging.WARNING
+        _log.log(level, "document %s stays here for now: %s", outgoing.doc_id, reason)
         now_s = time.time()
-        self.parked[outgoing.doc_id] = Parked(outgoing.doc_id, reason, now_s, outgoing.changed.edit, now_s + _PARK_S)
+        self.parked[outgoing.doc_id] = Parked(
+            outgoing.doc_id, reason, now_s, outgoing.changed.edit, now_s + _PARK_S, error
+        )
+
+    @property
+    def refusal(self) -> QuotaExceeded | None:
+        """Why what waits for room at the server does; None: nothing does."""
+        return next((entry.error for entry in self.parked.values() if isinstance(entry.error, QuotaExceeded)), None)
 
     def look(self, priorities: Collection[DocId], *, hurry: bool) -> Look:
         """Those whose time has come; with `hurry`, files that are not quiet yet too."""

@@ -20,6 +20,7 @@ import trio
 from blobfs.errors import (
     BlobfsError,
     CorruptBlob,
+    FileOverQuota,
     IntegrityError,
     ProtocolError,
     RemoteError,
@@ -134,6 +135,7 @@ class SyncEngine:
             candidates=Candidates(
                 store, Timing(self.options.quiet_s, self.options.max_wait_s), lambda inode: self.is_busy(inode)
             ),
+            allowance=self.allowance,
             fetch=self._download.fetch,
             feed=self._feed,
             echoes=echoes,
@@ -173,7 +175,8 @@ class SyncEngine:
     @property
     def is_well(self) -> bool:
         """Whether all that the server had at the start is applied here, and nothing has been wrong since."""
-        return self._caught_up.is_set() and self.health.worst is None and not self.health.paused
+        is_fine = all(isinstance(error, FileOverQuota) for error in self.health.errors.values())
+        return self._caught_up.is_set() and is_fine and not self.health.paused
 
     async def first_look(self) -> None:
         """Return when all that the server had at the start is applied here, or when it is known not to answer."""
@@ -231,7 +234,6 @@ class SyncEngine:
         """
         # What was wrong before is tried again first: somebody may have mended it.
         former = list(self.health.errors.values())
-        self._upload.candidates.parked.clear()
         self._hurried += 1
         self.retry()
         try:
@@ -244,7 +246,8 @@ class SyncEngine:
             self._hurried -= 1
 
     def retry(self) -> None:
-        """Try again at once what waits for its time."""
+        """Try again at once what waits for its time, or was put aside."""
+        self._upload.candidates.parked.clear()
         self._retry.set()
         self._retry = trio.Event()
         self._wake.set()
@@ -315,7 +318,8 @@ class SyncEngine:
     def refusal(self) -> str | None:
         """Why nothing can be sent before somebody mends it; None when nothing is wrong, or the server is away."""
         error = self.health.errors.get(UP)
-        return None if error is None or state_of(error) not in STUCK else str(error)
+        is_one_file = isinstance(error, FileOverQuota)
+        return None if error is None or is_one_file or state_of(error) not in STUCK else str(error)
 
     # --- the account ------------------------------------------------------------------------------------------
 
@@ -396,7 +400,11 @@ class SyncEngine:
                 next_s = 0.0
                 continue
             backoff.succeed()
-            self.health.succeed(UP)
+            if (refusal := self._upload.candidates.refusal) is None:
+                self.health.succeed(UP)
+            elif self.health.errors.get(UP) is not refusal:
+                _log.warning("%s: %s", UP, refusal)
+                self.health.fail(UP, refusal)
             next_s = 0.0 if done.more and done.sent else math.inf if done.next_s is None else max(0.05, done.next_s)
             self._idle.set()
             self._idle = trio.Event()
@@ -451,9 +459,8 @@ class SyncEngine:
                 continue
             if self._is_clean():
                 return
-            idle = self._idle
             self._wake.set()
-            await self._one_of(self.health.changed.wait, idle.wait)
+            await self._one_of(self.health.changed.wait, self._idle.wait)
 
     def _raise_if_stuck(self, former: Sequence[BlobfsError]) -> None:
         for error in self.health.errors.values():
@@ -461,14 +468,14 @@ class SyncEngine:
                 raise error
 
     def _is_clean(self) -> bool:
-        """Whether nothing waits. Raises IntegrityError when something waits that cannot be sent."""
+        """Whether nothing waits. Raises IntegrityError or QuotaExceeded when something cannot be sent."""
         limit = 1 + len(self._upload.candidates.kept_here) + len(self._upload.candidates.parked)
         kept_here, changed = self._upload.candidates.kept_here, self._store.documents.changed(limit)
         # By the edit: a lock file that became another one by a rename waits for the next round.
         waiting = {entry.doc_id for entry in changed if kept_here.get(entry.doc_id) != entry.edit}
         if waiting and waiting <= self._upload.candidates.parked.keys():
-            reason = self._upload.candidates.parked[next(iter(waiting))].reason
-            raise IntegrityError(f"{len(waiting)} documents cannot be sent: {reason}")
+            first = self._upload.candidates.parked[next(iter(waiting))].reason
+            raise self._upload.candidates.refusal or IntegrityError(f"{len(waiting)} documents cannot be sent: {first}")
         return not waiting
 
     async def _one_of(self, *waits: Callable[[], Awaitable[None]]) -> None:

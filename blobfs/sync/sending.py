@@ -165,6 +165,24 @@ class Sender:
             while not self.transfers and self._buffers.release():
                 pass
 
+    async def count_lacking(
+        self,
+        wanted: Sequence[tuple[int, int]],
+        read: Callable[[Sequence[tuple[int, int]]], Awaitable[list[Plain]]],
+        most: int,
+    ) -> int:
+        """How many bytes of these extents, sealed, the server lacks; what is beyond `most` is not looked at."""
+        sizes = dict[BlobId, int]()
+        for part in _windows(wanted):
+            async with self._windows:
+                plains = await read(part)
+                lacking = await self._lacking(plain.blob_id for plain in plains)
+                sizes |= {plain.blob_id: sealed_size(len(plain.data)) for plain in plains if plain.blob_id in lacking}
+                del plains
+            if sum(sizes.values()) > most:
+                break
+        return sum(sizes.values())
+
     def _count(self, doc_id: DocId, length: int) -> None:
         transfer = self.transfers[doc_id]
         self.transfers[doc_id] = replace(transfer, done=transfer.done + length)

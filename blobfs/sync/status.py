@@ -84,6 +84,7 @@ class Parked:
     edit: int | None = None
     """The local edit that could not be sent; None when it is the server's revision that was refused."""
     retry_at_s: float = 0.0
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from blobfs.errors import (
     BlobfsError,
     BytesAbsent,
     DataMissing,
+    FileOverQuota,
     IntegrityError,
     ProtocolError,
     QuotaExceeded,
@@ -30,9 +31,11 @@ from blobfs.errors import (
 from blobfs.remote.client import Change, RemoteClient, Result
 from blobfs.store.store import Store
 from blobfs.sync import choice, parcel
+from blobfs.sync.allowance import Allowance
 from blobfs.sync.candidates import Candidates
 from blobfs.sync.echoes import Echoes
 from blobfs.sync.feed import Feed
+from blobfs.sync.fitting import Fitting
 from blobfs.sync.leaves import Leaves
 from blobfs.sync.order import in_order, is_as_found
 from blobfs.sync.parcel import Outgoing
@@ -81,6 +84,7 @@ class Upload:
         leaves: Leaves,
         *,
         candidates: Candidates,
+        allowance: Allowance,
         fetch: Callable[[Content, int, int], Awaitable[None]],
         feed: Feed,
         echoes: Echoes,
@@ -91,6 +95,7 @@ class Upload:
         self._echoes = echoes
         self.sender = Sender(client, store.keys)
         self.candidates = candidates
+        self._fitting = Fitting(allowance, self.sender)
         self._again_s: float | None = None
         """When a document is worth another try that the server turned down for now."""
 
@@ -178,6 +183,10 @@ class Upload:
             return
         try:
             result.sent += await self._send(group, tied=tied)
+        except FileOverQuota as error:
+            # Nothing of it was sent, so there is room for others.
+            for outgoing in group:
+                self.candidates.park(outgoing, error)
         except (RemoteUnavailable, AccessDenied, QuotaExceeded) as error:
             result.error = error
         except Exception as error:
@@ -237,8 +246,7 @@ class Upload:
         frozen.append(fresh.content)
         if not is_as_found(outgoing, fresh):
             return None
-        await self._send_large_bytes(fresh, wanted)
-        return fresh
+        return fresh if await self._send_large_bytes(fresh, wanted) else None
 
     async def _send_documents(self, found: Sequence[Outgoing], mark: int, *, tied: bool) -> int:
         references = [await self._references(outgoing) for outgoing in found]
@@ -292,8 +300,8 @@ class Upload:
             except BytesAbsent as absent:
                 await self._fetch(Content(absent.content), absent.offset, absent.length)
 
-    async def _send_large_bytes(self, fresh: Outgoing, wanted: Sequence[tuple[int, int]]) -> None:
-        """Send a large file as it was when it was frozen, whoever writes to it meanwhile."""
+    async def _send_large_bytes(self, fresh: Outgoing, wanted: Sequence[tuple[int, int]]) -> bool:
+        """Send a large file as it was when it was frozen, whoever writes to it meanwhile; False: not beside others."""
         # Before anything is sent: it would be for nothing.
         require_room(len(wanted))
         padded = parcel.is_padded(fresh, self._is_padded)
@@ -301,11 +309,15 @@ class Upload:
         async def read(part: Sequence[tuple[int, int]]) -> list[Plain]:
             return await trio.to_thread.run_sync(partial(parcel.read_plain, self._store, fresh, part, padded=padded))
 
-        await self.sender.stream(wanted, read, fresh.doc_id, sum(length for _, length in wanted))
+        async with self._fitting.entering(wanted, read) as may_enter:
+            if not may_enter:
+                return False
+            await self.sender.stream(wanted, read, fresh.doc_id, sum(length for _, length in wanted))
         await trio.to_thread.run_sync(
             partial(parcel.name_attachment, self._store, fresh, padded=padded, anew=self._is_lost(fresh))
         )
         await self.sender.send(fresh.indices)
+        return True
 
     # --- documents --------------------------------------------------------------------------------------
 

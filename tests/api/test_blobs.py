@@ -289,7 +289,7 @@ def test_an_account_that_is_full_says_so_of_each_blob(server: Server, tmp_path: 
     with blobfs.create_account(tmp_path / "small", passphrase=PASSPHRASE, invite=invite) as account:
         account.blobs.put("big", os.urandom(1_000_000))
         wait_for("the refusal", lambda: account.blobs.status("big") is BlobStatus.FAILED_UPLOAD)
-        assert "full" in account.blobs.info("big").reason
+        assert "that the account on the server has left" in account.blobs.info("big").reason
         account.blobs.delete("big")
         account.blobs.put("fits", b"small")
         assert account.blobs.upload("fits") is BlobStatus.SYNCED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import resource
 import subprocess
@@ -121,6 +122,16 @@ def test_status_of_what_is_not_mounted_says_so(tmp_path: Path, capsys: pytest.Ca
     assert body["pid"] is None
     assert main(["status", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
+
+
+def test_a_name_that_the_locale_has_no_letters_for_is_shown_by_its_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert main(["status", str(tmp_path / "caf\u00e9")]) == 0
+    out.seek(0)
+    assert "/caf\\xe9: not mounted" in out.read()
 
 
 def test_passwd_takes_a_mount_point_or_a_store(tmp_path: Path) -> None:
