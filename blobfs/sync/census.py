@@ -45,7 +45,7 @@ async def is_lost(store: Store, client: RemoteClient, doc_id: DocId) -> bool:
 async def find_lost(store: Store, client: RemoteClient) -> DocId | None:
     """A document that is lost; None when the server has all that it ever confirmed.
 
-    Reads the whole feed: some 100 MB for 100,000 documents. Raises RemoteError.
+    Reads the whole feed: 50 MB and 4 s of a processor for 100,000 small documents. Raises RemoteError.
     """
     there, cursor = set[DocId](), None
     while True:
