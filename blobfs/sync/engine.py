@@ -35,7 +35,7 @@ from blobfs.sync.allowance import Allowance
 from blobfs.sync.candidates import Candidates, Timing
 from blobfs.sync.download import Download
 from blobfs.sync.echoes import Echoes
-from blobfs.sync.evict import CacheLimits, evict
+from blobfs.sync.evict import CacheLimits, keep_within
 from blobfs.sync.feed import Feed
 from blobfs.sync.keyring import Keyring
 from blobfs.sync.leaves import Leaves
@@ -57,8 +57,6 @@ _LOOKING: Final = 4
 """After a look at what waits, so many times as long passes before the next: in a flood of files, programs go on."""
 _LOOKING_S: Final = 2.0
 """But no longer than that."""
-_EVICTING: Final = 30
-"""After a look at what may go from the cache, so many times as long passes before the next."""
 _PAUSED: Final = "sync is paused; resume it to read what is not on this device"
 
 
@@ -435,15 +433,12 @@ class SyncEngine:
                 await self._feed.apply_waiting()
 
     async def _evict(self) -> None:
-        pause_s = 0.0
-        while True:
-            await trio.sleep(max(self.options.evict_every_s, pause_s))
-            if self.health.is_doubtful:
-                continue
-            limits, started = self.options.cache, trio.current_time()
-            await trio.to_thread.run_sync(partial(evict, self._store, limits, lambda content: self.is_pinned(content)))
-            # Where more is pinned than the limit allows, all of it is looked at each time.
-            pause_s = _EVICTING * (trio.current_time() - started)
+        await keep_within(
+            self._store,
+            lambda: None if self.health.is_doubtful else self.options.cache,
+            lambda content: self.is_pinned(content),
+            self.options.evict_every_s,
+        )
 
     async def _drain(self, former: Sequence[BlobfsError]) -> None:
         """See `settle`; errors that were there before do not end it."""

@@ -9,7 +9,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
+
+import trio
 
 from blobfs.store.store import Store
 from blobfs.store.uses import FIRST
@@ -17,6 +20,8 @@ from blobfs.values.nodes import Content
 
 _BATCH: Final = 64
 """Extents looked at between two looks at what is left to free: 256 MiB at most."""
+_RESTING: Final = 30
+"""After a look at what may go, so many times as long passes before the next."""
 SLACK: Final = 0.1
 """Part of the limit that is freed beyond it, so that the next write does not start all over."""
 
@@ -56,3 +61,17 @@ def evict(store: Store, limits: CacheLimits, is_pinned: Callable[[Content], bool
             if freed < wanted and not is_pinned(last.content):
                 freed += store.attachments.evict(last.content, [last.extent])
     return freed
+
+
+async def keep_within(
+    store: Store, limits: Callable[[], CacheLimits | None], is_pinned: Callable[[Content], bool], every_s: float
+) -> None:
+    """Evict regularly, until cancelled. What holds is asked each time; None: nothing may go now."""
+    pause_s = every_s
+    while True:
+        await trio.sleep(pause_s)
+        now, started = limits(), trio.current_time()
+        if now is not None:
+            await trio.to_thread.run_sync(partial(evict, store, now, is_pinned))
+        # Where more is pinned than the limit allows, all of it is looked at each time.
+        pause_s = max(every_s, _RESTING * (trio.current_time() - started))
