@@ -25,7 +25,7 @@ from tests.e2e.witness import CELL, Mark, View, Witness, digest
 NAMES: Final = ("a", "b", "c.txt", "d", "e")
 EXPECTED: Final = {
     errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.EPERM,
-    errno.ENETUNREACH, errno.ESTALE, errno.EBUSY, errno.ELOOP,
+    errno.ENETUNREACH, errno.ESTALE, errno.EBUSY, errno.ELOOP, errno.ENAMETOOLONG,
 }  # fmt: skip
 """What a call may answer when another device was there first."""
 _EXCHANGE: Final = 2
@@ -135,14 +135,15 @@ class Hands:
         descriptor = None
         is_sure = self.dice.random() < 0.75
         try:
-            if is_sure and path.is_file() and not path.is_symlink():
+            if path.is_file() and not path.is_symlink() and (is_sure or path.lstat().st_nlink > 1):
                 descriptor = os.open(path, os.O_RDONLY)
             view = self._try_look(path)
             was = path.lstat() if view is not None else None
             yield view
             if view is None or was is None:
                 return
-            if view.names == 1:
+            # Its other names may have gone meanwhile, elsewhere.
+            if view.names == 1 or (descriptor is not None and not os.fstat(descriptor).st_nlink):
                 self.witness.give_up(view.marks)
                 self.tell(f"  gives up {sorted(view.marks)} of {view.doc_id}")
                 for handle in self.handles:
