@@ -299,6 +299,7 @@ class FileSystem(Names):
         One that another device deleted gets its name back, if anything was written into it since.
         """
         inode = file.inode
+        self._heed_return(inode)
         if file.is_dirty and (inode in self._elsewhere or not self._references.is_deleted(inode)):
             await self._writeback.flush(file)
         self._heed_deletion(inode)
@@ -310,6 +311,14 @@ class FileSystem(Names):
                 self._tell(self.invalidated(applied))
             # Whoever closes it looks for it next, and the kernel may remember that there is no such name.
             await self.until_told()
+
+    def _heed_return(self, inode: Inode) -> None:
+        """An edit elsewhere may have brought back what was deleted, here or there: it has a name again."""
+        if inode in self._elsewhere or self._references.is_deleted(inode):
+            with suppress(NotFound):
+                if not self._tree.get(inode).deleted:
+                    self._references.revive(inode)
+                    self._elsewhere.forget(inode)
 
     def _heed_deletion(self, inode: Inode) -> None:
         """Another device's deletion may be in the store while the news of it is still on its way."""

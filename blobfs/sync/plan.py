@@ -211,10 +211,12 @@ class _Planner:
         candidates = [state.document]
         candidates += [arrived[0].state.document] if arrived else []
         candidates += [known.base.state.document] if known and known.base else []
-        for document in candidates:
-            if document.names:
-                return document
-        return replace(state.document, names=(Name(ROOT, doc_id.encode()),))
+        nowhere = replace(state.document, names=(Name(ROOT, doc_id.encode()),))
+        document = next((document for document in candidates if document.names), nowhere)
+        # A tombstone tells no more than the place. What else it was is known where it lives, or went a moment ago.
+        last = [state for state in (known.state, known.base and known.base.state) if state] if known else []
+        former = next((state.document for state in last if not state.deleted), document)
+        return replace(document, content=document.content or former.content, xattrs=document.xattrs or former.xattrs)
 
     def _break(self, ring: list[DocId], doc_id: DocId, document: Document) -> Document:
         """Take one directory out of the ring that `document` would close; the document, changed if it is that one."""

@@ -175,7 +175,10 @@ class Executor:
         if not state.deleted:
             self._clear(doc_id, state.document)
         if self._documents.inode(doc_id) is not None:
-            self._documents.edit(doc_id, self._now_ns, names=() if state.deleted else state.document.names)
+            names = () if state.deleted else state.document.names
+            # What comes back has lost its attributes when nobody held it any more.
+            lost = {"xattrs": state.document.xattrs} if names and self._is_deleted(doc_id) else {}
+            self._documents.edit(doc_id, self._now_ns, names=names, **lost)
         elif not state.deleted and (base := self._documents.base(doc_id)) is not None:
             # Forgotten but for its tombstone: a directory that somebody still needs.
             self._documents.apply(base.document, base.revision, base.deleted, self._now_ns, local=state.document)

@@ -157,3 +157,34 @@ def test_a_name_that_comes_back_is_told_to_the_kernel_before_close_returns(fs: F
         assert fs.lookup(ROOT_INODE, b"a").inode == inode
 
     trio.run(run)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+@pytest.mark.parametrize("deleter", ["this device", "another"])
+def test_what_is_written_into_a_deleted_open_file_that_an_edit_elsewhere_brought_back_is_kept(
+    fs: FileSystem, remote: Remote, store: Store, deleter: str, is_told: bool
+) -> None:
+    async def run() -> None:
+        fs.notify(remote.put(b"a", b"x" * 100))
+        inode = fs.lookup(ROOT_INODE, b"a").inode
+        await fs.open(inode)
+        if deleter == "this device":
+            fs.unlink(ROOT_INODE, b"a")
+        else:
+            fs.notify(remote.put(b"a", b"", deleted=True))
+        news = remote.put(b"a", b"y" * 100)
+        if is_told:
+            fs.notify(news)
+        assert fs.lookup(ROOT_INODE, b"a").inode == inode
+        await fs.open(inode)
+        await fs.write(inode, 0, b"kept")
+        await fs.flush(inode)
+        await fs.release(inode)
+        fs.notify(news)
+        assert [entry.name for entry in fs.entries(ROOT_INODE, 0, 10)] == [b"a"]
+        await fs.release(inode)
+        fs.forget(inode, 2)
+        await fs.flush_all()
+        assert reopened(store) == {b"a": b"kept" + b"y" * 96}
+
+    trio.run(run)

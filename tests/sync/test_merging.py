@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 
+import pytest
+
+from blobfs.remote.client import RemoteClient
+from blobfs.store.store import Store
 from blobfs.sync.copies import is_copy_of
+from blobfs.sync.engine import SyncEngine
 from blobfs.values.documents import DocId, Json, Kind
 from tests.ports import Port
-from tests.sync.kit import Account, Device, converge, trio_test
+from tests.sync.kit import KEYS, Account, Device, converge, trio_test
 
 
 def link(device: Device, old: str, new: str) -> None:
@@ -98,4 +104,44 @@ async def test_of_two_new_folders_of_one_name_that_become_one_no_json_is_lost(ac
                 assert is_copy_of(copy.encode(), b"folder")
                 assert device.store.documents.content(device.node("folder").doc_id) == {"by": "one"}
                 assert device.store.documents.content(device.node(copy).doc_id) == {"by": "two"}
+                assert device.store.check() == []
+
+
+@pytest.mark.parametrize("is_deletion_first", [True, False])
+@trio_test
+async def test_a_deleted_folder_that_comes_back_for_what_is_in_it_is_what_it_was(
+    account: Account, is_deletion_first: bool
+) -> None:
+    def delete(device: Device) -> None:
+        inode = device.node("folder").inode
+        device.remove("folder")
+        device.store.tree.purge(inode)
+
+    def fill(device: Device) -> None:
+        device.write("folder/file", b"by somebody who does not know that it goes")
+
+    first, second = (delete, fill) if is_deletion_first else (fill, delete)
+    nobody = Port()
+    async with account.device("one") as one:
+        one.mkdir("folder")
+        tell(one, one.node("folder").doc_id, {"by": "one"})
+        one.store.tree.set_xattr(one.node("folder").inode, b"user.colour", b"red", time.time_ns())
+        await one.settle()
+        async with account.device("two") as two:
+            await converge(one, two)
+        async with account.device("two", url=f"http://127.0.0.1:{nobody.number}") as two:
+            second(two)
+        first(one)
+        await one.settle()
+        # Heard of before anything is sent, so that each of the two orders is met.
+        store = Store.open(account.directory / "two", KEYS)
+        with closing(store):
+            async with RemoteClient(account.server.url, account.user, account.token) as client:
+                await SyncEngine(store, client)._feed.catch_up()
+        async with account.device("two") as two:
+            await converge(two, one)
+            for device in (one, two):
+                assert sorted(device.paths()) == ["folder", "folder/file"]
+                assert device.store.documents.content(device.node("folder").doc_id) == {"by": "one"}
+                assert device.store.tree.get_xattr(device.node("folder").inode, b"user.colour") == b"red"
                 assert device.store.check() == []
