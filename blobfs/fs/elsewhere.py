@@ -7,6 +7,7 @@ that a program writes into such a file end up in a file that has a name, on ever
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -50,9 +51,18 @@ class Elsewhere:
             folder = self._last_place(doc_id).parent
         self._note(applied.inode, applied.before, Name(folder, name))
 
-    def note_early(self, node: Node) -> None:
-        """The store has the deletion already, and the news of it is on its way: what it says itself has to do."""
-        self._note(node.inode, node, self._last_place(node.doc_id))
+    def look_for(self, inode: Inode) -> None:
+        """As `note`, of a deletion that may be in the store while the news of it is on its way."""
+        with suppress(NotFound):
+            node = self._store.tree.get(inode)
+            if node.deleted:
+                self._note(inode, node, self._last_place(node.doc_id))
+
+    def is_back(self, inode: Inode) -> bool:
+        """Whether the store has a file with a name there."""
+        with suppress(NotFound):
+            return not self._store.tree.get(inode).deleted
+        return False
 
     def _note(self, inode: Inode, before: Node, name: Name) -> None:
         documents, doc_id = self._store.documents, before.doc_id

@@ -302,7 +302,8 @@ class FileSystem(Names):
         self._heed_return(inode)
         if file.is_dirty and (inode in self._elsewhere or not self._references.is_deleted(inode)):
             await self._writeback.flush(file)
-        self._heed_deletion(inode)
+        if not self._is_gone(inode):
+            self._elsewhere.look_for(inode)
         # Bytes first: sync must not meet the name without them.
         if inode in self._elsewhere and self._elsewhere.is_edited(inode):
             for applied in self._elsewhere.revive(inode):
@@ -314,23 +315,12 @@ class FileSystem(Names):
 
     def _heed_return(self, inode: Inode) -> None:
         """An edit elsewhere may have brought back what was deleted, here or there: it has a name again."""
-        if inode in self._elsewhere or self._references.is_deleted(inode):
-            with suppress(NotFound):
-                if not self._tree.get(inode).deleted:
-                    self._references.revive(inode)
-                    self._elsewhere.forget(inode)
+        if self._is_gone(inode) and self._elsewhere.is_back(inode):
+            self._references.revive(inode)
+            self._elsewhere.forget(inode)
 
-    def _heed_deletion(self, inode: Inode) -> None:
-        """Another device's deletion may be in the store while the news of it is still on its way."""
-        if inode in self._elsewhere or self._references.is_deleted(inode):
-            return
-        try:
-            node = self._tree.get(inode)
-        except NotFound:
-            return
-        if node.deleted:
-            with suppress(NotFound):
-                self._elsewhere.note_early(node)
+    def _is_gone(self, inode: Inode) -> bool:
+        return inode in self._elsewhere or self._references.is_deleted(inode)
 
     def _drop_if_unused(self, file: OpenFile) -> None:
         inode = file.inode
