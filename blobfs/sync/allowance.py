@@ -57,7 +57,7 @@ class Allowance:
     async def _ask(self) -> None:
         sent = self._sent
         self.last = await self._client.usage() or self.last
-        self._sent -= sent
+        self._sent = max(0, self._sent - sent)  # another answer may have come meanwhile
 
     async def run(self) -> None:
         """Ask, for ever."""
