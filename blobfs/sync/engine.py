@@ -40,7 +40,7 @@ from blobfs.sync.keyring import Keyring
 from blobfs.sync.leaves import Leaves
 from blobfs.sync.pinning import Keeper
 from blobfs.sync.restock import Restock
-from blobfs.sync.status import STUCK, Health, Parked, Reading, SyncStatus, Transfer, state_of
+from blobfs.sync.status import STUCK, Health, Parked, Reading, SyncState, SyncStatus, Transfer, state_of
 from blobfs.sync.upload import Upload
 from blobfs.values.documents import DocId, Json
 from blobfs.values.nodes import Content, Inode
@@ -364,7 +364,7 @@ class SyncEngine:
                 await self._stand_back(DOWN, error, backoff)
             else:
                 backoff.succeed()
-                if self.health.state is not self.health.state.CONNECTED:
+                if self.health.state is not SyncState.CONNECTED:
                     self._wake.set()
                 self.health.succeed(DOWN)
 

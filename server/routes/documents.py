@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Final
 
 import anyio
@@ -56,14 +56,20 @@ async def show_feed(request: Request) -> Response:
     since = seq_of(request.query_params.get("since"))
     limit, wait_s = count_of(request, "limit", MAX_CHANGES), seconds_of(request, "wait", MAX_WAIT_S)
     service, counts = service_of(request), flag_of(request, "count")
-    page = await service.read(_load_page, principal.user_id, since, limit, counts)
+
+    async def load() -> bytes | None:
+        return await service.read(_load_page, principal.user_id, since, limit, counts)
+
+    page = await load()
     if page is None and wait_s and request.method == "GET":
         service.news.require_room(principal.user_id)
-        page = await _wait_for_page(request, principal, since, limit, wait_s)
+        page = await _wait_for_page(request, principal, load, wait_s)
     return Response(page or _pack_feed([], since, False), media_type="application/json")
 
 
-async def _wait_for_page(request: Request, principal: Principal, since: int, limit: int, wait_s: float) -> bytes | None:
+async def _wait_for_page(
+    request: Request, principal: Principal, load: Callable[[], Awaitable[bytes | None]], wait_s: float
+) -> bytes | None:
     """The page as soon as there is one; None after `wait_s`, when the server ends or when the client is gone."""
     service = service_of(request)
     page: bytes | None = None
@@ -82,7 +88,7 @@ async def _wait_for_page(request: Request, principal: Principal, since: int, lim
                     while page is None and not service.news.closing:
                         changed = service.news.listen(principal.user_id)
                         service.news.require_token(principal.token_id)
-                        page = await service.read(_load_page, principal.user_id, since, limit)
+                        page = await load()
                         if page is None:
                             await changed.wait()
                 except ServerError as error:
@@ -93,7 +99,7 @@ async def _wait_for_page(request: Request, principal: Principal, since: int, lim
     return page
 
 
-def _load_page(connection: Connection, user_id: int, since: int, limit: int, counts: bool = False) -> bytes | None:
+def _load_page(connection: Connection, user_id: int, since: int, limit: int, counts: bool) -> bytes | None:
     """The packed page after `since`, with `counts` also how many come after it; None when it is empty."""
     if since > documents.last_seq(connection, user_id):
         since = 0  # a cursor from before this catalog was restored: the client has to see everything again

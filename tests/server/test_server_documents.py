@@ -166,12 +166,13 @@ def test_a_long_poll_ends_with_a_push_through_this_process_at_once(account: Acco
 
 def test_a_long_poll_ends_with_a_push_through_another_process(account: Account) -> None:
     pages: list[dict[str, object]] = []
-    thread = threading.Thread(target=lambda: pages.append(account.feed(since="0", wait="30")))
+    thread = threading.Thread(target=lambda: pages.append(account.feed(since="0", wait="30", count="true")))
     thread.start()
     with account.server.catalog.writing() as connection:
         documents.push(connection, account.user_id, [Change("a", None, "r1", False, b"x", (), ())])
     thread.join(60)
     assert pages[0]["cursor"] == "1"
+    assert pages[0]["left"] == 0
 
 
 def test_a_long_poll_without_news_ends_empty(account: Account) -> None:
